@@ -1,0 +1,64 @@
+"""Which prefix a task puts before which text: the one place that mining, training, evaluation and the export ask.
+
+RECIPE.md 1.4: retrieval has a query and a document prefix; paraphrase-like and thematic tasks put one prefix on both sides.
+mteb looks prompts up under its own names and drops unknown ones in silence, so the names it needs are derived here as well.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from raysberta.schema import Task
+
+Side = Literal["query", "document"]
+
+
+class Prefixes(BaseModel):
+    """The texts put before a text, by task and side. Each is literal, trailing blank included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    retrieval_query: str = "search_query: "
+    """Before a question or term that is searched for."""
+    retrieval_document: str = "search_document: "
+    """Before a passage that is searched."""
+    paraphrase: str = "classification: "
+    """Before both sides of paraphrases, translations, entailment; and for classification by meaning."""
+    topic: str = "clustering: "
+    """Before both sides of pairs that share a theme; and for clustering."""
+
+    def of(self, task: Task, side: Side) -> str:
+        """The prefix of one side of a task."""
+        if task == "retrieval":
+            return self.retrieval_query if side == "query" else self.retrieval_document
+        return self.paraphrase if task == "paraphrase" else self.topic
+
+    def mteb_prompts(self) -> dict[str, str]:
+        """Prompts under the names that mteb looks up for any task, registered or not: task types, and query/document."""
+        return {
+            "Retrieval-query": self.retrieval_query,
+            "Retrieval-document": self.retrieval_document,
+            "Reranking-query": self.retrieval_query,
+            "Reranking-document": self.retrieval_document,
+            "STS": self.paraphrase,
+            "PairClassification": self.paraphrase,
+            "BitextMining": self.paraphrase,
+            "Classification": self.paraphrase,
+            "MultilabelClassification": self.paraphrase,
+            "Clustering": self.topic,
+            "query": self.retrieval_query,
+            "document": self.retrieval_document,
+        }
+
+    def named_prompts(self) -> dict[str, str]:
+        """Prompts under the names that the published model carries: `prompt_name="search_query"` and so on."""
+        return {
+            "search_query": self.retrieval_query,
+            "search_document": self.retrieval_document,
+            "classification": self.paraphrase,
+            "clustering": self.topic,
+        }
+
+
+E5 = Prefixes(retrieval_query="query: ", retrieval_document="passage: ", paraphrase="query: ", topic="query: ")
+"""What multilingual-e5 was trained with, from its model card: symmetric tasks take "query: " on both sides."""

