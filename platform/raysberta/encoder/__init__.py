@@ -1,0 +1,1 @@
+"""Load, pool, extend or trim the vocabulary, save."""

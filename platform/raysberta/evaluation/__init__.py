@@ -1,0 +1,1 @@
+"""mteb tasks, snapshots and scores."""

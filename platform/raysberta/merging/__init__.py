@@ -1,0 +1,1 @@
+"""SLERP over safetensors."""

@@ -1,0 +1,1 @@
+"""Documents and data sets to pairs."""

