@@ -362,7 +362,9 @@ class Contrastive(Optimisation):
     """InfoNCE with hard and in-batch negatives on one-source batches."""
 
     batch_size: Positive = 128
-    """Queries a worker and step."""
+    """Queries of a device batch: in-batch negatives stay within it."""
+    device_batches: Positive = 1
+    """Device batches a step, spread over the workers (the paper: 8, one a GPU), so the number of workers does not change the result."""
     negatives: Natural = 7
     """Hard negatives a query; rows with fewer contribute what they have."""
     temperature: Annotated[float, Field(gt=0.0)] = 0.02
@@ -494,6 +496,8 @@ class Resources(Section):
     """Each evaluation task."""
     min_free_gib: Annotated[float, Field(ge=0.0)] = 3.0
     """Refuse to start with less free disk at a local `storage`."""
+    wait_for_nodes: bool = False
+    """Wait for resources that the cluster lacks at the start, because an autoscaler brings them."""
 
 
 class Recipe(Section):
