@@ -1,0 +1,39 @@
+# Two commands: `make run` and `make test`. Everything they install or write stays in .venv and runs.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+RECIPE ?= recipes/laptop.yaml
+# further settings, e.g. SET='--set contrastive.steps=10', and a folder of text of one's own: DATA=/folder
+SET ?=
+DATA ?=
+OWN := $(if $(DATA),--set sources.own.kind=files --set sources.own.path=$(DATA))
+
+.PHONY: run test up down lint clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/ready
+	@$(VENV)/bin/python jobs/local.py run --recipe $(RECIPE) $(OWN) $(SET)
+
+test: $(VENV)/ready
+	@$(VENV)/bin/python -m pytest $(TESTS)
+
+up: $(VENV)/ready
+	@$(VENV)/bin/python jobs/local.py up
+
+down: $(VENV)/ready
+	@$(VENV)/bin/python jobs/local.py down
+
+lint: $(VENV)/ready
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+# pinned and without a resolver: what is installed is what was tested (see docs/decisions.md)
+$(VENV)/ready: requirements/cpu.txt requirements/build.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is not Python 3.11; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "installing the pinned packages into $(VENV) (a few minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/build.txt
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r requirements/cpu.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,11 @@
+"""Ray Tune over the weight of the final SLERP, on dev halves, and the final model."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "platform"))
+
+from raysberta.command import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__, ["merge"]))

@@ -1,0 +1,11 @@
+"""The model folder, its card and the report."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "platform"))
+
+from raysberta.command import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__, ["publish"]))
