@@ -220,11 +220,10 @@ def configure_logging() -> None:
 
 
 def link_latest(store: Store, recipe: Recipe, artifact: Artifact) -> Path | None:
-    """Point `<storage>/latest/<recipe>` at a published artifact, where storage is local."""
+    """Point `<storage>/latest-<recipe>` at a published artifact, where storage is local."""
     if "://" in store.uri:
         return None
-    link = Path(store.uri) / "latest" / recipe.name
-    link.parent.mkdir(exist_ok=True)
+    link = Path(store.uri) / f"latest-{recipe.name}"
     aside = link.with_name(f".{link.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
     aside.symlink_to(os.path.relpath(artifact.uri, link.parent))
