@@ -110,7 +110,8 @@ class Artifact:
         local = Path(tempfile.gettempdir()) / "raysberta" / self.manifest.stage / self.manifest.fingerprint / self.manifest.attempt / name
         if not local.is_dir():
             aside = local.with_name(f"{local.name}.{uuid.uuid4().hex}")
-            pafs.copy_files(f"{path}/{name}", str(aside), source_filesystem=fs)
+            aside.mkdir(parents=True)
+            pafs.copy_files(f"{path}/{name}", str(aside), source_filesystem=fs, destination_filesystem=pafs.LocalFileSystem())
             try:
                 aside.rename(local)
             except OSError:  # another process was first
