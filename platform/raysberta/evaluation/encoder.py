@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.models.abs_encoder import get_prompt_name
 from mteb.models.model_meta import ModelMeta, ScoringFunction
@@ -60,10 +59,10 @@ class PrefixedEncoder:
             self.vectors.update(fresh)
         return found
 
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
         """Cosines, float32 [n, m]; the vectors are normalised."""
-        return torch.as_tensor(embeddings1) @ torch.as_tensor(embeddings2).T
+        return np.asarray(embeddings1) @ np.asarray(embeddings2).T
 
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:
         """Cosines row by row, float32 [n]."""
-        return (torch.as_tensor(embeddings1) * torch.as_tensor(embeddings2)).sum(-1)
+        return (np.asarray(embeddings1) * np.asarray(embeddings2)).sum(-1)

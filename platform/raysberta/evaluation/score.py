@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import datasets
 import mteb
 from mteb.abstasks import AbsTask
+from sklearn.exceptions import UndefinedMetricWarning
 
 from raysberta.artifacts import Artifact
 from raysberta.encoder.pool import Pooling
@@ -38,6 +40,15 @@ class Scored:
     """mteb's full result of each task."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of each task, embedding included."""
+    types: dict[str, str] = field(default_factory=dict)
+    """mteb's type of each task."""
+
+    def add(self, other: "Scored") -> None:
+        """Take in the scores of further tasks."""
+        self.scores.update(other.scores)
+        self.results.update(other.results)
+        self.seconds.update(other.seconds)
+        self.types.update(other.types)
 
 
 def score_model(
@@ -124,6 +135,7 @@ def score_tasks(
         ).task_results[0]
         scored.scores[key] = float(result.get_score())
         scored.results[key] = json.loads(result.model_dump_json())
+        scored.types[key] = str(task.metadata.type)
         scored.seconds[key] = round(time.monotonic() - started, 2)
         log.info("%s: %s %.2f in %.1f s", task.metadata.name, task.metadata.main_score, 100 * scored.scores[key], scored.seconds[key])
     return scored

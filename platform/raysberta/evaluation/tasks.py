@@ -1,7 +1,5 @@
 """mteb tasks over the Parquet files of a benchmark folder: mteb's own task classes, data of our own."""
 
-import contextlib
-import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -46,7 +44,10 @@ def load(folder: Path, index: Index, half: Half, names: Iterable[str]) -> dict[s
         "Classification": HeldOutClassification,
         "Clustering": HeldOutClustering,
     }
-    return {name: made[index.tasks[name].type](metadata(name, index.tasks[name], half), folder / half / name) for name in names}
+    tasks = {name: made[index.tasks[name].type](metadata(name, index.tasks[name], half), folder / half / name) for name in names}
+    for task in tasks.values():
+        task.load_data()  # mteb empties a task whose data it loaded itself, its metadata with it
+    return tasks
 
 
 def metadata(name: str, entry: TaskEntry, half: Half) -> TaskMetadata:
@@ -116,10 +117,6 @@ class HeldOutBitextMining(AbsTaskBitextMining):
         """Read the pairs."""
         self.dataset = DatasetDict({"test": _dataset(self.folder, "pairs")})
         self.data_loaded = True
-
-    def _evaluate_subset(self, *args: Any, **kwargs: Any) -> Any:
-        with contextlib.redirect_stderr(io.StringIO()):  # mteb draws a progress bar here that no setting turns off
-            return super()._evaluate_subset(*args, **kwargs)
 
 
 class HeldOutPairClassification(AbsTaskPairClassification):

@@ -1,0 +1,228 @@
+"""Registered mteb benchmarks without a hub: fetched once into a pinned, hashed folder, read from there ever after.
+
+Layout: `<folder>/data/<owner>__<name>@<revision>/...` holds each data set's files as the hub has them, `<folder>/snapshot.json`,
+written last, lists the tasks and every file with size and SHA-256.
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import datasets
+import mteb
+import yaml
+from mteb.abstasks import AbsTask
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from raysberta.errors import InputError
+from raysberta.prefixes import Prefixes
+
+log = logging.getLogger(__name__)
+
+INDEX = "snapshot.json"
+THEMATIC = (
+    "HeadlineClassification",
+    "InappropriatenessClassification",
+    "MassiveScenarioClassification",
+    "RuSciBenchGRNTIClassification",
+    "RuSciBenchOECDClassification",
+    "SensitiveTopicsClassification",
+    "STS22",
+)
+"""ruMTEB tasks that take the topic prefix though their type does not (ruMTEB paper, Table 7)."""
+
+
+class DataFile(BaseModel):
+    """One file of a data set, its path relative to the snapshot."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    bytes: int
+    sha256: str
+
+
+class SnapshotTask(BaseModel):
+    """A task and the data it needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: str
+    revision: str
+    folder: str
+    files: list[DataFile]
+
+
+class Snapshot(BaseModel):
+    """What a snapshot folder holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    benchmark: str
+    mteb: str
+    tasks: dict[str, SnapshotTask]
+
+
+def fetch(benchmark: str, folder: Path, tasks: Sequence[str] = ()) -> Snapshot:
+    """Download the data sets of a benchmark at the revisions that mteb names. Needs a network; goes on where it was cut off.
+
+    Args:
+        benchmark: A registered name such as `MTEB(rus, v1.1)`.
+        folder: Where to put it.
+        tasks: Fetch these only; all where empty.
+
+    Raises:
+        InputError: no such benchmark or task.
+    """
+    from huggingface_hub import snapshot_download
+
+    for task in _tasks(benchmark, tasks).values():
+        target = folder / _place(task)
+        path, revision = task.metadata.dataset["path"], task.metadata.dataset["revision"]
+        log.info("%s: fetching %s at %s", task.metadata.name, path, revision[:8])
+        snapshot_download(path, repo_type="dataset", revision=revision, local_dir=target, allow_patterns=["README.md"])
+        patterns = wanted_files(target, task.hf_subsets)
+        snapshot_download(path, repo_type="dataset", revision=revision, local_dir=target, allow_patterns=patterns)
+    return seal(benchmark, folder, tasks)
+
+
+def seal(benchmark: str, folder: Path, tasks: Sequence[str] = ()) -> Snapshot:
+    """Hash what lies in a folder in the snapshot layout and write its index.
+
+    Raises:
+        InputError: the data of a task is missing.
+    """
+    entries = {}
+    for name, task in _tasks(benchmark, tasks).items():
+        place = _place(task)
+        files = [_described(folder, file) for file in _data_files(folder / place)]
+        if not files:
+            raise InputError(f"{folder / place}: the data of {name} is missing")
+        entries[name] = SnapshotTask(
+            dataset=task.metadata.dataset["path"], revision=task.metadata.dataset["revision"], folder=place.as_posix(), files=files
+        )
+    snapshot = Snapshot(benchmark=benchmark, mteb=mteb.__version__, tasks=entries)
+    aside = folder / f"{INDEX}.new"
+    aside.write_text(snapshot.model_dump_json(indent=2), encoding="utf-8")
+    aside.replace(folder / INDEX)
+    return snapshot
+
+
+def load(benchmark: str, folder: str | Path | None, *, hashes: bool = False) -> dict[str, AbsTask]:
+    """Fresh instances of the benchmark's tasks that the snapshot holds, by name, which read from it and from nowhere else.
+
+    Args:
+        benchmark: The registered name.
+        folder: The snapshot.
+        hashes: Whether to read every file and compare its hash, beyond its size.
+
+    Raises:
+        InputError: there is no snapshot, it is of another benchmark or revision, or a file is missing or altered.
+    """
+    snapshot = _read(benchmark, folder)
+    root = Path(str(folder))
+    found = _tasks(benchmark, list(snapshot.tasks))
+    datasets.config.HF_DATASETS_CACHE = Path(tempfile.gettempdir()) / "raysberta" / "datasets"  # not into the user's home
+    for name, task in found.items():
+        entry = snapshot.tasks[name]
+        if entry.revision != task.metadata.dataset["revision"]:
+            raise InputError(
+                f"{root / INDEX}: {name} is of revision {entry.revision}, mteb wants {task.metadata.dataset['revision']}; fetch it again"
+            )
+        for file in entry.files:
+            _check(root, file, hashes)
+        local = {**task.metadata.dataset, "path": str(root / entry.folder)}
+        task.metadata = task.metadata.model_copy(update={"dataset": local})
+    return found
+
+
+def overrides(prefixes: Prefixes) -> dict[str, str]:
+    """Prefixes of single tasks by mteb name."""
+    return dict.fromkeys(THEMATIC, prefixes.topic)
+
+
+def wanted_files(folder: Path, subsets: Sequence[str]) -> list[str] | None:
+    """The files of a data set that its wanted subsets need, by the `configs` of its README; None (all) where it declares none.
+
+    Multilingual sets are large: a task over `ru` needs the configs `ru`, `ru-corpus` and so on, not the other languages.
+    """
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    parts = text.split("---", 2)
+    configs = (yaml.safe_load(parts[1]) or {}).get("configs", []) if len(parts) == 3 and not parts[0].strip() else []
+    if not configs or "default" in subsets:
+        return None
+    chosen = [
+        config
+        for config in configs
+        if any(str(config["config_name"]) == name or str(config["config_name"]).startswith(f"{name}-") for name in subsets)
+    ]
+    if not chosen:
+        return None
+    return ["README.md", *(path for config in chosen for path in _paths(config.get("data_files", f"{config['config_name']}/*")))]
+
+
+def _paths(data_files: object) -> Iterator[str]:
+    """The patterns of a config's `data_files`, in any of the forms that the format allows."""
+    if isinstance(data_files, str):
+        yield data_files
+    elif isinstance(data_files, dict):
+        yield from _paths(data_files["path"])
+    elif isinstance(data_files, list):
+        for part in data_files:
+            yield from _paths(part)
+
+
+def _tasks(benchmark: str, names: Sequence[str]) -> dict[str, AbsTask]:
+    try:
+        found = {task.metadata.name: copy.deepcopy(task) for task in mteb.get_benchmark(benchmark).tasks}  # mteb shares its own
+    except KeyError as error:
+        raise InputError(f"evaluation.benchmark: mteb knows no {benchmark!r}; right would be MTEB(rus, v1.1)") from error
+    for name in names:
+        if name not in found:
+            raise InputError(f"evaluation.benchmark: {benchmark} has no task {name}")
+    return {name: task for name, task in found.items() if not names or name in names}
+
+
+def _read(benchmark: str, folder: str | Path | None) -> Snapshot:
+    right = f"right would be a folder that jobs/fetch_benchmark.py filled with {benchmark}"
+    if folder is None:
+        raise InputError(f"evaluation.snapshot: not given; {right}")
+    file = Path(folder) / INDEX
+    if not file.is_file():
+        raise InputError(f"evaluation.snapshot: {folder} has no {INDEX}; {right}")
+    try:
+        snapshot = Snapshot.model_validate(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, ValidationError) as error:
+        raise InputError(f"{file}: unreadable; fetch it again") from error
+    if snapshot.benchmark != benchmark:
+        raise InputError(f"{file}: holds {snapshot.benchmark}; {right}")
+    return snapshot
+
+
+def _place(task: AbsTask) -> Path:
+    dataset = task.metadata.dataset
+    return Path("data") / f"{dataset['path'].replace('/', '__')}@{dataset['revision']}"
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """All files of a data set; what the hub's client keeps beside them is left out."""
+    return sorted(file for file in folder.rglob("*") if file.is_file() and ".cache" not in file.relative_to(folder).parts)
+
+
+def _described(root: Path, file: Path) -> DataFile:
+    return DataFile(path=file.relative_to(root).as_posix(), bytes=file.stat().st_size, sha256=_sha256(file))
+
+
+def _check(root: Path, file: DataFile, hashes: bool) -> None:
+    path = root / file.path
+    if not path.is_file() or path.stat().st_size != file.bytes:
+        raise InputError(f"{path}: missing or cut; fetch the snapshot again")
+    if hashes and _sha256(path) != file.sha256:
+        raise InputError(f"{path}: not the file that was fetched; fetch the snapshot again")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
