@@ -270,6 +270,8 @@ class Mining(Section):
     """First rank after the window."""
     max_share_of_positive: Annotated[float, Field(gt=0.0)] | None = None
     """Drop candidates that score above this share of the positive's score (TopK-PercPos: 0.95); off where null."""
+    max_similarity_to_positive: Annotated[float, Field(gt=0.0)] | None = None
+    """Drop candidates whose cosine to the positive is above this: near-duplicates of it; off where null."""
     sampling: Literal["random", "top"] = "random"
     """How to choose inside the window; random is seeded by the pair's id."""
 
