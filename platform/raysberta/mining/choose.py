@@ -70,7 +70,9 @@ def choose(
     chosen = Chosen()
     first, last = window(settings, len(pool.texts))
     allowed: list[int] = []
-    ceiling = None if settings.max_share_of_positive is None else positive_score - abs(positive_score) * (1 - settings.max_share_of_positive)
+    ceiling = (
+        None if settings.max_share_of_positive is None else positive_score - abs(positive_score) * (1 - settings.max_share_of_positive)
+    )
     for rank in range(first, min(last, len(rows))):
         row = int(rows[rank])
         if normalise(pool.texts[row]) in own_texts:

@@ -1,30 +1,27 @@
-"""Mining on Ray Data: one pass embeds the pools, a second embeds the queries, searches and chooses."""
+"""Mining: Ray Data actors embed every distinct text once, FAISS searches each source's pool, the pure part chooses."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-import torch
 
 from raysberta.artifacts import Artifact, Draft
-from raysberta.encoder.fetch import model_folder
 from raysberta.mining.choose import Pool, window
-from raysberta.mining.miner import MINED, Miner, make_pool
-from raysberta.recipe import DatasetSource, Recipe, Workers
-from raysberta.retrieval.embed import Embedder
+from raysberta.mining.miner import MINED, make_pool, mine, sample
+from raysberta.recipe import DatasetSource, Recipe
+from raysberta.retrieval.stage import embed_texts
 from raysberta.schema import EXAMPLE
 from raysberta.telemetry import gauge
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
-BATCH = 1024
-LIGHT = {"num_cpus": 0.1}
+
+Texts = tuple[list[str], list[frozenset[str]]]
+"""Distinct candidate texts, and what each belongs to."""
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
@@ -40,23 +37,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
         return
     candidates = pa.concat_tables([natural, pairs]) if synthetic else natural
     pools = {key: _candidates(candidates, pairs, key, synthetic) for key in _keys(pairs)}
-    folder = model_folder(inputs["models"], "miner")
-    vectors = _embed_pools(recipe, folder, pools, pairs)
-    unmined = frozenset(key for key in pools if _is_unmined(recipe, key))
-    shared = ray.put({key: Pool(texts, keys, vectors[key]) for key, (texts, keys) in pools.items()})
-    workers = recipe.resources.embedding
-    mined = (
-        ray.data.from_arrow(pairs.sort_by("pair_id"))
-        .repartition(max(1, -(-pairs.num_rows // BATCH)))
-        .map_batches(
-            _MinerActor,
-            fn_constructor_args=(recipe, folder, shared, unmined),
-            batch_size=BATCH,
-            batch_format="pyarrow",
-            **_pool_of(workers),
-        )
-    )
-    table = pa.concat_tables(ray.get(mined.to_arrow_refs())).cast(MINED).sort_by("pair_id")
+    table = pa.Table.from_pylist(_mine(recipe, inputs["models"], pairs.sort_by("pair_id"), pools), schema=MINED).sort_by("pair_id")
     _write(recipe, table, pools, draft)
 
 
@@ -64,7 +45,7 @@ def _keys(pairs: pa.Table) -> list[str]:
     return sorted(set(pc.binary_join_element_wise(pairs["source"], pairs["kind"], "/").to_pylist()))
 
 
-def _candidates(candidates: pa.Table, pairs: pa.Table, key: str, synthetic: bool) -> tuple[list[str], list[frozenset[str]]]:
+def _candidates(candidates: pa.Table, pairs: pa.Table, key: str, synthetic: bool) -> Texts:
     """Distinct positives of the same source and kind; for synthetic pairs, of everything in the same language."""
     source, kind = key.rsplit("/", 1)
     own = pc.and_(pc.equal(candidates["source"], source), pc.equal(candidates["kind"], kind))
@@ -80,56 +61,37 @@ def _is_unmined(recipe: Recipe, key: str) -> bool:
     return isinstance(source, DatasetSource) and not source.mine
 
 
-def _embed_pools(
-    recipe: Recipe, folder: Path, pools: Mapping[str, tuple[list[str], list[frozenset[str]]]], pairs: pa.Table
-) -> dict[str, np.ndarray]:
-    """Vectors of each pool, float32 [n, d]; a text that several pools share under the same prefix is embedded once."""
-    tasks = dict(zip(pc.binary_join_element_wise(pairs["source"], pairs["kind"], "/").to_pylist(), pairs["task"].to_pylist(), strict=True))
-    prefixed = {key: [recipe.mining.prefixes.of(tasks[key], "document") + text for text in texts] for key, (texts, _) in pools.items()}
-    distinct = sorted({text for texts in prefixed.values() for text in texts}, key=lambda text: (len(text), text))
-    log.info("embedding %d passages of %d pools", len(distinct), len(pools))
-    done = (
-        ray.data.from_arrow(pa.table({"text": distinct}))
-        .repartition(max(1, -(-len(distinct) // BATCH)))
-        .map_batches(_EmbedActor, fn_constructor_args=(recipe, folder), batch_size=BATCH, batch_format="pyarrow", **_pool_of(recipe.resources.embedding))
-    )
-    table = pa.concat_tables(ray.get(done.to_arrow_refs()))
-    width = len(table["vector"][0])
-    matrix = pc.list_flatten(table["vector"]).to_numpy().reshape(-1, width)
-    row_of = {text: row for row, text in enumerate(table["text"].to_pylist())}
-    return {key: matrix[[row_of[text] for text in texts]] for key, texts in prefixed.items()}
+def _mine(recipe: Recipe, models: Artifact, pairs: pa.Table, pools: Mapping[str, Texts]) -> list[dict]:
+    """Embed every distinct text once, with its prefix, then mine source by source."""
+    by_key: dict[str, list[dict]] = {}
+    for row in pairs.to_pylist():
+        by_key.setdefault(f"{row['source']}/{row['kind']}", []).append(row)
+    prefixes, unmined = recipe.mining.prefixes, {key for key in pools if _is_unmined(recipe, key)}
+    texts: dict[str, int] = {}
+    for key, rows in by_key.items():
+        if key not in unmined:
+            task = rows[0]["task"]
+            for text in (
+                *(prefixes.of(task, "query") + row["query"] for row in rows),
+                *(prefixes.of(task, "document") + text for text in pools[key][0]),
+            ):
+                texts.setdefault(text, len(texts))
+    log.info("embedding %d distinct queries and passages of %d pools", len(texts), len(pools))
+    vectors = embed_texts(list(texts), models, "miner", recipe.mining.pooling, recipe.mining.max_tokens, recipe.resources.embedding)
+    mined: list[dict] = []
+    for key, rows in sorted(by_key.items()):
+        candidates, keys = pools[key]
+        if key in unmined:
+            mined += sample(recipe.mining, Pool(candidates, keys, np.zeros((0, 0), np.float32)), rows)
+            continue
+        task = rows[0]["task"]
+        pool = Pool(candidates, keys, vectors[[texts[prefixes.of(task, "document") + text] for text in candidates]])
+        queries = vectors[[texts[prefixes.of(task, "query") + row["query"]] for row in rows]]
+        mined += mine(recipe.mining, pool, rows, queries, max(1, int(recipe.resources.embedding.cpus)))
+    return mined
 
 
-def _pool_of(workers: Workers) -> dict[str, Any]:
-    return {"compute": ray.data.ActorPoolStrategy(size=workers.workers), "num_cpus": workers.cpus * 0.8, "num_gpus": workers.gpus}
-
-
-def _embedder(recipe: Recipe, folder: Path) -> Embedder:
-    torch.set_num_threads(max(1, int(recipe.resources.embedding.cpus)))
-    return Embedder(folder, recipe.mining.pooling, recipe.mining.max_tokens, "bf16")
-
-
-class _EmbedActor:
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self.embedder = _embedder(recipe, folder)
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        vectors = self.embedder.encode(batch["text"].to_pylist())
-        flat = pa.array(vectors.reshape(-1), pa.float32())
-        offsets = pa.array(np.arange(0, len(flat) + 1, vectors.shape[1], dtype=np.int32))
-        return pa.table({"text": batch["text"], "vector": pa.ListArray.from_arrays(offsets, flat)})
-
-
-class _MinerActor:
-    def __init__(self, recipe: Recipe, folder: Path, pools: Any, unmined: frozenset[str]) -> None:
-        held = ray.get(pools) if isinstance(pools, ray.ObjectRef) else pools
-        self.miner = Miner(recipe.mining, _embedder(recipe, folder), held, unmined, max(1, int(recipe.resources.embedding.cpus)))
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return self.miner.mine(batch)
-
-
-def _write(recipe: Recipe, table: pa.Table, pools: Mapping[str, tuple[list[str], list[frozenset[str]]]], draft: Draft) -> None:
+def _write(recipe: Recipe, table: pa.Table, pools: Mapping[str, Texts], draft: Draft) -> None:
     keys = pc.binary_join_element_wise(table["source"], table["kind"], "/")
     unseen = pc.and_(pc.equal(table["positive_rank"], -1), pc.is_finite(table["positive_score"]))
     examples = table.select(EXAMPLE.names).cast(EXAMPLE)
@@ -146,7 +108,7 @@ def _write(recipe: Recipe, table: pa.Table, pools: Mapping[str, tuple[list[str],
     ranks = pc.list_flatten(table["negative_ranks"]).to_numpy()
     draft.metrics.update(
         pools={key: {"texts": len(texts), "window": window(recipe.mining, len(texts))} for key, (texts, _) in pools.items()},
-        examples={key: count for key, count in sorted(zip(*(part.to_pylist() for part in _value_counts(keys)), strict=True))},
+        examples=dict(sorted(Counter(keys.to_pylist()).items())),
         negatives=int(pc.sum(counts).as_py() or 0),
         examples_with_fewer_negatives=int(short),
         suspects=int(pc.sum(unseen).as_py() or 0),
@@ -158,12 +120,14 @@ def _write(recipe: Recipe, table: pa.Table, pools: Mapping[str, tuple[list[str],
         },
     )
     gauge("negatives", draft.metrics["negatives"])
-    log.info("%d examples, %d negatives; skipped %s; %d suspect positives", table.num_rows, draft.metrics["negatives"], skipped or "none", draft.metrics["suspects"])
-
-
-def _value_counts(values: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
-    counted = pc.value_counts(values)
-    return counted.field("values"), counted.field("counts")
+    suspects = draft.metrics["suspects"]
+    log.info(
+        "%d examples, %d negatives; skipped %s; %d suspect positives",
+        table.num_rows,
+        draft.metrics["negatives"],
+        skipped or "none",
+        suspects,
+    )
 
 
 def histogram(values: np.ndarray, bins: int = 30) -> dict[str, list[float]]:
