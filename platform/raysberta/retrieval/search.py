@@ -1,47 +1,95 @@
-"""Exact search by inner product: FAISS flat, in slices of queries, so memory is bounded whatever their number."""
+"""Exact nearest neighbours by inner product: FAISS does the products and the top-k, this file makes the answer reproducible.
+
+Memory is the two matrices, the result, and FAISS's own blocks (some tens of MB): the full matrix of scores never exists.
+"""
+
+import logging
+import time
+from collections.abc import Callable
 
 import faiss
 import numpy as np
 
 from raysberta.errors import InputError
 
-SLICE = 4096
-"""Queries searched at once: bounds the score matrix that FAISS holds."""
+log = logging.getLogger(__name__)
+
+SLICE_ROWS = 16384
+PROGRESS_SECONDS = 10.0
+
+Find = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
-class Index:
-    """An exact index over L2-normalised vectors."""
+def search(
+    queries: np.ndarray, documents: np.ndarray, k: int, threads: int = 1, slice_rows: int = SLICE_ROWS
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k documents with the greatest inner product with each query, best first; equal scores in order of the index.
 
-    def __init__(self, vectors: np.ndarray, threads: int | None = None) -> None:
-        """Index `vectors`, float32 [n, d].
+    Args:
+        queries: float [q, d], normalised where cosine is meant.
+        documents: float [n, d].
+        k: How many; with fewer documents the result has n columns.
+        threads: Of FAISS. The result does not depend on it beyond rounding.
+        slice_rows: Queries searched at once.
 
-        Raises:
-            InputError: a vector is zero or not finite; the message names the row.
-        """
-        if threads is not None:
-            faiss.omp_set_num_threads(threads)
-        check_vectors(vectors, "passage")
-        self.size = len(vectors)
-        self._flat = faiss.IndexFlatIP(vectors.shape[1])
-        self._flat.add(np.ascontiguousarray(vectors, np.float32))
+    Returns:
+        Scores float32 [q, min(k, n)] and document rows int64 [q, min(k, n)].
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores float32 [q, min(k, n)] falling, and rows int64 of the same shape; equal scores stand in the order of the rows."""
-        check_vectors(queries, "query")
-        k = min(k, self.size)
-        if k == 0 or len(queries) == 0:
-            return np.zeros((len(queries), k), np.float32), np.zeros((len(queries), k), np.int64)
-        scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        for start in range(0, len(queries), SLICE):
-            part = slice(start, start + SLICE)
-            scores[part], rows[part] = self._flat.search(np.ascontiguousarray(queries[part], np.float32), k)
-        order = np.lexsort((rows, -scores), axis=1)
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+    Raises:
+        InputError: a vector is zero or not finite, dimensions differ, or there is no document.
+    """
+    queries, documents = _checked(queries, "query"), _checked(documents, "document")
+    if not len(documents):
+        raise InputError("search: no documents; right would be at least one vector")
+    if queries.shape[1] != documents.shape[1]:
+        raise InputError(f"search: queries have {queries.shape[1]} dimensions, documents {documents.shape[1]}; one encoder must embed both")
+    columns = min(k, len(documents))
+    index = faiss.IndexFlatIP(documents.shape[1])
+    index.add(documents)
+    scores = np.empty((len(queries), columns), np.float32)
+    ids = np.empty((len(queries), columns), np.int64)
+    threads_before, shown = faiss.omp_get_max_threads(), time.monotonic()
+    faiss.omp_set_num_threads(threads)
+    try:
+        for start in range(0, len(queries), slice_rows):
+            rows = slice(start, start + slice_rows)
+            scores[rows], ids[rows] = _ordered(index.search, queries[rows], columns, len(documents))
+            if time.monotonic() - shown > PROGRESS_SECONDS:
+                log.info("searched %d of %d queries", min(start + slice_rows, len(queries)), len(queries))
+                shown = time.monotonic()
+    finally:
+        faiss.omp_set_num_threads(threads_before)
+    return scores, ids
 
 
-def check_vectors(vectors: np.ndarray, what: str) -> None:
-    """Raise InputError, naming the row, where a vector is zero or not finite."""
-    norms = np.linalg.norm(vectors, axis=1) if len(vectors) else np.zeros(0)
-    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-    if len(bad):
-        raise InputError(f"{what} vector {bad[0]}: zero or not finite; right would be a normalised embedding of a text that is not empty")
+def _ordered(find: Find, queries: np.ndarray, k: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Top k with ties in order of the index, also where the tie crosses the k-th place.
+
+    FAISS keeps any of equal scores. One column more shows where that matters; only those rows are searched again, with twice as
+    many columns until the tie ends.
+    """
+    columns = min(k + 1, n)
+    scores, ids = find(queries, columns)
+    best_scores, best_ids = _sorted(scores, ids, k)
+    rows = np.flatnonzero(scores[:, k - 1] == scores[:, k]) if columns > k else np.array([], np.int64)
+    while len(rows):
+        columns = min(2 * columns, n)
+        scores, ids = find(queries[rows], columns)
+        ended = np.full(len(rows), True) if columns == n else scores[:, -1] < scores[:, k - 1]
+        best_scores[rows[ended]], best_ids[rows[ended]] = _sorted(scores[ended], ids[ended], k)
+        rows = rows[~ended]
+    return best_scores, best_ids
+
+
+def _sorted(scores: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    order = np.lexsort((ids, -scores), axis=1)[:, :k]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+
+def _checked(vectors: np.ndarray, what: str) -> np.ndarray:
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    lengths = np.einsum("nd,nd->n", vectors, vectors)
+    for row in np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[:1]:
+        kind = "zero" if lengths[row] == 0 else "not finite"
+        raise InputError(f"search: the vector of {what} {row} is {kind}; right would be a finite vector that is not zero")
+    return vectors

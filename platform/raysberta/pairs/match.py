@@ -1,0 +1,77 @@
+"""Pairs of two documents that share a label: sentences of one intent, contexts of one word sense."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from raysberta.pairs.make import row
+from raysberta.pairs.text import cut
+from raysberta.schema import PAIR, Task, text_id
+
+LABELLED = ["doc_id", "group", "split", "source", "language", "label", "text"]
+"""The columns of DOCUMENT that are read."""
+
+CROSS_LANGUAGE = 0.25
+"""Share of documents that are paired with one of another language, where the label has such."""
+
+Document = Mapping[str, str]
+
+
+def same_label(documents: pa.Table, tasks: Mapping[str, Task], max_characters: int) -> pa.Table:
+    """Each labelled document as a query with one other document of its source, split and label.
+
+    Partners follow from hashes of the ids alone. One of another group is preferred (texts of a group are near-copies), and the
+    same pair never comes twice the other way round. The pair's `group` is its source, label and split: two texts of one label
+    answer one another, so neither may ever be the other's negative.
+
+    Args:
+        documents: Columns LABELLED; all documents of the sources, in any order.
+        tasks: Source name -> task of its pairs.
+        max_characters: Either side is cut at a sentence end before this.
+
+    Returns:
+        Schema PAIR.
+    """
+    clusters: dict[tuple[str, str, str], list[Document]] = defaultdict(list)
+    for document in documents.select(LABELLED).to_pylist():
+        if document["label"] and document["source"] in tasks:
+            clusters[document["source"], document["label"], document["split"]].append(document)
+    rows = []
+    for (source, label, split), members in sorted(clusters.items()):
+        members.sort(key=lambda document: text_id("same_label", document["doc_id"]))
+        for left, right in _matches(members):
+            tied = {**left, "group": f"{source}/{label}/{split}"}
+            rows.append(row(tied, "same_label", tasks[source], cut(left["text"], max_characters), cut(right["text"], max_characters)))
+    return pa.Table.from_pylist(rows, PAIR)
+
+
+def _matches(members: list[Document]) -> list[tuple[Document, Document]]:
+    """Each member with its partner; members stand in order of hash, so the next one round is a random one."""
+    by_language: dict[str, list[int]] = defaultdict(list)
+    for number, member in enumerate(members):
+        by_language[member["language"]].append(number)
+    taken: set[frozenset[int]] = set()
+    matches = []
+    for number, member in enumerate(members):
+        own = by_language[member["language"]]
+        crossing = int(text_id("cross", member["doc_id"]), 16) < CROSS_LANGUAGE * 16**16
+        others = [other for other in range(len(members)) if members[other]["language"] != member["language"]] if crossing else []
+        partner = _next(number, others or own, members, taken)
+        if partner is not None:
+            taken.add(frozenset((number, partner)))
+            matches.append((member, members[partner]))
+    return matches
+
+
+def _next(number: int, candidates: list[int], members: list[Document], taken: set[frozenset[int]]) -> int | None:
+    """The next candidate round the circle that is not yet paired with this one: of another group, else of the same."""
+    after = [other for other in candidates if other > number] + [other for other in candidates if other < number]
+    fallback = None
+    for other in after:
+        if frozenset((number, other)) in taken:
+            continue
+        if members[other]["group"] != members[number]["group"]:
+            return other
+        fallback = other if fallback is None else fallback
+    return fallback
