@@ -107,7 +107,7 @@ def _write(recipe: Recipe, table: pa.Table, pools: Mapping[str, Texts], draft: D
     negative = pc.list_flatten(table["negative_scores"]).to_numpy()
     ranks = pc.list_flatten(table["negative_ranks"]).to_numpy()
     draft.metrics.update(
-        pools={key: {"texts": len(texts), "window": window(recipe.mining, len(texts))} for key, (texts, _) in pools.items()},
+        pools={key: {"texts": len(texts), "window": list(window(recipe.mining, len(texts)))} for key, (texts, _) in pools.items()},
         examples=dict(sorted(Counter(keys.to_pylist()).items())),
         negatives=int(pc.sum(counts).as_py() or 0),
         examples_with_fewer_negatives=int(short),
