@@ -76,14 +76,15 @@ def write(folder: Path, tasks: Mapping[str, EvaluationTask], pairs: pads.Dataset
     entries: dict[str, TaskEntry] = {}
     for name, task in tasks.items():
         halves: dict[Half, HalfOfTask] = {}
+        in_test: set[str] = set()
         for half in HALVES:  # the test half first: what both would hold stays there
-            rows, repeats = _unseen(_rows(task, half, pairs, documents), taken)
+            rows, repeats = _unseen(_rows(task, half, pairs, documents), taken | in_test)
             if repeats:
                 left_out[f"{name}/{half}"] = repeats
             tables, scored = build(task, rows, seed)
             if scored < AT_LEAST:
                 raise InputError(_too_small(name, task, half, rows.num_rows, scored))
-            taken |= _keys(rows) if half == "test" else set()
+            in_test = set(_row_keys(rows))
             halves[half] = _write_half(folder / half / name, tables, scored)
         entries[name] = TaskEntry(type=task.type, source=task.source, pair=task.pair, language=task.language, halves=halves)
     index = Index(seed=seed, tasks=entries, left_out=left_out)
@@ -113,12 +114,8 @@ def _rows(task: EvaluationTask, half: Half, pairs: pads.Dataset, documents: pads
     return documents.to_table(columns=DOCUMENT_COLUMNS, filter=wanted & (pc.field("label") != ""))
 
 
-def _keys(rows: pa.Table) -> set[str]:
-    """What identifies the content of each row: query and positive of a pair, the text of a document."""
-    return set(_row_keys(rows))
-
-
 def _row_keys(rows: pa.Table | pa.RecordBatch) -> list[str]:
+    """What identifies the content of each row: query and positive of a pair, the text of a document."""
     if "query" in rows.schema.names:
         columns = rows.column("query").to_pylist(), rows.column("positive").to_pylist()
         return [text_id(same(query), same(positive)) for query, positive in zip(*columns, strict=True)]

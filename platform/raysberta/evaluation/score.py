@@ -125,14 +125,16 @@ def score_tasks(
     datasets.disable_progress_bars()
     for key, task in tasks.items():
         started = time.monotonic()
-        result = mteb.evaluate(
-            encoder,
-            task,
-            cache=None,
-            co2_tracker=False,
-            show_progress_bar=False,
-            encode_kwargs={"batch_size": BATCH, "show_progress_bar": False},
-        ).task_results[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)  # a label that a probe never predicts; it counts as 0
+            result = mteb.evaluate(
+                encoder,
+                task,
+                cache=None,
+                co2_tracker=False,
+                show_progress_bar=False,
+                encode_kwargs={"batch_size": BATCH, "show_progress_bar": False},
+            ).task_results[0]
         scored.scores[key] = float(result.get_score())
         scored.results[key] = json.loads(result.model_dump_json())
         scored.types[key] = str(task.metadata.type)

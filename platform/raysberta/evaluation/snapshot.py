@@ -82,7 +82,7 @@ def fetch(benchmark: str, folder: Path, tasks: Sequence[str] = ()) -> Snapshot:
         path, revision = task.metadata.dataset["path"], task.metadata.dataset["revision"]
         log.info("%s: fetching %s at %s", task.metadata.name, path, revision[:8])
         snapshot_download(path, repo_type="dataset", revision=revision, local_dir=target, allow_patterns=["README.md"])
-        patterns = wanted_files(target, task.hf_subsets)
+        patterns = None if task.fast_loading else wanted_files(target, task.hf_subsets)  # those load all subsets at once
         snapshot_download(path, repo_type="dataset", revision=revision, local_dir=target, allow_patterns=patterns)
     return seal(benchmark, folder, tasks)
 
