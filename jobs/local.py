@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "platform"))
 
 from raysberta import local  # noqa: E402
+from raysberta.command import check_inputs  # noqa: E402
 from raysberta.environment import check  # noqa: E402
 from raysberta.errors import InputError  # noqa: E402
 from raysberta.recipe import load  # noqa: E402
@@ -46,8 +47,9 @@ def run(runs: Path, job: str, recipe: str, overrides: list[str]) -> int:
     check()
     if not (ROOT / "jobs" / f"{job}.py").is_file():
         raise InputError(f"--job {job}: no such job; there are {', '.join(sorted(file.stem for file in (ROOT / 'jobs').glob('*.py')))}")
-    wanted = load(recipe, tuple(overrides)).storage
-    storage = wanted if "://" in wanted else os.path.abspath(ROOT / wanted)
+    wanted = load(recipe, tuple(overrides))
+    storage = wanted.storage if "://" in wanted.storage else os.path.abspath(ROOT / wanted.storage)
+    check_inputs(wanted.model_copy(update={"storage": storage}))
     settings = [part for override in [*overrides, f"storage={storage}"] for part in ("--set", override)]
     cluster = local.running(runs)
     ours = cluster is None

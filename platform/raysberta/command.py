@@ -71,12 +71,13 @@ def _dry_run(recipe: Recipe, targets: Sequence[str]) -> int:
             f"{workers.workers} x ({workers.cpus:g} CPU{gpus})",
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-    for problem in _problems(recipe):
+    for problem in problems(recipe):
         print(f"missing: {problem}")
     return 0
 
 
-def _problems(recipe: Recipe) -> list[str]:
+def problems(recipe: Recipe) -> list[str]:
+    """What is wrong outside the recipe, a line each: sources and models that are not there."""
     from raysberta.corpus.read import check_sources
     from raysberta.encoder.fetch import check_models
 
@@ -89,12 +90,21 @@ def _problems(recipe: Recipe) -> list[str]:
     return found
 
 
-def _run(recipe: Recipe, targets: Sequence[str], network: bool, begun: float) -> int:
-    problems = _problems(recipe)
-    if problems:
-        raise InputError(problems[0])
+def check_inputs(recipe: Recipe) -> Store:
+    """The store of a recipe whose sources and models are there and whose storage can be written.
+
+    Raises:
+        InputError: one of them is not.
+    """
+    for problem in problems(recipe):
+        raise InputError(problem)
     store = Store(recipe.storage)
     store.check_writable(recipe.resources.min_free_gib)
+    return store
+
+
+def _run(recipe: Recipe, targets: Sequence[str], network: bool, begun: float) -> int:
+    store = check_inputs(recipe)
     from raysberta.execution import StageFailed, configure_logging, connect, execute, link_latest, summary
     from raysberta.pipeline import plan
 

@@ -154,8 +154,11 @@ def submit(root: Path, runs: Path, cluster: Cluster, job: str, arguments: Sequen
         for line in process.stdout:
             if line.startswith("{") and '"final_mean"' in line:
                 last = line.strip()
+            elif "Status message:" in line:
+                break  # what follows repeats the end of the log
             elif _worth_showing(line):
                 print(line, end="", flush=True)
+        process.stdout.read()
     return _exit_code(runs, cluster, name, process.returncode), last
 
 
@@ -173,7 +176,7 @@ def _exit_code(runs: Path, cluster: Cluster, name: str, otherwise: int) -> int:
 
 def _worth_showing(line: str) -> bool:
     """Ray's own advice on how to ask for logs is noise to who is watching them."""
-    noise = ("Job submission server address", "Next steps", "Query the logs", "Query the status", "Request the job", "ray job ", "Tailing logs", "-----", "Job '")
+    noise = ("Job submission server address", "Next steps", "Query the logs", "Query the status", "Request the job", "ray job ", "Tailing logs", "-----", "Job '", "sdk.py:", "cli.py:", "packaging.py:", "dashboard_sdk.py:")
     return bool(line.strip()) and not any(part in line for part in noise)
 
 
