@@ -1,0 +1,60 @@
+"""Embedding rows of a changed vocabulary: old rows bit for bit, new rows from old ones."""
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from raysberta.errors import InputError
+
+Initialisation = Literal["mean_of_pieces", "gaussian"]
+Origin = int | tuple[int, ...]
+"""Of a piece: the old id that it had, or the old ids that spell it (empty where none do)."""
+
+
+def rows(old: Tensor, origins: Sequence[Origin], how: Initialisation, seed: int) -> Tensor:
+    """The rows [len(origins), H] of a new vocabulary, in the dtype of `old` [V, H].
+
+    Args:
+        old: The rows there were.
+        origins: Where each piece comes from.
+        how: New rows are the mean of the old rows that spell the piece, or drawn from N(mean, std) of the kept rows, per dimension.
+        seed: Of the draws.
+    """
+    kept = [origin for origin in origins if isinstance(origin, int)]
+    new = torch.empty(len(origins), old.shape[1], dtype=old.dtype)
+    new[[place for place, origin in enumerate(origins) if isinstance(origin, int)]] = old[kept]
+    mean, std = old[kept].mean(0), old[kept].std(0)
+    generator = torch.Generator().manual_seed(seed)
+    for place, origin in enumerate(origins):
+        if isinstance(origin, int):
+            continue
+        drawn = mean + std * torch.randn(old.shape[1], generator=generator, dtype=old.dtype)
+        new[place] = old[list(origin)].mean(0) if origin and how == "mean_of_pieces" else drawn
+    return new
+
+
+def table(model: PreTrainedModel) -> Tensor:
+    """The word embeddings [V, H] of a model, detached."""
+    return cast(nn.Embedding, model.get_input_embeddings()).weight.detach()
+
+
+def install(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, words: Tensor) -> None:
+    """Give the model the rows [len(tokenizer) or more, H] as its word embeddings, and its config the tokenizer's ids.
+
+    Raises:
+        InputError: the model counts positions from the padding id, and that would move.
+    """
+    config = model.config
+    if config.model_type in ("roberta", "xlm-roberta", "camembert") and config.pad_token_id != tokenizer.pad_token_id:
+        raise InputError(
+            f"encoder.vocabulary: padding would move from id {config.pad_token_id} to {tokenizer.pad_token_id}, "
+            f"and {config.model_type} counts positions from it; right would be a tokenizer whose special tokens come first"
+        )
+    model.set_input_embeddings(nn.Embedding.from_pretrained(words, freeze=False, padding_idx=tokenizer.pad_token_id))
+    config.vocab_size = words.shape[0]
+    for name in ("pad", "bos", "eos", "cls", "sep", "mask"):
+        if getattr(config, f"{name}_token_id", None) is not None:
+            setattr(config, f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
