@@ -27,14 +27,16 @@ def commit(draft: object, store: Store, stage: str) -> Artifact:
     return store.commit(draft, stage, "abc", {}, {}, 1, 0.0)  # type: ignore[arg-type]
 
 
-def test_stage_stores_a_shared_reference_once(tmp_path: Path, e5_folder: Path) -> None:
+def test_stage_stores_a_shared_reference_once(tmp_path: Path, small_folder: Path) -> None:
     store = Store(str(tmp_path))
     draft = store.draft("models", "abc")
-    fetch_models(a_recipe(synthesis={"llm": {"enabled": False}}), {}, draft)
+    reference = f"path:{small_folder}"
+    fetch_models(a_recipe(encoder={"base": reference}, mining={"encoder": reference}), {}, draft)
     models = commit(draft, store, "models")
     assert models.manifest.metrics["roles"] == {"encoder": "encoder", "miner": "encoder"}
     assert model_folder(models, "miner") == model_folder(models, "encoder")
-    assert models.manifest.metrics["files"]["encoder"] == digests(e5_folder)
+    assert models.manifest.metrics["files"]["encoder"] == digests(model_folder(models, "encoder"))
+    assert not [file for file in models.manifest.files if file.path.startswith("miner")]
     with pytest.raises(InputError, match="no model for 'llm'"):
         model_folder(models, "llm")
 
