@@ -156,7 +156,7 @@ def _write(template: Path, target: Path, tensor: Callable[[str], Tensor]) -> Non
     with target.open("wb") as out:
         out.write(length + header)
         for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
-            out.write(memoryview(tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy()))
+            out.write(tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _check_written(folder: Path) -> None:
