@@ -197,8 +197,8 @@ class Llm(Section):
     """Longer passages are cut before they go into the prompt."""
     max_new_tokens: Positive = 48
     """Greatest length of an answer."""
-    temperature: Annotated[float, Field(ge=0.0)] = 0.7
-    """Sampling temperature; 0 is greedy."""
+    temperature: Annotated[float, Field(ge=0.0)] = 0.3
+    """Sampling temperature; 0 is greedy. Small models leave the passage behind at higher ones."""
     max_model_length: Positive = 1024
     """Context that the engine reserves, in tokens."""
     batch_size: Positive = 32
@@ -247,6 +247,8 @@ class Synthesis(Section):
     """The encoder-decoder engine."""
     round_trip_top_k: Positive = 2
     """Keep a pair when its passage ranks this high for its query among all passages of the pool (E5, nomic: 2)."""
+    round_trip_pool: Positive = 1_000_000
+    """Greatest number of training passages of a language in that pool, chosen by hash of their id (nomic: 1 million)."""
     failure_budget: Share = 0.2
     """Greatest share of failed generations before the stage fails."""
 

@@ -21,7 +21,7 @@ from raysberta.pairs.make import make
 from raysberta.pairs.match import LABELLED, same_label
 from raysberta.pairs.read import files_of, read
 from raysberta.recipe import DatasetSource, Recipe
-from raysberta.schema import PAIR
+from raysberta.schema import PAIR, Task
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,10 @@ def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
         InputError: a data set is wrong, or no training pair is left.
     """
     ray.data.DataContext.get_current().enable_progress_bars = False
-    mappings = {name: dict(source.pairs) for name, source in recipe.sources.items() if not isinstance(source, DatasetSource)}
+    mappings: dict[str, Mapping[str, Task]] = {}
+    for name, source in recipe.sources.items():
+        if not isinstance(source, DatasetSource):
+            mappings[name] = {str(kind): task for kind, task in source.pairs.items()}
     given = {name: source for name, source in recipe.sources.items() if isinstance(source, DatasetSource)}
     files = [(name, file) for name, source in given.items() for file in files_of(name, source)]
     longest = recipe.pairs.max_characters
@@ -75,14 +78,14 @@ def counts(pairs: pa.Table) -> dict[str, dict[str, int]]:
     return dict(found)
 
 
-def _from_documents(corpus: Artifact, mappings: Mapping[str, Mapping[str, Any]], longest: int) -> pa.Table:
+def _from_documents(corpus: Artifact, mappings: Mapping[str, Mapping[str, Task]], longest: int) -> pa.Table:
     fs, _ = filesystem(corpus.uri)
     dataset = ray.data.read_parquet(corpus.paths("documents"), filesystem=fs, partitioning=None, num_cpus=LIGHT)
     make_batch = partial(make, mappings=mappings, max_characters=longest)
     return _gather(dataset.map_batches(make_batch, batch_format="pyarrow", batch_size=2048, num_cpus=LIGHT))
 
 
-def _from_labels(corpus: Artifact, mappings: Mapping[str, Mapping[str, Any]], longest: int) -> pa.Table:
+def _from_labels(corpus: Artifact, mappings: Mapping[str, Mapping[str, Task]], longest: int) -> pa.Table:
     tasks = {name: kinds["same_label"] for name, kinds in mappings.items() if "same_label" in kinds}
     if not tasks:
         return PAIR.empty_table()

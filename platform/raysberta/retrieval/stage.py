@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 import torch
 
@@ -62,9 +63,8 @@ def embed_texts(texts: Sequence[str], models: Artifact, role: Role, pooling: Poo
     vectors = np.empty((0, 0), np.float32)
     done, shown = 0, time.monotonic()
     for batch in embedded.iter_batches(batch_format="pyarrow", batch_size=None):
-        found = batch["vector"].combine_chunks()
-        found = found.chunk(0) if isinstance(found, pa.ChunkedArray) else found
-        values = found.flatten().to_numpy().reshape(batch.num_rows, -1)
+        assert isinstance(batch, pa.Table)
+        values = pc.list_flatten(batch["vector"]).to_numpy().reshape(batch.num_rows, -1)
         if not len(vectors):
             vectors = np.empty((len(texts), values.shape[1]), np.float32)
         vectors[batch["row"].to_numpy()] = values

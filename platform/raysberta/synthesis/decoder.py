@@ -1,0 +1,77 @@
+"""Prompts through transformers, for where vLLM cannot be imported: the same prompts and sampling settings, batched `generate`."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from raysberta.recipe import Llm
+
+log = logging.getLogger(__name__)
+
+TOP_P = 0.95
+STOP: Mapping[str, list[str]] = {"llm_query": ["\n", "?"], "llm_paraphrase": ["\n"]}
+"""Answers are one line, queries one question; what a small model writes after it is about something else."""
+
+
+def sampling(settings: Llm, kind: str, request_id: str, seed: int) -> dict[str, Any]:
+    """vLLM's sampling parameters of one request; its own seed, so that no other request has a say in it."""
+    drawn = {"seed": (int(request_id[:8], 16) ^ seed) & 0x7FFFFFFF, "top_p": TOP_P} if settings.temperature > 0 else {}
+    return {
+        "temperature": settings.temperature,
+        "max_tokens": settings.max_new_tokens,
+        "stop": STOP[kind],
+        "include_stop_str_in_output": True,
+        **drawn,
+    }
+
+
+class Decoder:
+    """A causal language model ready to answer prompts."""
+
+    def __init__(self, folder: Path, settings: Llm, seed: int) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        self.model = model.to(self.device).eval()
+        self.settings = settings
+        self.seed = seed
+
+    @torch.inference_mode()
+    def answer(self, prompts: Sequence[str], kinds: Sequence[str], request_ids: Sequence[str]) -> tuple[list[str], list[str]]:
+        """What the model writes after each prompt, and an error or "" for each. A batch that fails is tried again prompt by prompt."""
+        try:
+            return self._generate(prompts, kinds, request_ids), [""] * len(prompts)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if len(prompts) == 1:
+                return [""], [f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"]
+            log.warning("a batch of %d prompts failed (%s), trying each alone", len(prompts), type(error).__name__)
+        alone = [self.answer([prompt], [kind], [name]) for prompt, kind, name in zip(prompts, kinds, request_ids, strict=True)]
+        return [outputs[0] for outputs, _ in alone], [errors[0] for _, errors in alone]
+
+    def _generate(self, prompts: Sequence[str], kinds: Sequence[str], request_ids: Sequence[str]) -> list[str]:
+        inputs = self.tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False).to(self.device)
+        width = inputs["input_ids"].shape[1]
+        if width + self.settings.max_new_tokens > self.settings.max_model_length:
+            longest = self.settings.max_model_length
+            raise ValueError(f"a prompt of {width} tokens and {self.settings.max_new_tokens} new ones pass max_model_length {longest}")
+        drawn = (
+            {"do_sample": True, "temperature": self.settings.temperature, "top_p": TOP_P, "top_k": 0}
+            if self.settings.temperature > 0
+            else {"do_sample": False}
+        )
+        torch.manual_seed(sampling(self.settings, kinds[0], request_ids[0], self.seed).get("seed", self.seed))
+        written = self.model.generate(
+            **inputs,
+            **drawn,
+            max_new_tokens=self.settings.max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+            stop_strings=[mark for mark in STOP[kinds[0]] if all(mark in STOP[kind] for kind in kinds)],
+            tokenizer=self.tokenizer,
+        )
+        return self.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
