@@ -1,0 +1,104 @@
+"""The whole pipeline at toy size, as a person runs it: killed on the way, run again, run a third time.
+
+Everything is real: vLLM with SmolLM2, mE5-small, DeepSpeed, Ray Tune, mteb. Only the sizes are small.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from sentence_transformers import SentenceTransformer
+
+ROOT = Path(__file__).parents[1]
+KILLED_IN = "synthesis"
+
+
+def start(storage: Path, log: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "jobs/local.py", "run", "--recipe", "recipes/smoke.yaml", "--set", f"storage={storage}"]
+    with log.open("wb") as output:
+        return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+
+
+def finish(process: subprocess.Popen[bytes], log: Path, limit: float) -> tuple[str, dict]:
+    code = process.wait(timeout=limit)
+    text = log.read_text(errors="replace")
+    assert code == 0, text[-4000:]
+    return text, json.loads(text.strip().splitlines()[-1])
+
+
+def of_this_run() -> list[psutil.Process]:
+    """Ray processes of this checkout's own local Ray."""
+    mark = str(ROOT / "runs" / "ray")
+    return [process for process in psutil.process_iter(["cmdline"]) if any(mark in part for part in process.info["cmdline"] or [])]
+
+
+@pytest.mark.end_to_end
+@pytest.mark.timeout(900)
+def test_a_newcomers_run(tmp_path: Path) -> None:
+    storage, logs = tmp_path / "store", [tmp_path / f"{number}.log" for number in range(3)]
+
+    first = start(storage, logs[0])
+    deadline = time.monotonic() + 240
+    while f"{KILLED_IN}: started" not in logs[0].read_text(errors="replace"):
+        assert first.poll() is None, logs[0].read_text(errors="replace")[-4000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    time.sleep(5)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    committed = {path.parent.parent.name for path in storage.glob("*/*/manifest.json")}
+    assert {"models", "corpus"} <= committed
+    assert KILLED_IN not in committed
+
+    begun = time.monotonic()
+    text, result = finish(start(storage, logs[1]), logs[1], 480)
+    assert time.monotonic() - begun < 300
+    assert committed <= set(result["reused"]), "it goes on from what was committed"
+    assert "publish" not in result["reused"]
+    assert re.search(r"engine vllm \d+\.\d+", text), "the log names the engine that wrote the synthetic pairs"
+    assert not of_this_run(), "nothing is left running"
+    check_report(Path(result["report"]).read_text(encoding="utf-8"))
+    check_model(Path(result["model"]), result)
+    check_overlap(storage)
+
+    begun = time.monotonic()
+    _, again = finish(start(storage, logs[2]), logs[2], 120)
+    assert time.monotonic() - begun < 90
+    assert set(again["reused"]) >= {*result["reused"], "publish"}
+    assert (again["model"], again["final_mean"]) == (result["model"], result["final_mean"])
+
+
+def check_report(page: str) -> None:
+    for heading in ("DictionaryRetrieval", "InterfaceBitext", "near_duplicate", "contrastive"):
+        assert heading in page, heading
+    assert not re.search(r"""(src|href)=["']https?://""", page), "it is viewable offline"
+    assert page.count("<svg") + page.count("data:image/png") >= 4, "pictures are drawn"
+
+
+def check_model(folder: Path, result: dict) -> None:
+    model = SentenceTransformer(str(folder), device="cpu")
+    assert {"search_query", "search_document", "classification", "clustering"} <= set(model.prompts)
+    query = model.encode(["собака"], prompt_name="search_query")
+    texts = model.encode(["домашнее животное, собака", "numpy array of numbers"], prompt_name="search_document")
+    similarities = model.similarity(query, texts)[0]
+    assert similarities[0] > similarities[1]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "model-index" in card
+    assert 0 < result["base_mean"] <= 100
+    assert 0 < result["final_mean"] <= 100
+
+
+def check_overlap(storage: Path) -> None:
+    spans = []
+    for path in storage.glob("*/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        spans.append((manifest["started"], manifest["started"] + manifest["seconds"], manifest["stage"]))
+    spans.sort()
+    assert any(later[0] < earlier[1] - 1 for earlier, later in zip(spans, spans[1:], strict=False)), "no two stages overlapped"
