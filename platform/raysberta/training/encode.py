@@ -1,0 +1,61 @@
+"""One forward over all chunks of a step, so that there is one backward and one gradient reduction a step.
+
+With `recompute`, each chunk goes through `torch.utils.checkpoint`: only its embeddings are kept, and the backward pass encodes
+it again with the random state of the first time. That is GradCache (RECIPE.md 5.3) with exact gradients, dropout included,
+without the two separate passes that make gradient reduction fire twice. Without `recompute` the second forward is saved.
+
+Each chunk casts the weights for itself, so gradients are summed over the chunks in float32 even under bf16 autocast.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from raysberta.encoder.pool import Pooling, pool
+from raysberta.training.chunks import Chunk, Chunks
+
+Precision = Literal["bf16", "fp32"]
+
+
+class ChunkedEncoder(nn.Module):
+    """A Hugging Face encoder that takes the chunks of a step."""
+
+    def __init__(self, encoder: PreTrainedModel, precision: Precision, recompute: bool) -> None:
+        """Wrap an encoder; on the CPU attention is the plain one, whose backward pass is faster there than the fused one's."""
+        super().__init__()
+        if next(encoder.parameters()).device.type == "cpu":
+            encoder.set_attn_implementation("eager")
+        self.encoder = encoder
+        self.precision = precision
+        self.recompute = recompute
+
+    def rows(self, chunks: Chunks) -> torch.Tensor:
+        """The embedding table's rows that this step needs, [distinct, H]: looked up once, differentiable."""
+        return self.encoder.get_input_embeddings()(chunks.vocabulary)
+
+    def hidden(self, rows: torch.Tensor, chunk: Chunk) -> torch.Tensor:
+        """Last hidden states [texts, width, H] of a chunk, float32 (or wider)."""
+        with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            states = self.encoder(inputs_embeds=F.embedding(chunk.tokens, rows), attention_mask=chunk.mask).last_hidden_state
+        return states.to(torch.promote_types(states.dtype, torch.float32))
+
+    def embed(self, chunks: Chunks, pooling: Pooling) -> torch.Tensor:
+        """L2-normalised embeddings [texts, H] in the order the texts were given."""
+        rows = self.rows(chunks)
+
+        def pooled(rows: torch.Tensor, chunk: Chunk) -> torch.Tensor:
+            return pool(self.hidden(rows, chunk), chunk.mask, pooling)
+
+        found = [self.run(pooled, rows, chunk) for chunk in chunks.chunks]
+        return F.normalize(torch.cat(found)[chunks.order], dim=-1)
+
+    def run(self, part: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
+        """Call `part`, and where `recompute` is set forget its activations until the backward pass."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(part, *arguments, use_reentrant=False, preserve_rng_state=True)
+        return part(*arguments)

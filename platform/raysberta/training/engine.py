@@ -1,0 +1,168 @@
+"""One optimizer step, by DeepSpeed inside a process group and by plain torch outside one, with the same result.
+
+The reduction contract, which holds wherever a loss is made: **the global loss is the mean over workers of the workers' losses,
+and the global gradient is the mean of their gradients.** In-batch negatives never leave a device batch, so this is exact:
+contrastive workers hold equally many device batches and take their mean; MLM workers divide by the masked tokens of the whole
+step and multiply by the number of workers. DeepSpeed averages (`gradient_allreduce_op: mean`, its default).
+
+Weights, gradients and optimizer state are float32; only the encoder's arithmetic is bf16, under autocast.
+"""
+
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from raysberta.recipe import Optimisation
+
+log = logging.getLogger(__name__)
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+class NotFinite(RuntimeError):
+    """A loss or gradient norm is NaN or infinite. Every worker raises it in the same step, before the weights move."""
+
+
+class Engine:
+    """Steps a module whose forward takes a batch and returns this worker's scalar loss."""
+
+    def __init__(self, module: nn.Module, settings: Optimisation, device: torch.device) -> None:
+        """Move the module to the device; inside an initialised process group hand it to DeepSpeed."""
+        self.module = module.to(device)
+        self.device = device
+        self.distributed = dist.is_available() and dist.is_initialized()
+        self.world = dist.get_world_size() if self.distributed else 1
+        self.rank = dist.get_rank() if self.distributed else 0
+        self.max_norm = settings.max_gradient_norm
+        self.parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self.optimizer = torch.optim.AdamW(_groups(self.parameters, settings.weight_decay), lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
+        self.deepspeed = self._deepspeed(settings) if self.distributed else None
+
+    def _deepspeed(self, settings: Optimisation) -> Any:
+        os.environ.setdefault("LOCAL_RANK", str(self.rank))
+        import deepspeed  # takes seconds, and a single process does without it
+
+        deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+        config = {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": settings.max_gradient_norm,
+            "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": self.device.type == "cuda"},
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": sys.maxsize,
+        }
+        return deepspeed.initialize(model=self.module, optimizer=self.optimizer, config=config, dist_init_required=False)[0]
+
+    def step(self, batch: Any, tokens: int, rate: float) -> tuple[float, float, int]:
+        """One forward, one backward, one reduction, one update.
+
+        Args:
+            batch: What the module's forward takes.
+            tokens: This worker's tokens, to be summed.
+            rate: The learning rate of this step.
+
+        Returns:
+            The global loss, the norm of the global gradient before clipping, and the tokens of all workers.
+
+        Raises:
+            NotFinite: the loss is NaN or infinite (the weights are untouched), or the gradient is.
+        """
+        loss = (self.deepspeed or self.module)(batch)
+        mean, total = self._reduce(loss.detach(), tokens)
+        if not torch.isfinite(torch.tensor(mean)):
+            raise NotFinite(f"loss is {mean}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self.deepspeed is not None:
+            self.deepspeed.backward(loss)
+            self.deepspeed.step()
+            norm = float(self.deepspeed.get_global_grad_norm())
+        else:
+            loss.backward()
+            norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), self.max_norm))
+            if norm == norm:
+                self.optimizer.step()
+            self.optimizer.zero_grad()
+        if not torch.isfinite(torch.tensor(norm)):
+            raise NotFinite(f"gradient norm is {norm}")
+        return mean, norm, total
+
+    def _reduce(self, loss: torch.Tensor, tokens: int) -> tuple[float, int]:
+        if self.world == 1:
+            return float(loss), tokens
+        both = torch.stack([loss.double(), torch.tensor(float(tokens), dtype=torch.float64, device=loss.device)])
+        dist.all_reduce(both)
+        return float(both[0]) / self.world, int(both[1])
+
+    def moments(self) -> dict[str, torch.Tensor]:
+        """AdamW's moments, whole, on the CPU, as `exp_avg.<parameter>` and so on. All workers call it together."""
+        found = {}
+        for name, parameter in self.parameters.items():
+            for moment in MOMENTS:
+                found[f"{moment}.{name}"] = self._moment(parameter, moment).detach().cpu().clone()
+        return found
+
+    def _moment(self, parameter: nn.Parameter, moment: str) -> torch.Tensor:
+        if self.deepspeed is None or self.deepspeed.zero_optimization_stage() == 0:
+            return self.optimizer.state[parameter][moment]
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        return safe_get_full_optimizer_state(parameter, moment)
+
+    def set_moments(self, moments: Mapping[str, torch.Tensor], steps: int) -> None:
+        """Take over moments as `moments` gave them, after `steps` steps; the number of workers and the ZeRO stage may differ."""
+        held = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for parameter in held:
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(steps), device=parameter.device),
+                **{moment: torch.zeros_like(parameter) for moment in MOMENTS},
+            }
+        if self.deepspeed is not None and self.deepspeed.zero_optimization_stage() > 0:
+            from deepspeed.utils import safe_set_full_optimizer_state
+
+            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
+            for name, parameter in self.parameters.items():
+                for moment in MOMENTS:
+                    safe_set_full_optimizer_state(parameter, moments[f"{moment}.{name}"].to(self.device), moment)
+            return
+        for name, parameter in self.parameters.items():
+            for moment in MOMENTS:
+                self.optimizer.state[parameter][moment].copy_(moments[f"{moment}.{name}"])
+
+    @contextmanager
+    def one_writer(self) -> Iterator[bool]:
+        """True on the worker that writes; the others wait at the end."""
+        yield self.rank == 0
+        if self.distributed:
+            dist.barrier()
+
+
+def _groups(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases and layer norms do not."""
+    wide = [parameter for parameter in parameters.values() if parameter.ndim > 1]
+    flat = [parameter for parameter in parameters.values() if parameter.ndim <= 1]
+    return [{"params": wide, "weight_decay": decay}, {"params": flat, "weight_decay": 0.0}]
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed pages: a step frees and takes the same large blocks, and fresh pages cost the kernel time.
+
+    About a tenth of a CPU step. Nothing happens where the C library has no `mallopt`.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+    mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD

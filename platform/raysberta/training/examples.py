@@ -1,0 +1,206 @@
+"""Examples made ready for training: every distinct text tokenised once, rows as numbers, in plain arrays.
+
+A *sequence* is a text with its prefix, cut to its limit, as token ids. `raw` says which sequences are the same text when the
+prefix is left off: duplicates and false negatives are judged by text, not by prefix. Stored as one safetensors file, so a
+worker reads it by path, and a resumed run tokenises nothing.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from transformers import PreTrainedTokenizerFast
+
+from raysberta.errors import InputError
+from raysberta.prefixes import Prefixes
+
+COLUMNS = ["pair_id", "doc_id", "source", "kind", "task", "query", "positive", "negatives"]
+TOKENISE_AT_ONCE = 8192
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of differing length: `values` [total] and `offsets` int64 [rows + 1]."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of each row, int64 [rows]."""
+        return np.diff(self.offsets)
+
+
+def ragged(rows: Iterable[Sequence[int]]) -> Ragged:
+    """Lists of numbers as one int32 array."""
+    values, lengths = [np.zeros(0, np.int32)], [0]
+    for row in rows:
+        values.append(np.asarray(row, np.int32))
+        lengths.append(len(row))
+    return Ragged(np.concatenate(values), np.cumsum(lengths, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of (query, positive, negatives) over tokenised sequences."""
+
+    tokens: Ragged
+    """Token ids of each sequence, special tokens included."""
+    raw: np.ndarray
+    """int32 [sequences]: the text of a sequence without its prefix."""
+    sources: tuple[str, ...]
+    """Names `source/kind`."""
+    source: np.ndarray
+    """int32 [rows]: index into `sources`."""
+    query: np.ndarray
+    """int32 [rows]: a sequence."""
+    positive: np.ndarray
+    """int32 [rows]: a sequence."""
+    negatives: Ragged
+    """Sequences of each row's hard negatives."""
+    friends: Ragged
+    """Texts (as in `raw`) that answer the row's query or belong to its document, in any row: never negatives for it."""
+    ids: np.ndarray
+    """bytes [rows]: pair ids, to name rows in messages."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def save(self, path: str, filesystem: pafs.FileSystem) -> None:
+        """Write one safetensors file; readers see all or nothing on a local disk."""
+        arrays: dict[str, np.ndarray] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Ragged):
+                arrays[f"{item.name}.values"], arrays[f"{item.name}.offsets"] = value.values, value.offsets
+            elif item.name == "ids":
+                arrays["ids"] = value.view(np.uint8).reshape(len(value), value.itemsize)
+            elif item.name != "sources":
+                arrays[item.name] = value
+        arrays["sources"] = np.frombuffer(json.dumps(self.sources).encode(), np.uint8)
+        data = save_arrays({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+        with filesystem.open_output_stream(f"{path}.new") as stream:
+            stream.write(data)
+        filesystem.move(f"{path}.new", path)
+
+    @classmethod
+    def load(cls, path: str, filesystem: pafs.FileSystem) -> "Examples":
+        """Read what `save` wrote."""
+        with filesystem.open_input_file(path) as stream:
+            arrays = load_arrays(stream.read())
+        sources = tuple(json.loads(arrays.pop("sources").tobytes()))
+        raw_ids = arrays.pop("ids")
+        ids = np.ascontiguousarray(raw_ids).view(f"S{raw_ids.shape[1]}").reshape(-1)
+        parts = {name: Ragged(arrays.pop(f"{name}.values"), arrays.pop(f"{name}.offsets")) for name in ("tokens", "negatives", "friends")}
+        return cls(sources=sources, ids=ids, **parts, **arrays)
+
+
+def prepare(
+    tables: Sequence[pa.Table],
+    tokenizer: PreTrainedTokenizerFast,
+    prefixes: Prefixes,
+    query_tokens: int,
+    document_tokens: int,
+    negatives: int,
+) -> Examples:
+    """Tokenise the examples of all tables.
+
+    Args:
+        tables: Tables of the schema EXAMPLE (the columns in `COLUMNS` suffice).
+        tokenizer: Of the encoder to train.
+        prefixes: Put before both sides by the row's task.
+        query_tokens: Longer queries are cut, special tokens included.
+        document_tokens: Longer positives and negatives are cut.
+        negatives: Keep this many negatives of a row at most, the first ones.
+
+    Raises:
+        InputError: there is no row at all.
+    """
+    table = pa.concat_tables([table.select(COLUMNS) for table in tables]).combine_chunks()
+    if table.num_rows == 0:
+        raise InputError("contrastive: no training example at all; right would be at least one source with pairs in its training split")
+    strings = {name: table[name].to_pylist() for name in COLUMNS}
+    texts = _Numbers[str]()
+    sequences = _Numbers[tuple[str, int]]()
+    raw: list[int] = []
+
+    def sequence(text: str, prefix: str, limit: int) -> int:
+        number = sequences[(prefix + text, limit)]
+        if number == len(raw):
+            raw.append(texts[text])
+        return number
+
+    query, positive, hard = [], [], []
+    for task, left, right, wrong in zip(strings["task"], strings["query"], strings["positive"], strings["negatives"], strict=True):
+        before = prefixes.of(task, "document")
+        query.append(sequence(left, prefixes.of(task, "query"), query_tokens))
+        positive.append(sequence(right, before, document_tokens))
+        hard.append([sequence(text, before, document_tokens) for text in (wrong or [])[:negatives]])
+    names = [f"{source}/{kind}" for source, kind in zip(strings["source"], strings["kind"], strict=True)]
+    sources = tuple(sorted(set(names)))
+    code = {name: number for number, name in enumerate(sources)}
+    raw_array = np.asarray(raw, np.int32)
+    query_array, positive_array = np.asarray(query, np.int32), np.asarray(positive, np.int32)
+    return Examples(
+        tokens=ragged(tokenise(tokenizer, sequences)),
+        raw=raw_array,
+        sources=sources,
+        source=np.asarray([code[name] for name in names], np.int32),
+        query=query_array,
+        positive=positive_array,
+        negatives=ragged(hard),
+        friends=ragged(_friends(strings["doc_id"], raw_array[query_array].tolist(), raw_array[positive_array].tolist())),
+        ids=np.asarray([name.encode() for name in strings["pair_id"]]),
+    )
+
+
+def tokenise(tokenizer: PreTrainedTokenizerFast, texts: Iterable[tuple[str, int]]) -> Iterator[list[int]]:
+    """Token ids, special tokens included, of (text, limit) in the order given."""
+    pending: list[str] = []
+    limit = 0
+    for text, own_limit in texts:
+        if pending and (own_limit != limit or len(pending) == TOKENISE_AT_ONCE):
+            yield from _tokenise(tokenizer, pending, limit)
+            pending = []
+        pending.append(text)
+        limit = own_limit
+    if pending:
+        yield from _tokenise(tokenizer, pending, limit)
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerFast, texts: list[str], limit: int) -> list[list[int]]:
+    return tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
+
+
+def _friends(docs: list[str], queries: list[int], positives: list[int]) -> Iterator[list[int]]:
+    """For each row: what answers its query in any row, what it answers itself, and what answers for the same document."""
+    answers, of_document = defaultdict(set), defaultdict(set)
+    for doc, query, positive in zip(docs, queries, positives, strict=True):
+        answers[query].add(positive)
+        answers[positive].add(query)
+        of_document[doc].add(positive)
+    for doc, query, positive in zip(docs, queries, positives, strict=True):
+        yield sorted(answers[query] | of_document[doc] | {query, positive})
+
+
+class _Numbers(dict[K, int]):
+    """Distinct keys, numbered in the order they came."""
+
+    def __missing__(self, key: K) -> int:
+        self[key] = number = len(self)
+        return number

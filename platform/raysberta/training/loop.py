@@ -1,0 +1,131 @@
+"""The loop that both phases share: step, measure, save, resume. Knows nothing of Ray; whoever calls it attaches callbacks."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from raysberta.recipe import Optimisation
+from raysberta.training.checkpoint import load_moments, load_weights, read_state, save_checkpoint
+from raysberta.training.engine import Engine, NotFinite, keep_freed_memory
+from raysberta.training.schedule import learning_rate
+
+log = logging.getLogger(__name__)
+
+LOG_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What a step gave, the same on every worker."""
+
+    step: int
+    """Steps finished, from 1."""
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+    """Since the start of training, time before a resume included."""
+    tokens: int
+    """Of all workers, without padding."""
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """One worker's part of a step."""
+
+    batch: Any
+    """What the module's forward takes."""
+    tokens: int
+    """Without padding."""
+    rows: str
+    """Names the rows in a message."""
+
+
+OnStep = Callable[[StepMetrics, int], None]
+"""Called after each step with its metrics and the number of all steps."""
+OnCheckpoint = Callable[[Path, int], None]
+"""Called on every worker with the checkpoint's folder (written by the first) and the steps finished."""
+
+
+def train(
+    name: str,
+    module: nn.Module,
+    work: Callable[[int, int, int], Work],
+    settings: Optimisation,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    checkpoints: Path | None = None,
+    resume: Path | None = None,
+    on_step: OnStep | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
+) -> list[dict[str, float]]:
+    """Train a module in place.
+
+    Args:
+        name: Of the phase, for messages.
+        module: Takes a batch, returns this worker's loss. Put into training mode here.
+        work: (step, rank, world) to that worker's part.
+        settings: Of the optimiser.
+        steps: How many in all.
+        seed: Each step draws its dropout from it, the step and the rank.
+        device: Where to train.
+        checkpoints: A local folder for checkpoints, every `settings.checkpoint_every` steps; none where None.
+        resume: A checkpoint to go on from.
+        on_step: See OnStep.
+        on_checkpoint: See OnCheckpoint.
+
+    Returns:
+        The curve: StepMetrics of all steps as dictionaries, those before a resume included.
+
+    Raises:
+        NotFinite: the loss or gradient is NaN or infinite; names the step, the rows and the last checkpoint.
+        InputError: `resume` is no checkpoint of this module.
+    """
+    keep_freed_memory()
+    state: dict[str, Any] = {"step": 0, "curve": []}
+    if resume is not None:
+        state = read_state(resume)
+        load_weights(module, resume)
+    engine = Engine(module, settings, device)
+    if resume is not None:
+        load_moments(engine, resume, state["step"])
+        log.info("%s: goes on after step %d of %d", name, state["step"], steps)
+    module.train()
+    curve: list[dict[str, float]] = state["curve"]
+    clock = time.monotonic() - (curve[-1]["seconds"] if curve else 0.0)
+    shown, last = time.monotonic(), str(resume) if resume else "none"
+    for step in range(state["step"], steps):
+        begun = time.monotonic()
+        part = work(step, engine.rank, engine.world)
+        torch.manual_seed(int(np.random.SeedSequence((seed, step, engine.rank)).generate_state(1)[0]))
+        rate = learning_rate(step, steps, settings.learning_rate, settings.warmup_steps, settings.schedule)
+        try:
+            loss, norm, tokens = engine.step(part.batch, part.tokens, rate)
+        except NotFinite as error:
+            raise NotFinite(f"{name}: step {step + 1} of {steps}: {error}; batch: {part.rows}; last good checkpoint: {last}") from error
+        now = time.monotonic()
+        metrics = StepMetrics(step + 1, loss, rate, norm, now - clock, tokens, tokens / (now - begun))
+        curve.append(asdict(metrics))
+        if on_step is not None:
+            on_step(metrics, steps)
+        if engine.rank == 0 and (now - shown > LOG_SECONDS or step + 1 == steps):
+            shown = now
+            left = (now - begun) * (steps - step - 1)
+            log.info("%s: step %d/%d, loss %.4f, %.0f tokens/s, %.0f s left", name, step + 1, steps, loss, metrics.tokens_per_second, left)
+        if checkpoints is not None and (step + 1) % settings.checkpoint_every == 0 and step + 1 < steps:
+            folder = checkpoints / f"step-{step + 1:08d}"
+            save_checkpoint(engine, folder, {"step": step + 1, "curve": curve})
+            last = str(folder)
+            if on_checkpoint is not None:
+                on_checkpoint(folder, step + 1)
+    module.eval()
+    return curve
