@@ -21,7 +21,7 @@ A recipe is YAML. `--set a.b=c` changes one setting, `--set sources.x=null` remo
 Everything has a default but `name` and `sources`.
 """
 
-SOURCES = "DictionarySource DocstringSource InterfaceStringSource IntentSource WordSenseSource FilesSource DatasetSource".split()
+SOURCES = ["DictionarySource", "DocstringSource", "InterfaceStringSource", "IntentSource", "WordSenseSource", "FilesSource", "DatasetSource"]
 KEYS = {
     "Recipe": "(top level)",
     "Prefixes": "prefixes, mining.prefixes, encoder.base_prefixes",
@@ -62,7 +62,12 @@ def _source_title(name: str) -> str:
 
 
 def _section(model: type[BaseModel], title: str) -> str:
-    lines = [f"## {title}\n", " ".join((model.__doc__ or "").split()) + "\n", "| key | type | default | what it does |", "|---|---|---|---|"]
+    lines = [
+        f"## {title}\n",
+        " ".join((model.__doc__ or "").split()) + "\n",
+        "| key | type | default | what it does |",
+        "|---|---|---|---|",
+    ]
     for name, field in model.model_fields.items():
         lines.append(f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {' '.join((field.description or '').split())} |")
     return "\n".join(lines) + "\n"
@@ -115,7 +120,9 @@ def picture() -> str:
     tallest = max(len(names) for names in columns.values())
     width, height, step_x, step_y = 128, 40, 164, 84
     place = {
-        name: (20 + level * step_x, 60 + (row + (tallest - len(names)) / 2) * step_y) for level, names in columns.items() for row, name in enumerate(names)
+        name: (20 + level * step_x, 60 + (row + (tallest - len(names)) / 2) * step_y)
+        for level, names in columns.items()
+        for row, name in enumerate(names)
     }
     total = (40 + len(columns) * step_x, 90 + tallest * step_y)
     engine = dict.fromkeys(("corpus", "pairs", "synthesis", "mining", "mining_synthetic"), ("#dbeafe", "Ray Data"))
@@ -142,7 +149,9 @@ def picture() -> str:
     for name, (x, y) in place.items():
         colour = engine.get(name, ("#f1f5f9", ""))[0]
         lines.append(f'<rect x="{x}" y="{y:.0f}" width="{width}" height="{height}" rx="7" fill="{colour}" stroke="#64748b"/>')
-        lines.append(f'<text x="{x + width / 2}" y="{y + height / 2 + 5:.0f}" text-anchor="middle" fill="#0f172a">{name.replace("_", " ")}</text>')
+        lines.append(
+            f'<text x="{x + width / 2}" y="{y + height / 2 + 5:.0f}" text-anchor="middle" fill="#0f172a">{name.replace("_", " ")}</text>'
+        )
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 

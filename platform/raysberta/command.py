@@ -48,7 +48,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     """The arguments that all jobs share."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--recipe", default=str(DEFAULT_RECIPE), help="the recipe, a YAML file (default: recipes/laptop.yaml)")
-    made.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one setting of the recipe; may be repeated; null removes a source")
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="change one setting of the recipe; may be repeated; null removes a source",
+    )
     made.add_argument("--dry-run", action="store_true", help="print the plan: what is there, what would be made, with what resources")
     return made
 

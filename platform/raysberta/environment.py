@@ -28,9 +28,13 @@ def check() -> None:
     for name, wanted in NEEDED.items():
         found = installed(name)
         if found is None:
-            raise InputError(f"package {name} is missing; right would be {name}{wanted}: pip install --no-deps -r requirements/cpu.txt (or cuda.txt)")
+            raise InputError(
+                f"package {name} is missing; right would be {name}{wanted}: pip install --no-deps -r requirements/cpu.txt (or cuda.txt)"
+            )
         if found.split("+")[0] not in SpecifierSet(wanted):
-            raise InputError(f"package {name} is {found}; right would be {name}{wanted}: pip install --no-deps -r requirements/cpu.txt (or cuda.txt)")
+            raise InputError(
+                f"package {name} is {found}; right would be {name}{wanted}: pip install --no-deps -r requirements/cpu.txt (or cuda.txt)"
+            )
     builds = [name for name in ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12") if installed(name)]
     if len(builds) != 1:
         raise InputError(f"exactly one build of FAISS must be installed, found {', '.join(builds) or 'none'}")

@@ -28,7 +28,19 @@ WORKER_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
 }
-QUIET = ("ray.data", "ray.train", "ray.tune", "transformers", "DeepSpeed", "deepspeed", "mteb", "sentence_transformers", "datasets", "httpx", "faiss")
+QUIET = (
+    "ray.data",
+    "ray.train",
+    "ray.tune",
+    "transformers",
+    "DeepSpeed",
+    "deepspeed",
+    "mteb",
+    "sentence_transformers",
+    "datasets",
+    "httpx",
+    "faiss",
+)
 HEARTBEAT_SECONDS = 30.0
 
 
@@ -99,7 +111,10 @@ def execute(recipe: Recipe, store: Store, planned: Sequence[Planned]) -> Outcome
                     _finish(recipe, store, running, ref, outcome, begun)
                 if running and time.monotonic() - shown > HEARTBEAT_SECONDS:
                     shown = time.monotonic()
-                    log.info("running: %s", ", ".join(f"{item.planned.stage.name} ({time.time() - item.started:.0f} s)" for item in running.values()))
+                    log.info(
+                        "running: %s",
+                        ", ".join(f"{item.planned.stage.name} ({time.time() - item.started:.0f} s)" for item in running.values()),
+                    )
         finally:
             for ref in running:
                 ray.cancel(ref, force=True, recursive=True)
@@ -124,7 +139,12 @@ def _fits(item: Planned, recipe: Recipe, total: Mapping[str, float]) -> None:
 
 
 def _start_ready(
-    recipe: Recipe, store: Store, waiting: list[Planned], running: dict[ray.ObjectRef, _Running], outcome: Outcome, total: Mapping[str, float]
+    recipe: Recipe,
+    store: Store,
+    waiting: list[Planned],
+    running: dict[ray.ObjectRef, _Running],
+    outcome: Outcome,
+    total: Mapping[str, float],
 ) -> list[Planned]:
     """Start, in order of priority, what is ready and fits beside what runs; return what still waits."""
     asked = [_ask(item.planned.stage.resources(recipe)) for item in running.values()]
@@ -153,7 +173,9 @@ def _stage_task(name: str, run: StageFunction, recipe: Recipe, inputs: Mapping[s
     return draft
 
 
-def _finish(recipe: Recipe, store: Store, running: dict[ray.ObjectRef, _Running], ref: ray.ObjectRef, outcome: Outcome, begun: float) -> None:
+def _finish(
+    recipe: Recipe, store: Store, running: dict[ray.ObjectRef, _Running], ref: ray.ObjectRef, outcome: Outcome, begun: float
+) -> None:
     item = running.pop(ref)
     name = item.planned.stage.name
     try:

@@ -95,7 +95,12 @@ def start(runs: Path, kept: bool) -> Cluster:
         token.write_text(secrets.token_hex(32))
     port = _free_port(8265)
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0", "--disable-usage-stats"]
-    command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--ray-client-server-port={_free_port(10001)}"]
+    command += [
+        "--include-dashboard=true",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={port}",
+        f"--ray-client-server-port={_free_port(10001)}",
+    ]
     command += [f"--dashboard-agent-listen-port={_free_port(52365)}", f"--temp-dir={_session_folder(runs)}"]
     with (home / "start.log").open("wb") as output:
         process = subprocess.Popen(
@@ -116,7 +121,9 @@ def start(runs: Path, kept: bool) -> Cluster:
         time.sleep(0.5)
     stop(runs)
     said = [line for line in (home / "start.log").read_text(errors="replace").splitlines() if line.strip()]
-    raise InputError(f"the local Ray did not start: {said[-1].strip() if said else f'no word within {START_SECONDS} s'} ({home / 'start.log'})")
+    raise InputError(
+        f"the local Ray did not start: {said[-1].strip() if said else f'no word within {START_SECONDS} s'} ({home / 'start.log'})"
+    )
 
 
 def stop(runs: Path) -> bool:
@@ -149,7 +156,9 @@ def submit(root: Path, runs: Path, cluster: Cluster, job: str, arguments: Sequen
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", cluster.dashboard, "--submission-id", name]
     command += ["--working-dir", str(root), "--log-style", "record", "--", sys.executable, f"jobs/{job}.py", *arguments]
     last = ""
-    with subprocess.Popen(command, env=environment(runs), cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+    with subprocess.Popen(
+        command, env=environment(runs), cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("{") and '"final_mean"' in line:
@@ -176,7 +185,21 @@ def _exit_code(runs: Path, cluster: Cluster, name: str, otherwise: int) -> int:
 
 def _worth_showing(line: str) -> bool:
     """Ray's own advice on how to ask for logs is noise to who is watching them."""
-    noise = ("Job submission server address", "Next steps", "Query the logs", "Query the status", "Request the job", "ray job ", "Tailing logs", "-----", "Job '", "sdk.py:", "cli.py:", "packaging.py:", "dashboard_sdk.py:")
+    noise = (
+        "Job submission server address",
+        "Next steps",
+        "Query the logs",
+        "Query the status",
+        "Request the job",
+        "ray job ",
+        "Tailing logs",
+        "-----",
+        "Job '",
+        "sdk.py:",
+        "cli.py:",
+        "packaging.py:",
+        "dashboard_sdk.py:",
+    )
     return bool(line.strip()) and not any(part in line for part in noise)
 
 

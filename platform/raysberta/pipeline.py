@@ -12,7 +12,7 @@ from raysberta.artifacts import Artifact, Draft, Store, fingerprint
 from raysberta.corpus import stage as corpus
 from raysberta.corpus.read import source_identity
 from raysberta.encoder import stage as encoder
-from raysberta.encoder.fetch import model_identity
+from raysberta.encoder.fetch import generator_identity, model_identity
 from raysberta.evaluation import stage as evaluation
 from raysberta.merging import stage as merging
 from raysberta.mining import stage as mining
@@ -76,13 +76,34 @@ SCORED_MODELS = {
 """Which artifact holds the model of each step that `evaluation.steps` names."""
 
 STAGES: tuple[Stage, ...] = (
-    Stage("models", encoder.fetch_models, encoder.VERSION, (), ("encoder.base", "encoder.layers", "encoder.vocabulary.extend_from", "mining.encoder"), outside=model_identity),
-    Stage("generators", encoder.fetch_generators, encoder.VERSION, (), ("synthesis.llm.model", "synthesis.llm.enabled", "synthesis.seq2seq.model", "synthesis.seq2seq.enabled"), outside=model_identity),
+    Stage(
+        "models",
+        encoder.fetch_models,
+        encoder.VERSION,
+        (),
+        ("encoder.base", "encoder.layers", "encoder.vocabulary.extend_from", "mining.encoder"),
+        outside=model_identity,
+    ),
+    Stage(
+        "generators",
+        encoder.fetch_generators,
+        encoder.VERSION,
+        (),
+        ("synthesis.llm.model", "synthesis.llm.enabled", "synthesis.seq2seq.model", "synthesis.seq2seq.enabled"),
+        outside=generator_identity,
+    ),
     Stage("corpus", corpus.run, corpus.VERSION, ("models",), ("languages", "corpus"), "corpus", source_identity),
     Stage("pairs", pairs.run, pairs.VERSION, ("models", "corpus"), ("sources", "pairs")),
     Stage("vocabulary", encoder.vocabulary, encoder.VERSION, ("models", "pairs"), ("encoder", "prefixes")),
     Stage("mlm", training.mlm, training.VERSION, ("vocabulary", "pairs"), (), "mlm", _adapted_on),
-    Stage("synthesis", synthesis.run, synthesis.VERSION, ("models", "generators", "corpus"), ("synthesis", "mining.prefixes", "mining.pooling", "mining.max_tokens"), "generation"),
+    Stage(
+        "synthesis",
+        synthesis.run,
+        synthesis.VERSION,
+        ("models", "generators", "corpus"),
+        ("synthesis", "mining.prefixes", "mining.pooling", "mining.max_tokens"),
+        "generation",
+    ),
     Stage("mining", mining.run, mining.VERSION, ("models", "pairs"), ("mining", "sources"), "embedding"),
     Stage("mining_synthetic", mining.run, mining.VERSION, ("models", "pairs", "synthesis"), ("mining", "sources"), "embedding"),
     Stage("benchmark", evaluation.benchmark, evaluation.VERSION, ("corpus", "pairs"), ("evaluation.tasks",)),
@@ -128,7 +149,21 @@ STAGES: tuple[Stage, ...] = (
         "publish",
         publishing.publish,
         publishing.VERSION,
-        ("models", "corpus", "pairs", "synthesis", "mining", "mining_synthetic", "vocabulary", "mlm", "mlm_merged", "benchmark", "temperature", "contrastive", "merge"),
+        (
+            "models",
+            "corpus",
+            "pairs",
+            "synthesis",
+            "mining",
+            "mining_synthetic",
+            "vocabulary",
+            "mlm",
+            "mlm_merged",
+            "benchmark",
+            "temperature",
+            "contrastive",
+            "merge",
+        ),
         ("name", "publishing", "prefixes", "encoder.pooling", "encoder.max_tokens", "evaluation.steps", "sources"),
     ),
 )

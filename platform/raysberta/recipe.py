@@ -549,7 +549,9 @@ class Recipe(Section):
                 raise ValueError(f"evaluation.tasks.{name}.source: no source {task.source!r}; there are {', '.join(self.sources)}")
             kinds = getattr(self.sources[task.source], "pairs", {})
             if task.type in ("Retrieval", "BitextMining") and task.pair not in kinds:
-                raise ValueError(f"evaluation.tasks.{name}.pair: {task.pair!r} is not made from {task.source}; right would be {', '.join(kinds)}")
+                raise ValueError(
+                    f"evaluation.tasks.{name}.pair: {task.pair!r} is not made from {task.source}; right would be {', '.join(kinds)}"
+                )
         for name in self.tuning.tasks:
             if name not in self.evaluation.tasks:
                 raise ValueError(f"tuning.tasks: {name!r} is not among evaluation.tasks: only the recipe's own dev halves may be tuned on")
