@@ -21,7 +21,7 @@ A recipe is YAML. `--set a.b=c` changes one setting, `--set sources.x=null` remo
 Everything has a default but `name` and `sources`.
 """
 
-SOURCES = ["DictionarySource", "DocstringSource", "InterfaceStringSource", "IntentSource", "WordSenseSource", "FilesSource", "DatasetSource"]
+SOURCES = tuple(source.__name__ for source in get_args(get_args(recipe.Source)[0]))
 KEYS = {
     "Recipe": "(top level)",
     "Prefixes": "prefixes, mining.prefixes, encoder.base_prefixes",
@@ -129,7 +129,8 @@ def picture() -> str:
     engine |= dict.fromkeys(("mlm", "contrastive"), ("#dcfce7", "Ray Train + DeepSpeed"))
     engine |= dict.fromkeys(("temperature", "merge"), ("#fef3c7", "Ray Tune"))
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total[0]} {total[1]:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total[0]} {total[1]:.0f}" '
+        'font-family="Helvetica, Arial, sans-serif" font-size="13">',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 L8 4 L0 8 z" fill="#64748b"/></marker></defs>',
         f'<rect width="{total[0]}" height="{total[1]:.0f}" fill="white"/>',

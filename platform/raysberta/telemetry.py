@@ -10,6 +10,6 @@ def _gauge(name: str, tags: tuple[str, ...]) -> Gauge:
     return Gauge(f"raysberta_{name}", description=f"RaySBERTa: {name.replace('_', ' ')}", tag_keys=tags)
 
 
-def gauge(name: str, value: float, **tags: str) -> None:
+def gauge(name: str, value: float, /, **tags: str) -> None:
     """Set a gauge; it is exported by the node's metrics agent and drawn by the dashboard. Needs an initialised Ray."""
     _gauge(name, tuple(sorted(tags))).set(float(value), tags=tags)
