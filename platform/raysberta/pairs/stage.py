@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -94,13 +94,20 @@ def _from_labels(corpus: Artifact, mappings: Mapping[str, Mapping[str, Task]], l
 
 
 def _from_datasets(given: Mapping[str, DatasetSource], files: list[tuple[str, str]], longest: int) -> pa.Table:
-    work = ray.data.from_items([{"name": name, "file": file} for name, file in files], override_num_blocks=len(files))
+    """A task a file. A wrong file comes back as a value: an exception would reach the user with Ray's own lines around it."""
+    results = ray.get([_read.remote(name, given[name], file, longest) for name, file in files])
+    for _, problem in results:
+        if problem:
+            raise InputError(problem)
+    return pa.concat_tables([table for table, _ in results])
 
-    def read_files(batch: pa.Table) -> Iterator[pa.Table]:
-        for row in batch.to_pylist():
-            yield from read(row["name"], given[row["name"]], row["file"], longest)
 
-    return _gather(work.map_batches(read_files, batch_format="pyarrow", batch_size=1, num_cpus=LIGHT))
+@ray.remote(num_cpus=LIGHT, max_retries=0)
+def _read(name: str, source: DatasetSource, file: str, longest: int) -> tuple[pa.Table, str]:
+    try:
+        return pa.concat_tables(read(name, source, file, longest)), ""
+    except InputError as error:
+        return PAIR.empty_table(), str(error)
 
 
 def _gather(dataset: ray.data.Dataset) -> pa.Table:
