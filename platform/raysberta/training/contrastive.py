@@ -15,6 +15,7 @@ from raysberta.recipe import Recipe
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.chunks import Chunks, make_chunks
 from raysberta.training.encode import ChunkedEncoder
+from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import Examples
 from raysberta.training.loop import OnCheckpoint, OnStep, Work, train
 from raysberta.training.objectives import documents_of, info_nce, relations_of
@@ -143,17 +144,3 @@ def train_contrastive(
 def _name(examples: Examples, rows: np.ndarray) -> str:
     shown = ", ".join(examples.ids[row].decode() for row in rows[:4])
     return f"{examples.sources[examples.source[rows[0]]]} pairs {shown}{', ...' if len(rows) > 4 else ''}"
-
-
-def workers() -> tuple[int, int]:
-    """Rank and number of workers; 0 and 1 outside a process group."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def device_of(rank: int) -> torch.device:
-    """The worker's accelerator, or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", torch.cuda.current_device() if torch.cuda.device_count() == 1 else rank % torch.cuda.device_count())

@@ -41,8 +41,7 @@ class Engine:
         self.module = module.to(device)
         self.device = device
         self.distributed = dist.is_available() and dist.is_initialized()
-        self.world = dist.get_world_size() if self.distributed else 1
-        self.rank = dist.get_rank() if self.distributed else 0
+        self.rank, self.world = workers()
         self.max_norm = settings.max_gradient_norm
         self.parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
         self.optimizer = torch.optim.AdamW(_groups(self.parameters, settings.weight_decay), lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
@@ -146,6 +145,20 @@ class Engine:
         yield self.rank == 0
         if self.distributed:
             dist.barrier()
+
+
+def workers() -> tuple[int, int]:
+    """Rank and number of workers; 0 and 1 outside a process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def device_of(rank: int) -> torch.device:
+    """The worker's accelerator, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device() if torch.cuda.device_count() == 1 else rank % torch.cuda.device_count())
 
 
 def _groups(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ worker reads it by path, and a resumed run tokenises nothing.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -93,21 +93,31 @@ class Examples:
             elif item.name != "sources":
                 arrays[item.name] = value
         arrays["sources"] = np.frombuffer(json.dumps(self.sources).encode(), np.uint8)
-        data = save_arrays({name: np.ascontiguousarray(value) for name, value in arrays.items()})
-        with filesystem.open_output_stream(f"{path}.new") as stream:
-            stream.write(data)
-        filesystem.move(f"{path}.new", path)
+        write_arrays(arrays, path, filesystem)
 
     @classmethod
     def load(cls, path: str, filesystem: pafs.FileSystem) -> "Examples":
         """Read what `save` wrote."""
-        with filesystem.open_input_file(path) as stream:
-            arrays = load_arrays(stream.read())
+        arrays = read_arrays(path, filesystem)
         sources = tuple(json.loads(arrays.pop("sources").tobytes()))
         raw_ids = arrays.pop("ids")
         ids = np.ascontiguousarray(raw_ids).view(f"S{raw_ids.shape[1]}").reshape(-1)
         parts = {name: Ragged(arrays.pop(f"{name}.values"), arrays.pop(f"{name}.offsets")) for name in ("tokens", "negatives", "friends")}
         return cls(sources=sources, ids=ids, **parts, **arrays)
+
+
+def write_arrays(arrays: Mapping[str, np.ndarray], path: str, filesystem: pafs.FileSystem) -> None:
+    """Write named arrays as one safetensors file; what has the name is whole."""
+    data = save_arrays({name: np.ascontiguousarray(value) for name, value in arrays.items()})
+    with filesystem.open_output_stream(f"{path}.new") as stream:
+        stream.write(data)
+    filesystem.move(f"{path}.new", path)
+
+
+def read_arrays(path: str, filesystem: pafs.FileSystem) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote."""
+    with filesystem.open_input_file(path) as stream:
+        return load_arrays(stream.read())
 
 
 def prepare(
@@ -131,7 +141,7 @@ def prepare(
     Raises:
         InputError: there is no row at all.
     """
-    table = pa.concat_tables([table.select(COLUMNS) for table in tables]).combine_chunks()
+    table = pa.concat_tables([table.select(COLUMNS) for table in tables]).sort_by("pair_id").combine_chunks()
     if table.num_rows == 0:
         raise InputError("contrastive: no training example at all; right would be at least one source with pairs in its training split")
     strings = {name: table[name].to_pylist() for name in COLUMNS}

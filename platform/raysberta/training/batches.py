@@ -1,0 +1,160 @@
+"""Which rows make which batch: pure planning, a function of the seed and the step alone.
+
+A device batch comes from one source. A step is `device_batches` of them, shared by the workers, so the number of workers does
+not change what a step sees. Within an epoch each source's batches are spread evenly, in proportion to rows times weight
+(RECIPE.md 1.4: stratified mini-batches, proportional sampling), so any stretch of steps holds the mixture. A step is found by
+its number: resuming reads and tokenises nothing that was seen.
+"""
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from raysberta.errors import InputError
+from raysberta.training.examples import Examples
+
+log = logging.getLogger(__name__)
+
+
+class ContrastivePlan:
+    """The batches of contrastive training."""
+
+    def __init__(self, examples: Examples, batch_size: int, device_batches: int, weights: Mapping[str, float], seed: int) -> None:
+        """Check the sources.
+
+        A source with fewer rows than a batch, or too few distinct texts to fill one, gives one smaller batch an epoch, and a
+        warning says so: a handful of synthetic pairs should not end a run. One without two rows that differ gives none.
+
+        Args:
+            examples: What to plan.
+            batch_size: Queries of a device batch.
+            device_batches: Device batches of a step.
+            weights: Factor on the number of batches of a `source/kind`; 1 where absent, 0 leaves it out.
+            seed: Of all shuffling.
+
+        Raises:
+            InputError: a weight names no source, or nothing is left to train on.
+        """
+        for name in weights:
+            if name not in examples.sources:
+                raise InputError(f"contrastive.source_weights: no examples of {name!r}; there are {', '.join(examples.sources)}")
+        self.examples = examples
+        self.batch_size = batch_size
+        self.device_batches = device_batches
+        self.weights = [float(weights.get(name, 1.0)) for name in examples.sources]
+        self.seed = seed
+        self.rows = [np.flatnonzero(examples.source == number) for number in range(len(examples.sources))]
+        self._epochs: list[list[np.ndarray]] = []
+        first = self.epoch(0)
+        if not first:
+            raise InputError("contrastive: no source has two rows that differ; right would be more pairs, or other source_weights")
+        for name, weight, rows in zip(examples.sources, self.weights, self.rows, strict=True):
+            if weight and len(rows) < batch_size:
+                log.warning("contrastive: %s has %d rows, fewer than a batch of %d: it gives smaller batches", name, len(rows), batch_size)
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """The device batches of an epoch in order, each an int64 array of rows."""
+        while len(self._epochs) <= number:
+            self._epochs.append(self._plan(len(self._epochs)))
+        return self._epochs[number]
+
+    def steps(self, epochs: float) -> int:
+        """Steps that make so many epochs; at least one."""
+        whole = int(epochs)
+        batches = sum(len(self.epoch(number)) for number in range(whole))
+        if epochs > whole:
+            batches += int(len(self.epoch(whole)) * (epochs - whole))
+        return max(1, batches // self.device_batches)
+
+    def step(self, number: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
+        """The device batches of a worker in a step. `world` divides `device_batches`."""
+        first = number * self.device_batches
+        return [self._batch(index) for index in range(first + rank, first + self.device_batches, world)]
+
+    def _batch(self, index: int) -> np.ndarray:
+        number = 0
+        while index >= len(self.epoch(number)):
+            index -= len(self.epoch(number))
+            number += 1
+        return self.epoch(number)[index]
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        placed: list[tuple[float, np.ndarray]] = []
+        for source, weight in enumerate(self.weights):
+            batches = self._source(source, weight, epoch)
+            jitter = np.random.default_rng((self.seed, epoch, source, 1)).random(len(batches))
+            placed += [((number + jitter[number]) / len(batches), batch) for number, batch in enumerate(batches)]
+        return [batch for _, batch in sorted(placed, key=lambda item: item[0])]
+
+    def _source(self, source: int, weight: float, epoch: int) -> list[np.ndarray]:
+        """A source's batches of an epoch: passes over its rows, until `weight` passes are made."""
+        if weight == 0:
+            return []
+        rows = self.rows[source]
+        found: list[np.ndarray] = []
+        passes = 0
+        wanted = 1
+        while len(found) < wanted:
+            order = np.random.default_rng((self.seed, epoch, source, 0, passes)).permutation(rows)
+            once = fill(
+                order, self.examples.raw[self.examples.query[order]], self.examples.raw[self.examples.positive[order]], self.batch_size
+            )
+            if not once:
+                return []
+            if passes == 0:
+                wanted = max(1, round(len(once) * weight))
+            found += once
+            passes += 1
+        return found[:wanted]
+
+
+def fill(rows: np.ndarray, queries: np.ndarray, positives: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut rows into batches of `size` in which no text occurs twice; a row that would repeat one goes into a later batch.
+
+    Args:
+        rows: int64 [n], in the order to take them.
+        queries: [n] the text of each row's query.
+        positives: [n] the text of each row's positive.
+        size: Rows of a batch.
+
+    Returns:
+        The full batches; where there is none, the fullest one if it has two rows. Rows left over wait for another epoch.
+    """
+    batches: list[list[int]] = []
+    free: dict[int, int] = {}
+    first_open = 0
+    for row, query, positive in zip(rows.tolist(), queries.tolist(), positives.tolist(), strict=True):
+        place = max(first_open, free.get(query, 0), free.get(positive, 0))
+        while place < len(batches) and len(batches[place]) == size:
+            place += 1
+        while place >= len(batches):
+            batches.append([])
+        batches[place].append(row)
+        free[query] = free[positive] = place + 1
+        while first_open < len(batches) and len(batches[first_open]) == size:
+            first_open += 1
+    full = [np.asarray(batch, np.int64) for batch in batches if len(batch) == size]
+    if full or not batches:
+        return full
+    fullest = max(batches, key=len)
+    return [np.asarray(fullest, np.int64)] if len(fullest) > 1 else []
+
+
+class MlmPlan:
+    """The batches of masked-language-model training: every text once an epoch."""
+
+    def __init__(self, texts: int, batch_size: int, seed: int) -> None:
+        self.texts = texts
+        self.batch_size = min(batch_size, texts)
+        self.seed = seed
+
+    def steps(self, epochs: float) -> int:
+        """Steps that make so many epochs; at least one."""
+        return max(1, int(epochs * (self.texts // self.batch_size)))
+
+    def step(self, number: int) -> np.ndarray:
+        """The texts of a step, int64, over all workers."""
+        epoch, place = divmod(number, self.texts // self.batch_size)
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.texts)
+        return order[place * self.batch_size : (place + 1) * self.batch_size]
