@@ -11,8 +11,9 @@ import pytest
 from raysberta.artifacts import Artifact, Draft, Store, fingerprint
 from raysberta.errors import InputError
 from raysberta.execution import Outcome, StageFailed, execute, link_latest, summary
-from raysberta.pipeline import Planned, Stage, StageFunction
+from raysberta.pipeline import Planned, Stage
 from raysberta.recipe import Recipe
+from raysberta.worker import StageFunction
 
 RECIPE = Recipe.model_validate(
     {"name": "runner", "sources": {"d": {"kind": "wiki_ru_wordnet"}}, "resources": {"tuning": {"workers": 2, "cpus": 1}}}

@@ -111,8 +111,9 @@ def check_inputs(recipe: Recipe) -> Store:
 
 def _run(recipe: Recipe, targets: Sequence[str], network: bool, begun: float) -> int:
     store = check_inputs(recipe)
-    from raysberta.execution import StageFailed, configure_logging, connect, execute, link_latest, summary
+    from raysberta.execution import StageFailed, connect, execute, link_latest, summary
     from raysberta.pipeline import plan
+    from raysberta.worker import configure_logging
 
     configure_logging()
     log.info("recipe %s, storage %s", recipe.name, store.uri)

@@ -14,9 +14,10 @@ import ray
 
 from raysberta.artifacts import Artifact, Draft, Store
 from raysberta.errors import InputError
-from raysberta.pipeline import Planned, StageFunction
+from raysberta.pipeline import Planned
 from raysberta.recipe import Recipe, Workers
 from raysberta.telemetry import gauge
+from raysberta.worker import stage_task
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +27,9 @@ WORKER_ENVIRONMENT = {
     "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
 }
-QUIET = (
-    "ray.data",
-    "ray.train",
-    "ray.tune",
-    "transformers",
-    "DeepSpeed",
-    "deepspeed",
-    "mteb",
-    "sentence_transformers",
-    "datasets",
-    "httpx",
-    "faiss",
-)
 HEARTBEAT_SECONDS = 30.0
 
 
@@ -160,17 +149,10 @@ def _start_ready(
         cpus, gpus = cpus - need[0], gpus - need[1]
         draft = store.draft(item.stage.name, item.fingerprint)
         inputs = {name: outcome.artifacts[name] for name in item.stage.inputs}
-        ref = _stage_task.options(name=item.stage.name).remote(item.stage.name, item.stage.run, recipe, inputs, draft)
+        ref = stage_task.options(name=item.stage.name).remote(item.stage.run, recipe, inputs, draft)
         running[ref] = _Running(item, draft, time.time())
         log.info("%s: started", item.stage.name)
     return left
-
-
-@ray.remote(num_cpus=0, max_retries=0)
-def _stage_task(name: str, run: StageFunction, recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> Draft:
-    configure_logging()
-    run(recipe, inputs, draft)
-    return draft
 
 
 def _finish(
@@ -232,13 +214,6 @@ def _locked(store: Store) -> Iterator[None]:
         except OSError as error:
             raise InputError(f"storage {store.uri}: another run is writing there; wait for it or set another storage") from error
         yield
-
-
-def configure_logging() -> None:
-    """Lines that a person watching wants to read, from this package; only warnings of the others."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", force=True)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def link_latest(store: Store, recipe: Recipe, artifact: Artifact) -> Path | None:

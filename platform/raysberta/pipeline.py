@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from raysberta.artifacts import Artifact, Draft, Store, fingerprint
+from raysberta.artifacts import Artifact, Store, fingerprint
 from raysberta.corpus import stage as corpus
 from raysberta.corpus.read import source_identity
 from raysberta.encoder import stage as encoder
@@ -22,8 +22,7 @@ from raysberta.recipe import Recipe, Workers, identity
 from raysberta.synthesis import stage as synthesis
 from raysberta.training import stage as training
 from raysberta.tuning import stage as tuning
-
-StageFunction = Callable[[Recipe, Mapping[str, Artifact], Draft], None]
+from raysberta.worker import StageFunction
 
 ONE_CORE = Workers()
 
