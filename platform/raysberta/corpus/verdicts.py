@@ -1,0 +1,128 @@
+"""The verdicts that need all documents at once: duplicates, limits, splits; and the counts that the report shows. No texts here."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysberta.corpus.documents import UNREADABLE, WRONG_INPUT
+from raysberta.corpus.duplicates import BANDS, exact, near, preference
+from raysberta.errors import InputError
+from raysberta.recipe import Corpus, Source
+from raysberta.schema import split_of, text_id
+
+DUPLICATE = "duplicate:"
+NEAR_DUPLICATE = "near_duplicate:"
+IN_EVALUATION = "in_evaluation:"
+"""What follows the colon is the doc_id of the document that stays."""
+OVER_LIMIT = "over_limit"
+
+
+@dataclass
+class Verdicts:
+    """All documents that were read, and what becomes of each; arrays are aligned."""
+
+    table: pa.Table
+    """Columns of `spread.LIGHT`."""
+    reasons: np.ndarray
+    """object [documents]: "" where the document stays."""
+    splits: np.ndarray
+    """object [documents]: train, dev or test, whatever becomes of it."""
+
+    @classmethod
+    def of(cls, table: pa.Table, corpus: Corpus) -> "Verdicts":
+        """Start with what the filters said."""
+        reasons = np.array(table.column("reason").to_pylist(), dtype=object)
+        groups = table.column("group").to_pylist()
+        known = {group: split_of(group, corpus.dev, corpus.test) for group in set(groups)}
+        return cls(table, reasons, np.array([known[group] for group in groups], dtype=object))
+
+    def column(self, name: str) -> np.ndarray:
+        """A column as numpy array."""
+        return self.table.column(name).to_numpy()
+
+    def open(self) -> np.ndarray:
+        """Indices of the documents that stay so far."""
+        return np.flatnonzero(self.reasons == "")
+
+
+def check_readable(verdicts: Verdicts, budget: float, sources: Mapping[str, Source]) -> None:
+    """Stop at wrong input, at a source that is empty, and at one with too many broken records.
+
+    Raises:
+        InputError: the first of them.
+    """
+    for reason in verdicts.reasons:
+        if reason.startswith(WRONG_INPUT):
+            raise InputError(reason.removeprefix(WRONG_INPUT))
+    names = verdicts.column("source")
+    for name, source in sources.items():
+        key = f"sources.{name}.path" if source.kind == "files" else f"sources.{name}"
+        own = verdicts.reasons[names == name]
+        broken = [reason for reason in own if reason.startswith(UNREADABLE)]
+        if not len(own):
+            raise InputError(f"{key}: there is not one record in it")
+        if len(broken) > budget * len(own):
+            found = f"{len(broken)} of {len(own)} records are unreadable, corpus.failure_budget allows a share of {budget:g}"
+            raise InputError(f"{key}: {found}; the first: {broken[0].removeprefix(UNREADABLE)}")
+
+
+def drop_duplicates(verdicts: Verdicts) -> None:
+    """Exact duplicates over all sources, then near-duplicates among what is left."""
+    chosen = verdicts.open()
+    doc_ids = verdicts.column("doc_id")
+    ranks = preference(verdicts.column("characters")[chosen], doc_ids[chosen].astype("U16"), verdicts.column("row")[chosen])
+    kept = exact(verdicts.column("key")[chosen].astype("U16"), ranks)
+    _drop_others(verdicts, chosen, kept, DUPLICATE)
+    still = np.flatnonzero(kept == np.arange(len(chosen)))
+    chosen, ranks = chosen[still], ranks[still]
+    column = verdicts.table.column("bands").combine_chunks().take(pa.array(chosen))
+    taking_part = pc.is_valid(column).to_numpy(zero_copy_only=False)
+    hashes = np.zeros((len(chosen), BANDS), dtype=np.uint64)
+    hashes[taking_part] = column.drop_null().flatten().to_numpy().reshape(-1, BANDS)
+    _drop_others(verdicts, chosen, near(hashes, taking_part, ranks), NEAR_DUPLICATE)
+
+
+def _drop_others(verdicts: Verdicts, chosen: np.ndarray, kept: np.ndarray, reason: str) -> None:
+    doc_ids = verdicts.column("doc_id")
+    for index in np.flatnonzero(kept != np.arange(len(kept))).tolist():
+        verdicts.reasons[chosen[index]] = reason + doc_ids[chosen[kept[index]]]
+
+
+def apply_limits(verdicts: Verdicts, limits: Mapping[str, int | None]) -> None:
+    """Of each source keep at most its limit, those whose id has the smallest hash: the same ones whatever else is in the corpus."""
+    chosen = verdicts.open()
+    names, doc_ids = verdicts.column("source")[chosen], verdicts.column("doc_id")[chosen]
+    for name, limit in limits.items():
+        own = chosen[names == name]
+        if limit is None or len(own) <= limit:
+            continue
+        order = np.argsort(np.array([text_id("limit", doc_id) for doc_id in doc_ids[names == name]], dtype="U16"))
+        verdicts.reasons[own[order[limit:]]] = OVER_LIMIT
+
+
+def count(verdicts: Verdicts, sources: Mapping[str, Source]) -> dict[str, dict[str, Any]]:
+    """For each source: documents and bytes read and kept, splits and languages of the kept ones, dropped ones by reason."""
+    names, sizes = verdicts.column("source"), verdicts.column("bytes")
+    languages = verdicts.column("language")
+    kept = verdicts.reasons == ""
+    counts: dict[str, dict[str, Any]] = {}
+    for name in sources:
+        own = names == name
+        if not own.any():
+            continue
+        dropped = Counter(reason.split(":", 1)[0] for reason in verdicts.reasons[own & ~kept])
+        counts[name] = {
+            "read": int(own.sum()),
+            "kept": int((own & kept).sum()),
+            "bytes_in": int(sizes[own].sum()),
+            "bytes_out": int(sizes[own & kept].sum()),
+            "splits": dict(sorted(Counter(verdicts.splits[own & kept]).items())),
+            "languages": dict(sorted(Counter(languages[own & kept]).items())),
+            "dropped": dict(sorted(dropped.items())),
+        }
+    return counts
