@@ -41,6 +41,7 @@ class Decoder:
         self.model = model.to(self.device).eval()
         self.settings = settings
         self.seed = seed
+        self._ends: dict[tuple[str, ...], list[int]] = {}
 
     @torch.inference_mode()
     def answer(self, prompts: Sequence[str], kinds: Sequence[str], request_ids: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -71,7 +72,16 @@ class Decoder:
             **drawn,
             max_new_tokens=self.settings.max_new_tokens,
             pad_token_id=self.tokenizer.pad_token_id,
-            stop_strings=[mark for mark in STOP[kinds[0]] if all(mark in STOP[kind] for kind in kinds)],
-            tokenizer=self.tokenizer,
+            eos_token_id=self._last_tokens([mark for mark in STOP[kinds[0]] if all(mark in STOP[kind] for kind in kinds)]),
         )
         return self.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
+
+    def _last_tokens(self, marks: Sequence[str]) -> list[int]:
+        """The tokens that end an answer: the model's own, and all that hold a mark (`stop_strings` takes a minute to say the same)."""
+        key = tuple(marks)
+        if key not in self._ends:
+            own = self.model.generation_config.eos_token_id
+            texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+            holding = [token for token, text in enumerate(texts) if any(mark in text for mark in marks)]
+            self._ends[key] = [*(own if isinstance(own, list) else [own]), *holding]
+        return self._ends[key]

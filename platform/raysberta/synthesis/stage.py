@@ -111,7 +111,7 @@ def _passages(corpus: Artifact, language: str, sources: tuple[str, ...], count: 
     documents = corpus.dataset("documents")
     ids = documents.to_table(columns=["doc_id"], filter=fits)["doc_id"].to_pylist()
     first = sorted(set(ids), key=lambda doc_id: text_id("synthesis", str(seed), doc_id))[:count]
-    return documents.to_table(columns=READ, filter=fits & pc.field("doc_id").isin(first))
+    return documents.to_table(columns=READ, filter=fits & pc.field("doc_id").isin(pa.array(first, pa.string())))
 
 
 def _requests(corpus: Artifact, settings: Llm | Seq2Seq, longest: int, engine: str, kinds: list[str], seed: int) -> pa.Table:
