@@ -8,25 +8,14 @@ import ray
 from raysberta.artifacts import Artifact, Draft
 from raysberta.recipe import Recipe
 
-QUIET = (
-    "ray.data",
-    "ray.train",
-    "ray.tune",
-    "transformers",
-    "DeepSpeed",
-    "deepspeed",
-    "mteb",
-    "sentence_transformers",
-    "datasets",
-    "httpx",
-    "faiss",
-)
+QUIET = ("ray", "transformers", "DeepSpeed", "deepspeed", "mteb", "sentence_transformers", "datasets", "httpx", "faiss")
+
+StageFunction = Callable[[Recipe, Mapping[str, Artifact], Draft], None]
+"""Reads its inputs, writes tables and folders into the draft, counts and measures there; does not commit."""
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def stage_task(
-    run: Callable[[Recipe, Mapping[str, Artifact], Draft], None], recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft
-) -> Draft:
+def stage_task(run: StageFunction, recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> Draft:
     """Run a stage into its draft, and give the draft back with its counts. It asks for no core: the stage's own workers do."""
     configure_logging()
     run(recipe, inputs, draft)
