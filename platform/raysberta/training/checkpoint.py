@@ -27,7 +27,7 @@ def save_checkpoint(engine: Engine, folder: Path, state: dict[str, Any]) -> None
         aside = folder.with_name(f"{folder.name}.aside")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        save_file({name: value.detach().cpu().contiguous() for name, value in engine.module.state_dict().items()}, aside / WEIGHTS)
+        save_file({name: value.detach().cpu().clone() for name, value in engine.module.state_dict().items()}, aside / WEIGHTS)
         save_file({name: value.contiguous() for name, value in moments.items()}, aside / MOMENTS)
         (aside / STATE).write_text(json.dumps(state))
         shutil.rmtree(folder, ignore_errors=True)

@@ -51,11 +51,13 @@ class Engine:
         os.environ.setdefault("LOCAL_RANK", str(self.rank))
         import deepspeed  # takes seconds, and a single process does without it
 
+        # Its shared-memory all-reduce needs a compiler and minutes for the first run; gloo is as fast beside a step on the CPU.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
         config = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
-            "gradient_clipping": settings.max_gradient_norm,
+            "gradient_clipping": settings.max_gradient_norm if settings.zero_stage else 0.0,  # stage 0 tells no norm: clipped here
             "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": self.device.type == "cuda"},
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
@@ -85,17 +87,21 @@ class Engine:
             group["lr"] = rate
         if self.deepspeed is not None:
             self.deepspeed.backward(loss)
+            norm = self._clip() if self.deepspeed.zero_optimization_stage() == 0 else None
             self.deepspeed.step()
-            norm = float(self.deepspeed.get_global_grad_norm())
+            norm = float(self.deepspeed.get_global_grad_norm()) if norm is None else norm
         else:
             loss.backward()
-            norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), self.max_norm))
+            norm = self._clip()
             if norm == norm:
                 self.optimizer.step()
             self.optimizer.zero_grad()
         if not torch.isfinite(torch.tensor(norm)):
             raise NotFinite(f"gradient norm is {norm}")
         return mean, norm, total
+
+    def _clip(self) -> float:
+        return float(nn.utils.clip_grad_norm_(self.parameters.values(), self.max_norm))
 
     def _reduce(self, loss: torch.Tensor, tokens: int) -> tuple[float, int]:
         if self.world == 1:
@@ -106,6 +112,7 @@ class Engine:
 
     def moments(self) -> dict[str, torch.Tensor]:
         """AdamW's moments, whole, on the CPU, as `exp_avg.<parameter>` and so on. All workers call it together."""
+        self._link_moments()
         found = {}
         for name, parameter in self.parameters.items():
             for moment in MOMENTS:
@@ -130,7 +137,7 @@ class Engine:
         if self.deepspeed is not None and self.deepspeed.zero_optimization_stage() > 0:
             from deepspeed.utils import safe_set_full_optimizer_state
 
-            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
+            self._link_moments()
             for name, parameter in self.parameters.items():
                 for moment in MOMENTS:
                     safe_set_full_optimizer_state(parameter, moments[f"{moment}.{name}"].to(self.device), moment)
@@ -138,6 +145,17 @@ class Engine:
         for name, parameter in self.parameters.items():
             for moment in MOMENTS:
                 self.optimizer.state[parameter][moment].copy_(moments[f"{moment}.{name}"])
+
+    def _link_moments(self) -> None:
+        """DeepSpeed ties parameters to their moments after the first group's first step, when the other groups have none yet."""
+        if self.deepspeed is not None and self.deepspeed.zero_optimization_stage() > 0:
+            self.deepspeed.optimizer._hp_optimizer_states_linked = False
+            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def release(self) -> None:
+        """Give the module's parameters memory of their own again: ZeRO makes them views of one buffer."""
+        for parameter in self.parameters.values():
+            parameter.data = parameter.data.clone()
 
     @contextmanager
     def one_writer(self) -> Iterator[bool]:

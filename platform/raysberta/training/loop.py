@@ -127,5 +127,6 @@ def train(
             last = str(folder)
             if on_checkpoint is not None:
                 on_checkpoint(folder, step + 1)
+    engine.release()
     module.eval()
     return curve

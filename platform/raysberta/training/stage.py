@@ -1,0 +1,199 @@
+"""The two training phases on Ray Train: workers, restarts, checkpoints on the run's storage. The only file here that imports Ray.
+
+Prepared data and checkpoints live beside the attempt, under `checkpoints`, so that a run killed at any point goes on from its
+last checkpoint when the same stage with the same fingerprint runs again; they are removed once the model is written.
+"""
+
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer
+
+from raysberta.artifacts import Artifact, Draft, filesystem, sibling
+from raysberta.encoder.load import load_tokenizer
+from raysberta.errors import InputError
+from raysberta.recipe import Recipe, Workers
+from raysberta.telemetry import gauge
+from raysberta.training.batches import ContrastivePlan
+from raysberta.training.contrastive import train_contrastive
+from raysberta.training.engine import NotFinite
+from raysberta.training.examples import COLUMNS, Examples, Ragged, prepare, ragged, read_arrays, tokenise, write_arrays
+from raysberta.training.loop import StepMetrics
+from raysberta.training.mlm import train_mlm
+
+log = logging.getLogger(__name__)
+
+VERSION: int = 1
+RESTARTS = 2
+CURVE_POINTS = 400
+CURVE_KEYS = ("step", "loss", "learning_rate", "seconds", "tokens_per_second")
+DATA, RESULT = "data.safetensors", "result.json"
+
+
+def mlm(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
+    """`vocabulary` and the training texts of `pairs` to the folder `model`; copied through where `mlm.enabled` is false."""
+    model = inputs["vocabulary"]
+    if not recipe.mlm.enabled:
+        log.info("mlm: off, the model goes on as it is")
+        with draft.folder("model") as folder:
+            shutil.copytree(model.folder("model"), folder, dirs_exist_ok=True)
+        draft.metrics["curve"] = []
+        return
+    texts = _texts(inputs["pairs"])
+    draft.rows_in = draft.rows_out = len(texts)
+    if not texts:
+        raise InputError("mlm: the pairs have no training text at all; right would be sources with pairs in their training split")
+    tokens = ragged(tokenise(load_tokenizer(model.folder("model")), [(text, recipe.mlm.max_tokens) for text in texts]))
+    fs, path = _beside(draft)
+    write_arrays({"values": tokens.values, "offsets": tokens.offsets}, f"{path}/{DATA}", fs)
+    log.info("mlm: %d distinct texts, %d tokens", len(tokens), len(tokens.values))
+    draft.metrics["tokens"] = len(tokens.values)
+    _fit(_mlm_worker, recipe, recipe.resources.mlm, model, draft)
+
+
+def contrastive(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
+    """`mlm_merged` and the examples of `mining` and `mining_synthetic` to the folder `model`, at the temperature that was found."""
+    model = inputs["mlm_merged"]
+    settings = recipe.contrastive
+    tables = [inputs[name].table("examples", columns=COLUMNS) for name in ("mining", "mining_synthetic") if name in inputs]
+    tokenizer = load_tokenizer(model.folder("model"))
+    examples = prepare(tables, tokenizer, recipe.prefixes, settings.query_tokens, settings.document_tokens, settings.negatives)
+    plan = ContrastivePlan(examples, settings.batch_size, settings.device_batches, settings.source_weights, recipe.seed)
+    draft.rows_in = draft.rows_out = len(examples)
+    temperature = float(inputs["temperature"].manifest.metrics["best"]) if "temperature" in inputs else settings.temperature
+    shares = {name: int((examples.source == number).sum()) for number, name in enumerate(examples.sources)}
+    draft.metrics.update(temperature=temperature, rows=shares, batches_per_epoch=len(plan.epoch(0)), tokens=len(examples.tokens.values))
+    log.info("contrastive: %d rows, %d distinct texts, temperature %g", len(examples), len(examples.tokens), temperature)
+    fs, path = _beside(draft)
+    examples.save(f"{path}/{DATA}", fs)
+    _fit(_contrastive_worker, recipe, recipe.resources.contrastive, model, draft, temperature=temperature)
+
+
+def _texts(pairs: Artifact) -> list[str]:
+    """The distinct texts of both sides of the training pairs, sorted: the order owes nothing to files or workers."""
+    import pyarrow.dataset as pads
+
+    table = pairs.dataset("pairs").to_table(columns=["query", "positive"], filter=pads.field("split") == "train")
+    found = set(pc.unique(table["query"]).to_pylist()) | set(pc.unique(table["positive"]).to_pylist())
+    return sorted(found)
+
+
+def _beside(draft: Draft) -> tuple[Any, str]:
+    fs, path = filesystem(sibling(draft, "checkpoints"))
+    fs.create_dir(path, recursive=True)
+    return fs, path
+
+
+def _fit(loop: Callable[[dict[str, Any]], None], recipe: Recipe, workers: Workers, model: Artifact, draft: Draft, **more: Any) -> None:
+    """Run a worker loop on Ray Train, from the last checkpoint where there is one, and take its result over into the draft."""
+    home = sibling(draft, "checkpoints")
+    fs, path = filesystem(home)
+    if fs.get_file_info(f"{path}/{RESULT}").is_file:
+        fs.delete_file(f"{path}/{RESULT}")
+    resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config={"recipe": recipe, "model": model, "draft": draft, "threads": max(1, int(workers.cpus)), **more},
+        scaling_config=ray.train.ScalingConfig(num_workers=workers.workers, use_gpu=workers.gpus > 0, resources_per_worker=resources),
+        run_config=ray.train.RunConfig(
+            name="train",
+            storage_path=home,
+            failure_config=ray.train.FailureConfig(max_failures=RESTARTS),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    trainer.fit()
+    with fs.open_input_stream(f"{path}/{RESULT}") as stream:
+        result = json.loads(stream.read())
+    if "input_error" in result:
+        raise InputError(result["input_error"])
+    if "error" in result:
+        raise RuntimeError(result["error"])
+    draft.metrics.update(result)
+    fs.delete_dir(path)
+
+
+def _mlm_worker(config: dict[str, Any]) -> None:
+    recipe, model = config["recipe"], config["model"]
+
+    def run(fs: Any, path: str, output: Path | None, **running: Any) -> list[dict[str, float]]:
+        arrays = read_arrays(f"{path}/{DATA}", fs)
+        return train_mlm(recipe, model.folder("model"), Ragged(arrays["values"], arrays["offsets"]), output, **running)
+
+    _work("mlm", config, run)
+
+
+def _contrastive_worker(config: dict[str, Any]) -> None:
+    recipe, model = config["recipe"], config["model"]
+
+    def run(fs: Any, path: str, output: Path | None, **running: Any) -> list[dict[str, float]]:
+        examples = Examples.load(f"{path}/{DATA}", fs)
+        return train_contrastive(recipe, model.folder("model"), examples, output, temperature=config["temperature"], **running)
+
+    _work("contrastive", config, run)
+
+
+def _work(phase: str, config: dict[str, Any], run: Callable[..., list[dict[str, float]]]) -> None:
+    """What both loops do on a worker: threads, logging, resuming, reporting; the first worker writes model and result."""
+    _log_to_stderr()
+    torch.set_num_threads(config["threads"])
+    first = ray.train.get_context().get_world_rank() == 0
+    draft: Draft = config["draft"]
+    fs, path = filesystem(sibling(draft, "checkpoints"))
+
+    def show(metrics: StepMetrics, steps: int) -> None:
+        if first:
+            gauge("loss", metrics.loss, phase=phase)
+            gauge("tokens_per_second", metrics.tokens_per_second, phase=phase)
+            gauge("training_progress", metrics.step / steps, phase=phase)
+
+    def keep(folder: Path, step: int) -> None:
+        ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder) if first else None)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    with ExitStack() as stack:
+        checkpoint = ray.train.get_checkpoint()
+        resume = Path(stack.enter_context(checkpoint.as_directory())) if checkpoint else None
+        aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"raysberta-{phase}-")))
+        output = stack.enter_context(draft.folder("model")) if first else None
+        try:
+            curve = run(fs, path, output, checkpoints=aside, resume=resume, on_step=show, on_checkpoint=keep)
+            result: dict[str, Any] = {"curve": _thin(curve), "seconds": round(curve[-1]["seconds"], 1), "steps": len(curve)}
+            result["trained_tokens"] = int(sum(point["tokens"] for point in curve))
+        except NotFinite as error:  # the same again would be the same again: no restart
+            result = {"error": str(error)}
+        except InputError as error:
+            result = {"input_error": str(error)}
+        if first:
+            with fs.open_output_stream(f"{path}/{RESULT}") as stream:
+                stream.write(json.dumps(result).encode())
+
+
+def _thin(curve: list[dict[str, float]]) -> list[dict[str, float]]:
+    """At most CURVE_POINTS points, the first and the last among them."""
+    every = -(-len(curve) // CURVE_POINTS)
+    kept = [point for number, point in enumerate(curve) if number % every == 0 or number == len(curve) - 1]
+    return [{key: round(point[key], 8) for key in CURVE_KEYS} for point in kept]
+
+
+def _log_to_stderr() -> None:
+    """Ray forwards what workers print; this package's lines are worth reading."""
+    room = logging.getLogger("raysberta")
+    room.setLevel(logging.INFO)
+    if not room.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+        room.addHandler(handler)
+        room.propagate = False
+    for name in ("DeepSpeed", "deepspeed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
