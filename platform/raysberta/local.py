@@ -7,6 +7,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -25,6 +26,25 @@ from raysberta.errors import InputError
 START_SECONDS = 90
 LONGEST_SESSION_PATH = 40
 """A UNIX socket's path holds 107 bytes, and Ray appends up to 64 to its temporary folder."""
+
+WORKER = re.compile(r"\(.*pid=\d+")
+ADVICE = (
+    "Job submission server address",
+    "Next steps",
+    "Query the logs",
+    "Query the status",
+    "Request the job",
+    "ray job ",
+    "Tailing logs",
+    "-----",
+    "Job '",
+    "sdk.py:",
+    "cli.py:",
+    "packaging.py:",
+    "working_dir.py:",
+    "job_manager.py:",
+    "Running entrypoint",
+)
 
 
 @dataclass(frozen=True)
@@ -156,18 +176,24 @@ def submit(root: Path, runs: Path, cluster: Cluster, job: str, arguments: Sequen
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", cluster.dashboard, "--submission-id", name]
     command += ["--working-dir", str(root), "--log-style", "record", "--", sys.executable, f"jobs/{job}.py", *arguments]
     last = ""
-    with subprocess.Popen(
-        command, env=environment(runs), cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
+    logs = runs / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with (
+        (logs / f"{name}.log").open("w", encoding="utf-8") as log,
+        subprocess.Popen(
+            command, env=environment(runs), cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as process,
+    ):
         assert process.stdout is not None
+        repeated = False  # from there on Ray repeats the end of the log
         for line in process.stdout:
+            log.write(line)
+            repeated = repeated or "Status message:" in line
             if line.startswith("{") and '"final_mean"' in line:
                 last = line.strip()
-            elif "Status message:" in line:
-                break  # what follows repeats the end of the log
-            elif _worth_showing(line):
+            elif not repeated and _worth_showing(line):
                 print(line, end="", flush=True)
-        process.stdout.read()
+    print(f"log:    {logs / f'{name}.log'}", flush=True)
     return _exit_code(runs, cluster, name, process.returncode), last
 
 
@@ -184,23 +210,10 @@ def _exit_code(runs: Path, cluster: Cluster, name: str, otherwise: int) -> int:
 
 
 def _worth_showing(line: str) -> bool:
-    """Ray's own advice on how to ask for logs is noise to who is watching them."""
-    noise = (
-        "Job submission server address",
-        "Next steps",
-        "Query the logs",
-        "Query the status",
-        "Request the job",
-        "ray job ",
-        "Tailing logs",
-        "-----",
-        "Job '",
-        "sdk.py:",
-        "cli.py:",
-        "packaging.py:",
-        "dashboard_sdk.py:",
-    )
-    return bool(line.strip()) and not any(part in line for part in noise)
+    """The run's own words: not Ray's advice on logs, and of what workers say only the lines of this package (the log file has all)."""
+    if not line.strip() or any(part in line for part in ADVICE):
+        return False
+    return " raysberta." in line if WORKER.match(line) else True
 
 
 def _session_folder(runs: Path) -> Path:
