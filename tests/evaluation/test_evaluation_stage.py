@@ -1,6 +1,7 @@
 """The stages through Ray and the artifact store, with the real base encoder."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -45,10 +46,10 @@ def test_benchmark_then_scores(
     drafts["pairs"].write_table("pairs", pairs)
     drafts["corpus"].write_table("documents", documents)
     with drafts["models"].folder("encoder") as folder:
-        shutil.copytree(e5_folder, folder, dirs_exist_ok=True)
+        shutil.copytree(e5_folder, folder, copy_function=os.link, dirs_exist_ok=True)
     drafts["models"].metrics["roles"] = {"encoder": "encoder"}
     with drafts["merge"].folder("model") as folder:
-        shutil.copytree(e5_folder, folder, dirs_exist_ok=True)
+        shutil.copytree(e5_folder, folder, copy_function=os.link, dirs_exist_ok=True)
     inputs = {name: commit(store, name, drafts[name]) for name in ("pairs", "corpus", "models", "merge")}
 
     stage.benchmark(recipe, inputs, drafts["benchmark"])

@@ -257,7 +257,7 @@ def _vocabulary(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _searches(stages: Mapping[str, Manifest]) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     for stage, setting, title in (
         ("temperature", "temperature", "Contrastive temperature"),
         ("merge", "weight", "Weight of the final merge"),

@@ -1,0 +1,91 @@
+"""The published folder, from the real multilingual-e5-small: loads, carries its prompts, gives the encoder's own vectors."""
+
+import json
+from pathlib import Path
+
+import mteb
+import numpy as np
+import pytest
+from mteb.mocks.mock_tasks import MockMultilingualClusteringFastTask, MockRetrievalTask, MockSTSTask
+from sentence_transformers import SentenceTransformer
+
+from raysberta.prefixes import Prefixes
+from raysberta.publishing.export import compare, export
+from raysberta.retrieval.embed import Embedder
+
+TASKS = (
+    (MockRetrievalTask(), {"search_query: ", "search_document: "}),
+    (MockSTSTask(), {"classification: "}),
+    (MockMultilingualClusteringFastTask(), {"clustering: "}),
+)
+NAMED = Prefixes().named_prompts()
+TEXTS = ["замок", "устройство, которое запирает дверь", "Sort an array in place."]
+
+
+@pytest.fixture(scope="module")
+def published(e5_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published") / "model"
+    found = export(e5_folder, folder, "mean", Prefixes(), 512)
+    assert found["dimension"] == 384 and found["max_tokens"] == 512 and 0 <= found["difference"] <= 1e-5
+    assert found["parameters"] > 100_000_000
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(published: Path) -> SentenceTransformer:
+    return SentenceTransformer(str(published), device="cpu")
+
+
+def test_prompts_are_those_of_the_encoder_with_its_prefixes(loaded: SentenceTransformer, e5_folder: Path) -> None:
+    own = Embedder(e5_folder, "mean", 512, "fp32", device="cpu")
+    for name in ("search_query", "search_document", "classification", "clustering"):
+        prefix = f"{name}: "
+        theirs = loaded.encode(TEXTS, prompt_name=name)
+        assert np.abs(theirs - own.encode([prefix + text for text in TEXTS])).max() < 1e-5
+        assert np.allclose(np.linalg.norm(theirs, axis=1), 1, atol=1e-5)
+    assert np.abs(loaded.encode_query(TEXTS) - own.encode(["search_query: " + text for text in TEXTS])).max() < 1e-5
+    assert np.abs(loaded.encode_document(TEXTS) - own.encode(["search_document: " + text for text in TEXTS])).max() < 1e-5
+    assert loaded.similarity_fn_name == "cosine" and loaded.max_seq_length == 512
+
+
+def test_mteb_finds_the_prompts_of_the_loaded_model(loaded: SentenceTransformer) -> None:
+    seen: list[str] = []
+    tokenize = loaded[0].preprocess
+
+    def recording(inputs: list[str], *args: object, **kwargs: object) -> dict:
+        prompt = kwargs.get("prompt") or ""
+        seen.extend(f"{prompt}{text}" for text in inputs)
+        return tokenize(inputs, *args, **kwargs)
+
+    loaded[0].preprocess = recording
+    try:
+        for task, prefixes in TASKS:
+            seen.clear()
+            mteb.evaluate(loaded, task, cache=None, co2_tracker=False, show_progress_bar=False)
+            assert seen and {prefix for prefix in prefixes if any(text.startswith(prefix) for text in seen)} == prefixes
+            assert all(any(text.startswith(prefix) for prefix in prefixes) for text in seen)
+    finally:
+        loaded[0].preprocess = tokenize
+
+
+def test_no_file_asks_for_code_or_holds_pickles(published: Path) -> None:
+    names = {file.name for file in published.rglob("*") if file.is_file()}
+    assert {"modules.json", "config_sentence_transformers.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".py"))]
+    assert "auto_map" not in json.loads((published / "config.json").read_text(encoding="utf-8"))
+
+
+def test_a_model_that_does_not_agree_is_not_published(e5_folder: Path, published: Path) -> None:
+    """Pooling written differently from the one asked for is found by the comparison, and so is a lost prompt."""
+    for name, change, message in (
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "prompt search_query differs by"),
+        ("config_sentence_transformers.json", {"prompts": NAMED}, "did not come back from the folder: Retrieval-query"),
+    ):
+        file = published / name
+        whole = file.read_text(encoding="utf-8")
+        try:
+            file.write_text(json.dumps({**json.loads(whole), **change}), encoding="utf-8")
+            with pytest.raises(RuntimeError, match=message):
+                compare(e5_folder, published, "mean", Prefixes(), 512)
+        finally:
+            file.write_text(whole, encoding="utf-8")
