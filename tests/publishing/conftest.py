@@ -9,12 +9,12 @@ from raysberta.artifacts import Manifest
 from raysberta.recipe import Recipe
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe() -> Recipe:
     return Recipe.model_validate(RECIPE)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stages() -> dict[str, Manifest]:
     """One run of 840 seconds."""
     dropped = {"near duplicate": 1928, "too short": 1089, "exact duplicate": 467, "language": 310, "quality: few stop words": 155}
@@ -83,12 +83,12 @@ def stages() -> dict[str, Manifest]:
     return {item.stage: item for item in given}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model() -> dict[str, Any]:
     return {"dimension": 384, "max_tokens": 512, "parameters": 31802112, "difference": 3e-7}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def samples() -> list[dict[str, Any]]:
     return [
         {

@@ -56,7 +56,7 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def html(recipe: Recipe, stages: dict[str, Manifest], model: dict, samples: list) -> str:
     return report(recipe, stages, model, samples, reused=["models"])
 
