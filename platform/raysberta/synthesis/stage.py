@@ -226,7 +226,7 @@ def _answer_vllm(prompts: pa.Table, settings: Llm, generators: Artifact, workers
 
     light = {"num_cpus": LIGHT}
     processor = build_processor(config, preprocess=ask, postprocess=tell, preprocess_map_kwargs=light, postprocess_map_kwargs=light)
-    written = processor(ray.data.from_arrow(prompts))
+    written = processor(ray.data.from_arrow(_slices(prompts, settings.batch_size)))  # a block is the least that a replica takes
     return _collect(
         written.iter_batches(batch_format="pyarrow", batch_size=None), "generated_text", "__inference_error__", prompts.num_rows
     )
@@ -240,6 +240,7 @@ def _engine_settings(settings: Llm, workers: Workers) -> dict[str, Any]:
         "dtype": "bfloat16",
         "max_model_len": settings.max_model_length,
         "enforce_eager": True,
+        "enable_prefix_caching": True,  # the examples are the same in every prompt
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(4096, settings.max_model_length),
         "max_num_seqs": 2 * settings.batch_size,
@@ -292,7 +293,7 @@ def _answer_transformers(prompts: pa.Table, settings: Llm, generators: Artifact,
 
 def _in_actors(actor: type, constructor: tuple[Any, ...], table: pa.Table, batch_size: int, workers: Workers) -> Answers:
     """Fixed batches in the order of the table, so that no answer depends on the number of workers."""
-    batches = [table.slice(start, batch_size).combine_chunks() for start in range(0, table.num_rows, batch_size)]
+    batches = _slices(table, batch_size)
     written = ray.data.from_arrow(batches).map_batches(
         actor,
         fn_constructor_args=constructor,
@@ -303,6 +304,10 @@ def _in_actors(actor: type, constructor: tuple[Any, ...], table: pa.Table, batch
         num_gpus=workers.gpus,
     )
     return _collect(written.iter_batches(batch_format="pyarrow", batch_size=None), "output", "error", table.num_rows)
+
+
+def _slices(table: pa.Table, rows: int) -> list[pa.Table]:
+    return [table.slice(start, rows).combine_chunks() for start in range(0, table.num_rows, rows)]
 
 
 def _collect(batches: Iterable[Any], output: str, error: str, expected: int) -> Answers:
