@@ -69,6 +69,16 @@ def test_word_senses_are_balanced_and_stay_with_one_word(held_out: Path, documen
         assert (label[row["sentence1"]] == label[row["sentence2"]]) == bool(row["labels"])
 
 
+def test_senses_of_a_word_are_found_by_title_where_each_context_is_a_group(documents: pa.Table, pairs: pa.Table, tmp_path: Path) -> None:
+    words = documents.filter(pc.equal(documents["source"], "words"))
+    titled = words.set_column(words.schema.get_field_index("title"), "title", words["group"])
+    titled = titled.set_column(words.schema.get_field_index("group"), "group", words["doc_id"])
+    task = {"Senses": EvaluationTask(type="PairClassification", source="words", language="ru")}
+    by_title = benchmark.write(tmp_path / "title", task, pads.dataset(pairs), pads.dataset(titled), seed=42)
+    by_group = benchmark.write(tmp_path / "group", task, pads.dataset(pairs), pads.dataset(words), seed=42)
+    assert by_title.tasks == by_group.tasks
+
+
 def test_probe_sides_share_no_template_and_cover_the_same_labels(held_out: Path, documents: pa.Table) -> None:
     group = dict(zip(documents["text"].to_pylist(), documents["group"].to_pylist(), strict=True))
     sides = {name: pq.read_table(held_out / "test" / "Intents" / f"{name}.parquet") for name in ("train", "test")}

@@ -5,6 +5,7 @@ What is chosen follows from hashes of seed and text alone, so row order, block l
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -83,12 +84,18 @@ def _bitext(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables, in
 
 
 def _pair_classification(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
-    """As many pairs of one label as of two, within a group where groups hold several labels, so the topic gives nothing away."""
-    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for group, label, text in _labelled(rows):
-        groups[group][label].append(text)
-    if not any(len(labels) > 1 for labels in groups.values()):
-        groups = {"": _join(groups.values())}
+    """As many pairs of one label as of two, both texts of one group or of one title, so that the topic gives nothing away.
+
+    The senses of a word share its group or its title; where neither holds two labels, pairs are made across all texts.
+    """
+    found = _labelled(rows, titled=False)
+    groups: dict[str, dict[str, list[str]]] = {}
+    for column in (lambda row: row.group, lambda row: row.title, lambda row: ""):
+        groups = defaultdict(lambda: defaultdict(list))
+        for row in found:
+            groups[column(row)][row.label].append(row.text)
+        if any(len(labels) > 1 for labels in groups.values()):
+            break
     alike: list[tuple[str, str]] = []
     unlike: list[tuple[str, str]] = []
     for labels in groups.values():
@@ -108,8 +115,8 @@ def _pair_classification(task: EvaluationTask, rows: pa.Table, seed: int) -> tup
 def _classification(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
     """Texts to train the linear probe on and texts to test it on; no group is on both sides."""
     groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for group, label, text in _labelled(rows):
-        groups[group].append((label, text))
+    for row in _labelled(rows):
+        groups[row.group].append((row.label, row.text))
     sides: tuple[dict[str, list[str]], dict[str, list[str]]] = (defaultdict(list), defaultdict(list))
     for group in _first(groups, len(groups), seed):
         load = [sum(len(side[label]) for label in {label for label, _ in groups[group]}) for side in sides]
@@ -125,8 +132,8 @@ def _classification(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Ta
 
 def _clustering(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
     by_label: dict[str, list[str]] = defaultdict(list)
-    for _, label, text in _labelled(rows):
-        by_label[label].append(text)
+    for row in _labelled(rows):
+        by_label[row.label].append(row.text)
     by_label = {label: texts for label, texts in by_label.items() if len(texts) >= CLUSTER_AT_LEAST}
     if len(by_label) < 2:
         return {}, 0
@@ -141,16 +148,23 @@ def _pairs(rows: pa.Table) -> Iterable[tuple[str, str]]:
             yield same(query), positive.strip()
 
 
-def _labelled(rows: pa.Table) -> Iterable[tuple[str, str, str]]:
-    """Group, label and text of each labelled document; a text that occurs twice counts once, one with two labels not at all."""
-    found: dict[str, tuple[str, str, str]] = {}
+class _Labelled(NamedTuple):
+    group: str
+    title: str
+    text: str
+    label: str
+
+
+def _labelled(rows: pa.Table, titled: bool = True) -> list[_Labelled]:
+    """The labelled documents, their title before the text; a text that occurs twice counts once, one with two labels not at all."""
+    found: dict[str, _Labelled] = {}
     labels: dict[str, set[str]] = defaultdict(set)
     columns = [rows[name].to_pylist() for name in DOCUMENT_COLUMNS]
-    for group, title, text, label in sorted(zip(*columns, strict=True)):
-        whole = text if not title or text.startswith(title) else f"{title}\n{text}"
-        if label and same(whole):
-            found.setdefault(same(whole), (group, label, whole))
-            labels[same(whole)].add(label)
+    for row in map(_Labelled._make, sorted(zip(*columns, strict=True))):
+        whole = f"{row.title}\n{row.text}" if titled and row.title and not row.text.startswith(row.title) else row.text
+        if row.label and same(whole):
+            found.setdefault(same(whole), row._replace(text=whole))
+            labels[same(whole)].add(row.label)
     return [row for key, row in found.items() if len(labels[key]) == 1]
 
 
@@ -183,14 +197,6 @@ def _crossed(labels: Mapping[str, list[str]]) -> list[tuple[str, str]]:
         if len(larger) < 2 or not left[larger[1]]:
             return pairs
         pairs.append((left[larger[0]].pop(), left[larger[1]].pop()))
-
-
-def _join(groups: Iterable[Mapping[str, list[str]]]) -> dict[str, list[str]]:
-    joined: dict[str, list[str]] = defaultdict(list)
-    for labels in groups:
-        for label, texts in labels.items():
-            joined[label] += texts
-    return joined
 
 
 def _coded(rows: list[tuple[str, str]], labels: list[str]) -> pa.Table:
