@@ -1,0 +1,108 @@
+"""The proof of the engine: gradients of chunked, recomputed training equal those of the plain big batch, in float64."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysberta.encoder.load import load_encoder
+from raysberta.training.batches import ContrastivePlan
+from raysberta.training.chunks import make_chunks, plan_chunks
+from raysberta.training.contrastive import ContrastiveModel, make_batch
+from raysberta.training.encode import ChunkedEncoder
+
+CPU = torch.device("cpu")
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 100))
+def test_chunks_hold_every_text_once_within_the_budget(lengths, budget):
+    chunks = plan_chunks(np.asarray(lengths), budget)
+    assert sorted(np.concatenate(chunks).tolist()) == list(range(len(lengths)))
+    for rows in chunks:
+        width = max(lengths[row] for row in rows)
+        assert len(rows) == 1 or width * len(rows) <= budget
+
+
+def test_chunks_read_back_as_the_texts_they_were_made_of():
+    texts = [np.asarray(text) for text in ([7, 9, 7], [5], [9, 5], [8, 8, 8, 8])]
+    chunks = make_chunks(texts, 6)
+    laid = [
+        chunks.vocabulary[row[: int(length)]].tolist()
+        for chunk in chunks.chunks
+        for row, length in zip(chunk.tokens, chunk.mask.sum(1), strict=True)
+    ]
+    assert [laid[place] for place in chunks.order] == [text.tolist() for text in texts]
+    assert chunks.real == 10 and chunks.padded >= 10 and len(chunks.vocabulary) == 4
+
+
+def gradients(tiny, examples, dropout, chunk_tokens, recompute, pooling="mean"):
+    model = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=dropout).double(), "fp32", recompute), pooling, 0.05).train()
+    plan = ContrastivePlan(examples, 8, 2, {}, seed=0)
+    batch = make_batch(
+        examples, [next(rows for rows in plan.epoch(0) if examples.source[rows[0]] == source) for source in (1, 2)], chunk_tokens, CPU
+    )
+    assert any((part.relations == 0).any() for part in batch.batches), "nothing masked: the test would prove too little"
+    torch.manual_seed(5)
+    loss = model(batch)
+    loss.backward()
+    return loss.item(), {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def farthest(left, right) -> float:
+    """The largest relative difference of a parameter's gradient; the key biases' own are 0 but for rounding, so there is a floor."""
+    floor = 1e-6 * max(float(gradient.abs().max()) for gradient in right.values())
+    return max(float((left[name] - right[name]).abs().max() / right[name].abs().max().clamp(min=floor)) for name in right)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_chunks_and_recomputing_do_not_change_the_gradient(tiny, examples, pooling):
+    whole, expected = gradients(tiny, examples, 0.0, 10**6, False, pooling)
+    for chunk_tokens, recompute in ((96, False), (96, True), (10**6, True)):
+        loss, found = gradients(tiny, examples, 0.0, chunk_tokens, recompute, pooling)
+        assert loss == pytest.approx(whole, rel=1e-12)
+        assert farthest(found, expected) < 1e-9
+
+
+def test_recomputing_replays_dropout(tiny, examples):
+    """With dropout chunks draw other masks than one batch, so the same chunks are compared, kept and recomputed."""
+    loss, expected = gradients(tiny, examples, 0.2, 96, False)
+    again, found = gradients(tiny, examples, 0.2, 96, True)
+    assert again == loss and farthest(found, expected) < 1e-9
+    assert abs(loss - gradients(tiny, examples, 0.0, 96, False)[0]) > 1e-3, "dropout had no effect"
+
+
+def test_the_loss_is_that_of_a_plain_loop_over_the_texts(tiny, examples):
+    """One text at a time through the encoder, pooled, normalised, cross entropy by hand: nothing of the engine."""
+    encoder = load_encoder(tiny).double()
+    plan = ContrastivePlan(examples, 8, 1, {}, seed=0)
+    rows = next(rows for rows in plan.epoch(0) if examples.source[rows[0]] == 1)
+    batch = make_batch(examples, [rows], 96, CPU)
+    loss = ContrastiveModel(ChunkedEncoder(load_encoder(tiny).double(), "fp32", False), "mean", 0.05)(batch)
+
+    def vector(sequence):
+        tokens = torch.tensor(examples.tokens[sequence][None].astype(np.int64))
+        return F.normalize(encoder(input_ids=tokens).last_hidden_state[0].mean(0), dim=-1)
+
+    losses = []
+    for row in rows:
+        known = set(examples.friends[row].tolist())
+        documents = dict.fromkeys([*examples.positive[rows].tolist(), *(int(text) for other in rows for text in examples.negatives[other])])
+        wrong = [document for document in documents if int(examples.raw[document]) not in known]
+        scores = torch.stack([vector(examples.query[row]) @ vector(document) for document in (examples.positive[row], *wrong)]) / 0.05
+        losses.append(torch.logsumexp(scores, 0) - scores[0])
+    assert loss.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-9)
+
+
+def test_bf16_sums_gradients_in_float32(tiny, examples):
+    model = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=0.0), "bf16", False), "mean", 0.05).train()
+    plan = ContrastivePlan(examples, 8, 1, {}, seed=0)
+    batch = make_batch(examples, plan.step(0), 96, CPU)
+    model(batch).backward()
+    exact = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=0.0), "fp32", False), "mean", 0.05).train()
+    exact(batch).backward()
+    name = "encoder.encoder.encoder.layer.0.intermediate.dense.weight"
+    ours, theirs = (dict(one.named_parameters())[name].grad.flatten() for one in (model, exact))
+    assert ours.dtype == torch.float32 and len(torch.unique(ours.bfloat16().float() - ours)) > 1
+    assert F.cosine_similarity(ours, theirs, dim=0) > 0.99

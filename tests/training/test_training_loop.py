@@ -1,0 +1,117 @@
+"""Whole short runs of both phases, in one process: they learn, resume bit for bit, and stop at NaN."""
+
+import json
+
+import pytest
+import torch
+
+from raysberta.encoder.load import load_encoder, load_tokenizer
+from raysberta.errors import InputError
+from raysberta.training.contrastive import train_contrastive
+from raysberta.training.engine import NotFinite
+from raysberta.training.examples import ragged, tokenise
+from raysberta.training.loop import Work, train
+from raysberta.training.mlm import train_mlm
+from raysberta.training.schedule import learning_rate
+
+
+def weights(folder):
+    return load_encoder(folder).state_dict()
+
+
+def comparable(curve):
+    return [{key: point[key] for key in ("step", "loss", "learning_rate", "gradient_norm", "tokens")} for point in curve]
+
+
+@pytest.mark.parametrize("phase", ["contrastive", "mlm"])
+def test_a_run_learns_and_a_killed_one_goes_on_bit_for_bit(phase, recipe, tiny, table, examples, tmp_path):
+    """Dropout is on (the base's own 0.1): a resumed step draws the masks it would have drawn."""
+    texts = ragged(tokenise(load_tokenizer(tiny), [(text, 16) for text in table["positive"].to_pylist()]))
+
+    def run(output, **more):
+        if phase == "contrastive":
+            return train_contrastive(recipe, tiny, examples, tmp_path / output, **more)
+        return train_mlm(recipe, tiny, texts, tmp_path / output, **more)
+
+    steps = 20 if phase == "contrastive" else 12
+    seen = []
+    whole = run("whole", steps=steps, on_step=lambda metrics, total: seen.append((metrics.step, total)))
+    assert seen == [(step + 1, steps) for step in range(steps)]
+    first, last = (sum(point["loss"] for point in part) / 4 for part in (whole[:4], whole[-4:]))
+    assert last < first - 0.05
+
+    def kill(folder, step):
+        if step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", steps=steps, checkpoints=tmp_path / "checkpoints", on_checkpoint=kill)
+    assert not (tmp_path / "killed").exists()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000003", "step-00000006"]
+    resumed = run("resumed", steps=steps, resume=tmp_path / "checkpoints" / "step-00000006")
+    assert comparable(resumed) == comparable(whole)
+    left, right = weights(tmp_path / "resumed"), weights(tmp_path / "whole")
+    assert all(torch.equal(left[name], right[name]) for name in right)
+    assert any(not torch.equal(right[name], value) for name, value in weights(tiny).items())
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(recipe, tiny, examples, tmp_path):
+    train_contrastive(recipe, tiny, examples, None, steps=4, checkpoints=tmp_path)
+    folder = tmp_path / "step-00000003"
+    with pytest.raises(InputError, match="no training checkpoint"):
+        train_contrastive(recipe, tiny, examples, None, steps=4, resume=tmp_path / "none")
+    whole = (folder / "weights.safetensors").read_bytes()
+    (folder / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="weights do not fit"):
+        train_contrastive(recipe, tiny, examples, None, steps=4, resume=folder)
+    (folder / "weights.safetensors").write_bytes(whole)
+    state = json.loads((folder / "state.json").read_text())
+    assert state["step"] == 3 and len(state["curve"]) == 3
+    texts = ragged(tokenise(load_tokenizer(tiny), [("мост у реки", 16)] * 40))
+    with pytest.raises(InputError, match="weights do not fit"):
+        train_mlm(recipe, tiny, texts, None, steps=4, resume=folder)
+
+
+def test_nan_stops_with_step_and_rows_named(recipe, tiny, examples):
+    pattern = r"contrastive: step 1 of 4: loss is nan; batch: [a-z]+/[a-z]+ pairs 0000.*; last good checkpoint: none"
+    with pytest.raises(NotFinite, match=pattern):
+        train_contrastive(recipe, tiny, examples, None, temperature=float("nan"), steps=4)
+
+
+class Exploding(torch.nn.Module):
+    """A parabola whose loss is infinite from the batch 4 on."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self, batch):
+        return (self.weight**2).sum() * (float("inf") if batch >= 4 else 1.0)
+
+
+def test_an_infinite_loss_leaves_the_weights_and_names_the_checkpoint(recipe, tmp_path):
+    module = Exploding()
+
+    def work(step, rank, world):
+        return Work(step, 1, f"row {step}")
+
+    with pytest.raises(NotFinite, match=r"toy: step 5 of 9: loss is inf; batch: row 4; last good checkpoint: .*step-00000003"):
+        train("toy", module, work, recipe.mlm, 9, 0, torch.device("cpu"), checkpoints=tmp_path)
+    assert torch.isfinite(module.weight).all()
+
+
+def test_the_rate_rises_peaks_and_falls():
+    rates = [learning_rate(step, 10, 1.0, 4, "linear") for step in range(10)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0] and rates[-1] == pytest.approx(1 / 6)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert learning_rate(9, 10, 1.0, 4, "constant") == 1.0
+    cosine = [learning_rate(step, 10, 2.0, 0, "cosine") for step in range(10)]
+    assert cosine[0] == 2.0 and cosine[5] == pytest.approx(1.0) and 0 < cosine[9] < 0.1
+    assert learning_rate(0, 1, 1.0, 200, "linear") == 1.0
+    assert max(learning_rate(step, 20, 1.0, 200, "linear") for step in range(20)) == 1.0
+
+
+def test_device_batches_must_spread_over_the_workers(recipe, tiny, examples, monkeypatch):
+    monkeypatch.setattr("raysberta.training.contrastive.workers", lambda: (0, 3))
+    with pytest.raises(InputError, match="device_batches: 2 do not spread evenly over 3 workers"):
+        train_contrastive(recipe, tiny, examples, None)
