@@ -44,6 +44,7 @@ ADVICE = (
     "working_dir.py:",
     "job_manager.py:",
     "Running entrypoint",
+    "Loading safetensors",
 )
 
 

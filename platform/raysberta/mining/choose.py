@@ -61,9 +61,9 @@ def choose(
         pool: The candidates.
         pair_id: Seeds the draw, so it does not depend on batch, worker or order.
         own: doc_id and group of the pair; candidates that share one are not negatives.
-        own_texts: Query and positives, normalised; candidates with the same text are not negatives.
+        own_texts: Query and all its positives, normalised; candidates with the same text are not negatives.
         positive: Vector of the positive, float32 [d].
-        positive_score: Its cosine to the query.
+        positive_score: Its cosine to the query; the lowest of them where the query has several positives.
         scores: Cosines of the ranked candidates, float32 [k], falling.
         rows: Their rows in the pool, int64 [k].
     """

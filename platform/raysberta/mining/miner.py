@@ -1,6 +1,5 @@
 """Pairs to examples: search the pool of their source, choose, put the supplied negatives first."""
 
-import heapq
 import math
 from collections.abc import Sequence
 
@@ -20,6 +19,9 @@ MINED = pa.schema(
     ]
 )
 """An example with what the report counts."""
+
+DRAWS = 50
+"""Tries for each random negative before the row has to do with fewer."""
 
 
 def make_pool(texts: Sequence[str], doc_ids: Sequence[str], groups: Sequence[str]) -> tuple[list[str], list[frozenset[str]]]:
@@ -42,15 +44,18 @@ def mine(settings: Mining, pool: Pool, rows: Sequence[dict], queries: np.ndarray
         threads: Of the search.
     """
     at = {text: row for row, text in enumerate(pool.texts)}
+    positives = _positives(rows)
     ranked, candidates = search(queries, pool.vectors, settings.rank_to, threads)
     found = []
     for number, row in enumerate(rows):
         own_row = at[row["positive"]]
         positive = pool.vectors[own_row]
         score = float(queries[number] @ positive)
-        own_texts = frozenset((normalise(row["query"]), normalise(row["positive"])))
+        also = positives[normalise(row["query"])]
+        lowest = min(float(queries[number] @ pool.vectors[at[text]]) for text in also)
         own = frozenset((row["doc_id"], row["group"]))
-        chosen = choose(settings, pool, row["pair_id"], own, own_texts, positive, score, ranked[number], candidates[number])
+        own_texts = _own_texts(row, also)
+        chosen = choose(settings, pool, row["pair_id"], own, own_texts, positive, lowest, ranked[number], candidates[number])
         ranks = np.flatnonzero(candidates[number] == own_row)
         texts = [pool.texts[number] for number in chosen.rows]
         skipped = [{"reason": reason, "count": count} for reason, count in sorted(chosen.skipped.items())]
@@ -60,18 +65,37 @@ def mine(settings: Mining, pool: Pool, rows: Sequence[dict], queries: np.ndarray
 
 
 def sample(settings: Mining, pool: Pool, rows: Sequence[dict]) -> list[dict]:
-    """The same for a data set that the recipe does not mine: random texts of its pool, drawn by the pair's id."""
+    """The same for a data set that the recipe does not mine: random texts of its pool, drawn by the pair's id.
+
+    A draw takes as long in a pool of millions as in one of ten. In a small one it may end with fewer: after DRAWS tries a negative.
+    """
+    positives = _positives(rows)
     found = []
     for row in rows:
         own = frozenset((row["doc_id"], row["group"]))
-        keyed = (
-            (draw(row["pair_id"], text), number)
-            for number, text in enumerate(pool.texts)
-            if not pool.keys[number] & own and text != row["query"]
-        )
-        texts = [pool.texts[number] for _, number in heapq.nsmallest(settings.negatives, keyed)]
+        own_texts = _own_texts(row, positives[normalise(row["query"])])
+        drawn: dict[int, None] = {}
+        for attempt in range(DRAWS * settings.negatives):
+            number = int.from_bytes(draw(row["pair_id"], str(attempt))) % len(pool.texts)
+            if not pool.keys[number] & own and normalise(pool.texts[number]) not in own_texts:
+                drawn.setdefault(number)
+            if len(drawn) == settings.negatives:
+                break
+        texts = [pool.texts[number] for number in drawn]
         found.append(_with_supplied(settings, row, texts, [math.nan] * len(texts), [-1] * len(texts), math.nan, -1, []))
     return found
+
+
+def _positives(rows: Sequence[dict]) -> dict[str, set[str]]:
+    """All positives of each query: a text that answers it in one row is no negative in another."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(normalise(row["query"]), set()).add(row["positive"])
+    return found
+
+
+def _own_texts(row: dict, positives: set[str]) -> frozenset[str]:
+    return frozenset((normalise(row["query"]), *(normalise(text) for text in positives)))
 
 
 def _with_supplied(

@@ -51,7 +51,7 @@ def _candidates(candidates: pa.Table, pairs: pa.Table, key: str, synthetic: bool
     own = pc.and_(pc.equal(candidates["source"], source), pc.equal(candidates["kind"], kind))
     if synthetic:
         languages = pairs.filter(pc.and_(pc.equal(pairs["source"], source), pc.equal(pairs["kind"], kind)))["language"].unique()
-        own = pc.or_(own, pc.and_(pc.is_in(candidates["language"], languages.combine_chunks()), pc.equal(candidates["task"], "retrieval")))
+        own = pc.or_(own, pc.and_(pc.is_in(candidates["language"], languages), pc.equal(candidates["task"], "retrieval")))
     part = candidates.filter(own)
     return make_pool(part["positive"].to_pylist(), part["doc_id"].to_pylist(), part["group"].to_pylist())
 
