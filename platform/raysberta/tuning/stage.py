@@ -22,7 +22,7 @@ from raysberta.errors import InputError
 from raysberta.merging.merge import merge as merge_folders
 from raysberta.recipe import Recipe
 from raysberta.telemetry import gauge
-from raysberta.training.examples import Examples
+from raysberta.training.examples import COLUMNS, Examples
 from raysberta.tuning.trials import Trial, best_trial, merge_scope, merge_trial, prepare_examples, readable_tasks, temperature_trial
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def temperature(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) ->
         log.info("no temperatures to try: %g", recipe.contrastive.temperature)
         return
     readable_tasks(recipe)
-    examples = prepare_examples(recipe, encoder.folder("model"), [inputs[name].table("examples") for name in EXAMPLES])
+    examples = prepare_examples(recipe, encoder.folder("model"), [inputs[name].table("examples", columns=COLUMNS) for name in EXAMPLES])
     draft.rows_in = len(examples)
     run = partial(_temperature_trial, recipe, encoder, examples, inputs["benchmark"])
     trials = _search(recipe, draft, "temperature", values, recipe.tuning.temperature.concurrent, run)
