@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer
@@ -25,6 +26,7 @@ from raysberta.errors import InputError
 from raysberta.recipe import Recipe, Workers
 from raysberta.telemetry import gauge
 from raysberta.training.batches import ContrastivePlan
+from raysberta.training.checkpoint import read_state
 from raysberta.training.contrastive import train_contrastive
 from raysberta.training.engine import NotFinite
 from raysberta.training.examples import COLUMNS, Examples, Ragged, prepare, ragged, read_arrays, tokenise, write_arrays
@@ -81,8 +83,6 @@ def contrastive(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) ->
 
 def _texts(pairs: Artifact) -> list[str]:
     """The distinct texts of both sides of the training pairs, sorted: the order owes nothing to files or workers."""
-    import pyarrow.dataset as pads
-
     table = pairs.dataset("pairs").to_table(columns=["query", "positive"], filter=pads.field("split") == "train")
     found = set(pc.unique(table["query"]).to_pylist()) | set(pc.unique(table["positive"]).to_pylist())
     return sorted(found)
@@ -169,6 +169,7 @@ def _work(phase: str, config: dict[str, Any], run: Callable[..., list[dict[str, 
         try:
             curve = run(fs, path, output, checkpoints=aside, resume=resume, on_step=show, on_checkpoint=keep)
             result: dict[str, Any] = {"curve": _thin(curve), "seconds": round(curve[-1]["seconds"], 1), "steps": len(curve)}
+            result["resumed_after"] = read_state(resume)["step"] if resume else 0
             result["trained_tokens"] = int(sum(point["tokens"] for point in curve))
         except NotFinite as error:  # the same again would be the same again: no restart
             result = {"error": str(error)}

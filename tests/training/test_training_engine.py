@@ -1,0 +1,71 @@
+"""Two processes under DeepSpeed ZeRO 0, 1 and 2 give the run of one process with plain torch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.fs as pafs
+import pytest
+import torch
+
+from raysberta.encoder.load import load_encoder
+from raysberta.training.contrastive import train_contrastive
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+@pytest.fixture(scope="module")
+def runs(recipe, tiny, examples, tmp_path_factory):
+    """The folder of all runs; dropout is off, since one process and two draw different masks."""
+    folder = tmp_path_factory.mktemp("processes")
+    still = recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"dropout": 0.0})})
+    curve = train_contrastive(still, tiny, examples, folder / "one" / "model", steps=4, checkpoints=folder / "one")
+    (folder / "one.json").write_text(json.dumps(curve))
+    (folder / "recipe.json").write_text(still.model_dump_json())
+    examples.save(f"{folder}/data.safetensors", pafs.LocalFileSystem())
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    workers = [subprocess.Popen([sys.executable, SCRIPT, folder, tiny, str(rank)], env=environment) for rank in range(2)]
+    try:
+        assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+    return folder
+
+
+def curves(folder: Path, name: str) -> dict:
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def same_weights(left: Path, right: Path) -> bool:
+    one, other = load_encoder(left).state_dict(), load_encoder(right).state_dict()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("stage", ["0", "1", "2", "elastic"])
+def test_two_processes_are_one(runs, stage):
+    """Losses, gradient norms and weights: the reduction is the mean over workers, each with half of the device batches."""
+    alone, together = curves(runs, "one"), curves(runs, "rank0")[stage]
+    assert len(together) == len(alone) == 4
+    for one, two in zip(alone, together, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert two["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4)
+    expected = load_encoder(runs / "one" / "model").state_dict()
+    found = load_encoder(runs / ("elastic" if stage == "elastic" else f"zero{stage}/model")).state_dict()
+    for name, weight in expected.items():
+        assert torch.allclose(found[name], weight, atol=2e-5), name
+
+
+def test_both_processes_see_the_same_numbers(runs):
+    left, right = curves(runs, "rank0"), curves(runs, "rank1")
+    for name in left:
+        assert [point["loss"] for point in left[name]] == [point["loss"] for point in right[name]]
+
+
+def test_two_processes_resume_bit_for_bit(runs):
+    found = curves(runs, "rank0")
+    assert [point["loss"] for point in found["1 resumed"]] == [point["loss"] for point in found["1"]]
+    assert same_weights(runs / "resumed", runs / "zero1" / "model")
