@@ -72,9 +72,9 @@ def test_hard_negatives_of_real_words(tmp_path: Path, e5_folder: Path) -> None:
     metrics = artifact.manifest.metrics
     assert sum(metrics["histograms"]["negative_rank"]["counts"]) == metrics["negatives"] - 1
     assert metrics["pools"] == {"words/term_definition": {"texts": 24, "window": [1, 9]}}
-    shuffled = pairs().take(list(reversed(range(24))))
-    again = mined(store, models, shuffled)
-    assert again.table("examples").equals(artifact.table("examples")), "the order of the input changes nothing"
+    table = artifact.table("examples")  # read now: the next attempt at the same fingerprint removes this one
+    again = mined(store, models, pairs().take(list(reversed(range(24)))))
+    assert again.table("examples").equals(table), "the order of the input changes nothing"
 
 
 @pytest.mark.usefixtures("ray_local")

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import torch
 
 from raysberta.artifacts import Artifact, Store
 from raysberta.schema import DOCUMENT, text_id
+
+torch.set_num_threads(1)  # two threads that wait for one another are slower on a busy machine
 
 
 def docstrings(package: str) -> list[dict]:
