@@ -63,7 +63,7 @@ def _title(tree: HTMLTree, headings: list[str]) -> str:
     if heading and heading.lower() in title.lower():
         return heading
     parts = TITLE_PARTS.split(title)
-    return max(parts, key=len) if len(parts) > 1 and len(max(parts, key=len)) > 2 * len(parts[-1]) else title
+    return parts[0] if len(parts[0].split()) > 1 else max(parts, key=len)
 
 
 def _plain(marked: str) -> str:

@@ -167,6 +167,8 @@ def _value(scalar: pa.Scalar) -> str | None:
 
 def _warc(file: File, source: FilesSource, key: str) -> Iterator[Found]:
     """Responses that are HTML pages; all else in the archive is passed over."""
+    if not file.bytes:
+        raise Unreadable("empty file")
     with Stream(file, f"{key}.path") as stream:
         try:
             readable = cast(BinaryIO, stream)  # it only reads on

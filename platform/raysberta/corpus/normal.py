@@ -1,7 +1,7 @@
 """The form in which two texts count as the same: for keys only, never written back.
 
 Lower case, NFC, no stress marks, punctuation and blanks as single spaces. Digits stay (5 is not 7), й and ё stay (йод is not иод,
-все is not всё), and so do signs that carry meaning (C is not C++, x > y is not x < y).
+все is not всё), and so do signs that carry meaning (C is not C++, x > y is not x < y, -5 is not 5).
 """
 
 import re
@@ -10,7 +10,7 @@ import unicodedata
 from raysberta.schema import text_id
 
 STRESS = re.compile("[\u0300\u0301]")
-SEPARATORS = re.compile(r"[\s\"'`«»„“”‘’‚.,:;!?…()\[\]{}—–―·•_|\\]+|(?<!\w)-+|-+(?!\w)")
+SEPARATORS = re.compile(r"(?:[\s\"'`«»„“”‘’‚.,:;!?…()\[\]{}—–―·•_|\\]|(?<!\w)-+(?!\d)|-+(?![\w-]))+")
 
 
 def normalise(text: str) -> str:

@@ -110,7 +110,7 @@ class Parts:
 
 
 def judge(text: str, language: str) -> Verdict:
-    """The first rule that the text breaks: repetition, quality, lines. None where it breaks none, or the language has no rules."""
+    """The first rule that the text breaks, in the order of RULES. None where it breaks none, or the language has no rules."""
     limits = THRESHOLDS.get(language)
     if limits is None:
         return None
@@ -242,10 +242,10 @@ def line_breaks(parts: Parts, limits: Thresholds) -> Verdict:
 
 
 RULES: tuple[Callable[[Parts, Thresholds], Verdict], ...] = (
+    word_count,
     repeated_lines,
     top_ngrams,
     repeated_ngrams,
-    word_count,
     word_length,
     symbols,
     bullets,
@@ -257,7 +257,7 @@ RULES: tuple[Callable[[Parts, Thresholds], Verdict], ...] = (
     repeated_line_characters,
     line_breaks,
 )
-"""In FineWeb's order. All may assume at least one word."""
+"""In FineWeb's order, but for the number of words, which says more of a short text. All may assume at least one word."""
 
 
 def _proper(parts: Parts) -> list[str]:

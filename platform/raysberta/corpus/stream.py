@@ -8,7 +8,8 @@ import pyarrow as pa
 from raysberta.artifacts import filesystem
 from raysberta.corpus.locate import File, check_content, check_start
 
-CHUNK = 1 << 20
+CHUNK = 1 << 17
+"""Bytes asked for at once; of a stream that breaks off, as much is lost."""
 MAX_RECORD = 16 << 20
 """Bytes of one record: a page, a text file, a line of JSON."""
 MAX_EXPANSION = 256
@@ -55,6 +56,10 @@ class Stream:
         if self._limit is not None and self._read > self._limit:
             raise Unreadable(f"decompresses to more than {self._limit >> 20} MiB, {MAX_EXPANSION} times its size")
         return data
+
+    def tell(self) -> int:
+        """Bytes read so far."""
+        return self._read
 
     def whole(self) -> bytes:
         """Everything.

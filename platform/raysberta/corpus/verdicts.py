@@ -18,7 +18,7 @@ from raysberta.schema import split_of, text_id
 DUPLICATE = "duplicate:"
 NEAR_DUPLICATE = "near_duplicate:"
 IN_EVALUATION = "in_evaluation:"
-"""What follows the colon is the doc_id of the document that stays."""
+"""What follows the colon is the doc_id of the document that is kept instead (a later rule may drop that one in turn)."""
 OVER_LIMIT = "over_limit"
 
 

@@ -16,6 +16,7 @@ from raysberta.corpus.packaged.prose import MIN_PROSE, summary_and_body
 LANGUAGE = "en"
 PART_BYTES = 6 << 20
 MAX_FILE_BYTES = 4 << 20
+MIN_DOCSTRING = 100
 MAX_SUMMARY = 240
 MIN_SUMMARY_WORDS = 3
 MAX_BODY = 4000
@@ -50,8 +51,9 @@ def read(part: Sequence[str], key: str) -> Iterator[Found]:
     collecting = gc.isenabled()
     gc.disable()  # a syntax tree is many objects and no cycles: collection would take longer than parsing
     try:
+        roots = {package: folder(package, f"{key}.packages").parent for package in {Path(relative).parts[0] for relative in part}}
         for relative in part:
-            yield from _file(Path(relative), folder(Path(relative).parts[0], f"{key}.packages").parent)
+            yield from _file(Path(relative), roots[Path(relative).parts[0]])
     finally:
         if collecting:
             gc.enable()
@@ -88,7 +90,7 @@ def _docstrings(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
             and not own.startswith("_")
         ):
             docstring = inspect.cleandoc(first.value.value)
-            if len(docstring) > MIN_PROSE:
+            if len(docstring) >= MIN_DOCSTRING:
                 yield name, docstring
         if isinstance(node, ast.Module | ast.ClassDef):
             todo.extend((f"{name}.{child.name}", child) for child in reversed(node.body) if isinstance(child, Named))

@@ -82,10 +82,14 @@ def read(part: Sequence[str], key: str) -> Iterator[Found]:
     data = json.loads(file.read_text(encoding="utf-8"))
     rules: dict[str, str] = data["expansion_rules"]
     values = slot_values(data["lists"], rules, SPOKEN[language])
+    seen: set[str] = set()
     for intent, described in data["intents"].items():
         for block in described["data"]:
             for template in block["sentences"]:
                 group = f"{language} {intent} {template}"
+                if group in seen:
+                    continue
+                seen.add(group)
                 try:
                     sentences = sample(template, rules, values, PER_TEMPLATE)
                 except TemplateError as error:

@@ -28,9 +28,8 @@ def folder(package: str, key: str) -> Path:
 
 def installed_version(package: str) -> str:
     """The version of the distribution that holds a package, "" where no metadata tells."""
-    for distribution in (package, *packages_distributions().get(package, ())):
-        try:
-            return version(distribution)
-        except PackageNotFoundError:
-            continue
-    return ""
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the distribution has another name: look through all of them, which takes a second
+        distributions = packages_distributions().get(package, ())
+    return version(distributions[0]) if distributions else ""

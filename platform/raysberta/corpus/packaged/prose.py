@@ -13,7 +13,7 @@ SECTION = re.compile(
 )
 EXAMPLES = re.compile(r"^(?:examples?|usage|references|see also|todo|example usage|methods)\s*:{0,2}\s*$", re.IGNORECASE)
 UNDERLINE = re.compile(r"^\s*([-=~^\"])\1{2,}\s*$")
-FIELD = re.compile(r"^:(?:param|type|returns?|rtype|raises?|keyword|arg|attr|ivar|var|members)\b")
+FIELD = re.compile(r"^:(?:(?:param|type|raises?|keyword|arg|ivar|cvar|var)\s[^:]*:|(?:returns?|rtype|yields?|raises?):)(?!`)")
 DIRECTIVE = re.compile(r"^\.\. ")
 KEPT_DIRECTIVE = re.compile(r"^\.\. (?:note|warning|tip|important|attention|seealso)\s*::", re.IGNORECASE)
 DOCTEST = re.compile(r"^\s*(?:>>>|\.\.\.|In \[\d|Out\[\d)")
@@ -30,7 +30,8 @@ INLINE = (
     (re.compile(r"`([^`<]+?)\s*<[^`>]*>`_{1,2}"), r"\1"),
     (re.compile(r"\s*\[(?:\d+|[A-Z]\w*)\]_"), ""),
     (re.compile(r"\|(\w+)\|_?"), r"\1"),
-    (re.compile(r"`+\[?[~!]?([^`]*?)\]?`+_{0,2}"), r"\1"),
+    (re.compile(r"\[`+[~!]?([^`]*?)`+\]"), r"\1"),
+    (re.compile(r"`+[~!]?([^`]*?)`+_{0,2}"), r"\1"),
     (re.compile(r"\*\*([^*\n]+)\*\*"), r"\1"),
     (re.compile(r"(?<![\w*])\*([^*\s][^*\n]*?)\*(?![\w*])"), r"\1"),
     (re.compile(r"<(?:[a-zA-Z/][^<>]{0,80})>"), ""),
@@ -110,7 +111,7 @@ def _blocks(docstring: str) -> tuple[list[str], list[str]]:
             target = None if EXAMPLES.match(stripped) else tables
             if not FIELD.match(stripped):
                 continue
-            stripped = re.sub(r"^:\w+ ?", "", stripped)
+            stripped = re.sub(r"^:\w+:? ?", "", stripped)
         elif UNDERLINE.match(line):
             continue
         elif UNDERLINE.match(following) and indent == 0:  # "Notes", "Warnings": prose again

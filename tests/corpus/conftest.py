@@ -1,0 +1,40 @@
+"""A small real tokenizer, and the artifact of the stage `models` that holds it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from raysberta.artifacts import Artifact, Store
+
+SENTENCES = [
+    "Река течёт через город и впадает в холодное северное море.",
+    "The function returns the number of elements along the given axis.",
+    "Словарь объясняет значение каждого слова на примерах из книг.",
+]
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture()
+def models_artifact(tokenizer_folder: Path) -> Callable[[Store], Artifact]:
+    def commit(store: Store) -> Artifact:
+        draft = store.draft("models", "m")
+        with draft.folder("encoder") as folder:
+            shutil.copy(tokenizer_folder / "tokenizer.json", folder / "tokenizer.json")
+        draft.metrics["roles"] = {"encoder": "encoder", "miner": "encoder"}
+        return store.commit(draft, "models", "m", {}, {}, 1, 0.0)
+
+    return commit

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from raysberta.corpus.documents import CANDIDATE, Found, broken, to_tables
+from raysberta.corpus.filter import FILTERED, Settings, filter_batch
+from raysberta.corpus.length import token_counts
+from raysberta.errors import InputError
+from raysberta.recipe import Corpus
+
+
+def judged(
+    found: list[Found], folder: Path, quality: bool = False, language: str | None = None, near: bool = True, **corpus: object
+) -> list[dict]:
+    (table,) = to_tables("source", found, 100)
+    settings = Settings(Corpus.model_validate(corpus), ("ru", "en"), language, quality, near)
+    result = filter_batch(table, settings, folder)
+    assert result.schema == FILTERED
+    assert result.column("row").to_pylist() == list(range(100, 100 + len(found)))
+    return result.to_pylist()
+
+
+def test_every_row_comes_back_with_its_first_reason(tokenizer_folder: Path) -> None:
+    rows = judged(
+        [
+            Found("g", "река", "Река течёт через весь город и впадает в холодное северное море."),
+            Found("g", "", "Das Wörterbuch erklärt die Bedeutung jedes Wortes und zeigt, wie man es in Büchern gebraucht."),
+            Found("g", "", "… !!! ???"),
+            Found("g", "", "да"),
+            Found("g", "", "слово " * 500),
+            Found("g", "", "Короткий текст", reason="vulgar"),
+            broken("file", "file: cut"),
+            Found("g", "", "Texte français", language="fr"),
+        ],
+        tokenizer_folder,
+        min_tokens=6,
+        max_tokens=300,
+    )
+    assert [row["reason"] for row in rows] == ["", "language", "empty", "short", "long", "vulgar", "unreadable: file: cut", "language"]
+    assert rows[0]["language"] == "ru"
+    assert rows[1]["score"] < 0.65
+    assert rows[4]["score"] > 300
+    assert rows[0]["bands"] is not None
+    assert rows[0]["key"]
+    assert rows[5]["bands"] is None
+
+
+def test_declared_language_is_believed(tokenizer_folder: Path) -> None:
+    (row,) = judged([Found("g", "", "The text is English, and the recipe says that it is Russian.")], tokenizer_folder, language="ru")
+    assert (row["language"], row["reason"]) == ("ru", "")
+
+
+def test_quality_rules_are_for_web_text(tokenizer_folder: Path) -> None:
+    found = [Found("g", "", "Небольшая рыба семейства карповых, живёт в реках.")]
+    assert judged(found, tokenizer_folder)[0]["reason"] == ""
+    assert judged(found, tokenizer_folder, quality=True)[0]["reason"] == "quality_words"
+
+
+def test_near_duplicates_can_be_left_alone(tokenizer_folder: Path) -> None:
+    found = [Found("g", "", "включи свет на кухне и в коридоре")]
+    assert judged(found, tokenizer_folder)[0]["bands"] is not None
+    assert judged(found, tokenizer_folder, near=False)[0]["bands"] is None
+    assert judged(found, tokenizer_folder, near_duplicates=False)[0]["bands"] is None
+
+
+def test_token_counts_are_those_of_the_tokenizer(tokenizer_folder: Path) -> None:
+    counts = token_counts(["", "the", "река течёт", "x" * 100_000], tokenizer_folder, 50)
+    assert counts[0] == 0
+    assert 1 <= counts[1] < counts[2] <= 50
+    assert counts[3] > 50
+    with pytest.raises(InputError, match=r"no tokenizer\.json"):
+        token_counts(["x"], tokenizer_folder / "nowhere", 50)
+
+
+def test_sparing_the_count_never_changes_the_verdict(tokenizer_folder: Path) -> None:
+    texts = [("слово " * count).strip() for count in range(1, 80)]
+    rows = judged([Found("g", "", text) for text in texts], tokenizer_folder, language="ru", min_tokens=4, max_tokens=100)
+    counts = token_counts([f"\n{text}" for text in texts], tokenizer_folder, 100)
+    assert [row["reason"] for row in rows] == ["short" if count < 4 else "long" if count > 100 else "" for count in counts]
+
+
+def test_tables_are_bounded_and_ids_follow_content() -> None:
+    tables = list(to_tables("s", [Found("g", "t", f"text {number}") for number in range(3000)], 0))
+    assert [table.num_rows for table in tables] == [1024, 1024, 952]
+    assert all(table.schema == CANDIDATE for table in tables)
+    ids = pa.concat_tables(tables).column("doc_id").to_pylist()
+    assert len(set(ids)) == 3000
+    again = next(to_tables("s", [Found("other", "t", "text 0")], 7)).column("doc_id")[0].as_py()
+    assert again == ids[0]

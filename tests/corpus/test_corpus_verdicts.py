@@ -1,0 +1,108 @@
+import pyarrow as pa
+import pytest
+
+from raysberta.corpus.duplicates import BANDS
+from raysberta.corpus.filter import FILTERED
+from raysberta.corpus.spread import LIGHT, part_of
+from raysberta.corpus.verdicts import Verdicts, apply_limits, check_readable, count, drop_duplicates
+from raysberta.errors import InputError
+from raysberta.recipe import Corpus, DictionarySource, FilesSource
+from raysberta.schema import text_id
+
+SOURCES = {"a": FilesSource(kind="files", path="x"), "b": DictionarySource(kind="wiki_ru_wordnet")}
+
+
+def verdicts(*rows: dict) -> Verdicts:
+    filled = [
+        {
+            "row": number,
+            "doc_id": text_id(str(number)),
+            "group": str(number),
+            "source": "a",
+            "language": "ru",
+            "reason": "",
+            "bytes": 10,
+            "characters": 10,
+            "key": str(number),
+            "bands": None,
+            **row,
+        }
+        for number, row in enumerate(rows)
+    ]
+    schema = pa.schema([FILTERED.field(name) for name in LIGHT])
+    return Verdicts.of(pa.Table.from_pylist(filled, schema=schema), Corpus())
+
+
+def test_exact_then_near_duplicates_name_who_stays() -> None:
+    found = verdicts(
+        {"key": "k", "characters": 5},
+        {"key": "k", "characters": 9},
+        {"bands": list(range(BANDS))},
+        {"bands": [0, *range(100, 113)], "characters": 50, "source": "b"},
+        {"reason": "short", "key": "k", "characters": 99},
+    )
+    drop_duplicates(found)
+    ids = found.table.column("doc_id").to_pylist()
+    assert found.reasons.tolist() == [f"duplicate:{ids[1]}", "", f"near_duplicate:{ids[3]}", "", "short"]
+
+
+def test_identical_documents_leave_one() -> None:
+    found = verdicts({"doc_id": "a" * 16, "key": "k"}, {"doc_id": "a" * 16, "key": "k"})
+    drop_duplicates(found)
+    assert sorted(found.reasons.tolist()) == ["", f"duplicate:{'a' * 16}"]
+
+
+def test_limit_takes_the_same_documents_whatever_else_there_is() -> None:
+    few = verdicts(*({"doc_id": text_id(str(number))} for number in range(50)))
+    many = verdicts(*({"doc_id": text_id(str(number)), "source": "b" if number >= 50 else "a"} for number in reversed(range(80))))
+    for found in (few, many):
+        apply_limits(found, {"a": 20, "b": None})
+    kept = [set(found.column("doc_id")[found.open()][found.column("source")[found.open()] == "a"]) for found in (few, many)]
+    assert len(kept[0]) == 20
+    assert kept[0] == kept[1]
+
+
+def test_splits_follow_groups() -> None:
+    found = verdicts(*({"group": f"word {number % 300}"} for number in range(900)))
+    groups = {}
+    for group, split in zip(found.column("group"), found.splits, strict=True):
+        assert groups.setdefault(group, split) == split
+    assert {"train", "dev", "test"} == set(found.splits)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"reason": "input_error: sources.a.path: x.html is a PDF"}], r"^sources\.a\.path: x\.html is a PDF$"),
+        ([{"source": "b"}], r"^sources\.a\.path: there is not one record in it$"),
+        (
+            [{"reason": "unreadable: f: cut"}, {}, {"source": "b"}],
+            r"^sources\.a\.path: 1 of 2 records are unreadable.*0\.1; the first: f: cut$",
+        ),
+    ],
+)
+def test_wrong_input_ends_the_run(rows: list[dict], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_readable(verdicts(*rows), 0.1, SOURCES)
+
+
+def test_few_broken_records_are_within_the_budget() -> None:
+    check_readable(verdicts({"reason": "unreadable: f: cut"}, *({} for _ in range(20)), {"source": "b"}), 0.1, SOURCES)
+
+
+def test_counts_add_up() -> None:
+    found = verdicts({}, {"reason": "duplicate:ff"}, {"reason": "unreadable: x"}, {"source": "b"}, {"reason": "duplicate:ee"})
+    counts = count(found, SOURCES)
+    assert counts["a"]["dropped"] == {"duplicate": 2, "unreadable": 1}
+    assert (counts["a"]["read"], counts["a"]["kept"], counts["a"]["bytes_in"], counts["a"]["bytes_out"]) == (4, 1, 40, 10)
+    for counted in counts.values():
+        assert counted["read"] == counted["kept"] + sum(counted["dropped"].values())
+        assert sum(counted["splits"].values()) == counted["kept"] == sum(counted["languages"].values())
+
+
+def test_ranges_of_ids_cover_everything_in_order() -> None:
+    ids = sorted(text_id(str(number)) for number in range(1000))
+    parts = part_of(ids, 7)
+    assert set(parts.tolist()) == set(range(7))
+    assert parts.tolist() == sorted(parts.tolist())
+    assert set(part_of(ids, 1).tolist()) == {0}
