@@ -148,7 +148,7 @@ def print_scores(manifest: Manifest) -> None:
     table.add_column("change", justify="right")
     for row in rows:
         cells = [f"{row[step]:.2f}" if row[step] is not None else "" for step in steps]
-        table.add_row(row["task"], row.get("type", ""), *cells, f"{row['change']:+.2f}")
+        table.add_row(row["task"], row.get("type", ""), *cells, "" if row["change"] is None else f"{row['change']:+.2f}")
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     worse = manifest.metrics["worse"]
     print(f"got worse: {', '.join(worse)}" if worse else "no task got worse")

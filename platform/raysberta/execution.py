@@ -189,8 +189,8 @@ def _input_error(error: BaseException | None) -> InputError | None:
         found = todo.pop()
         if found is None or any(found is known for known in seen):
             continue
-        if isinstance(found, InputError):
-            return InputError(str(found).splitlines()[-1].removeprefix("raysberta.errors.InputError: ")) if "\n" in str(found) else found
+        if isinstance(found, InputError) and not isinstance(found, ray.exceptions.RayError):
+            return InputError(str(found).splitlines()[0])  # Ray Data appends lines of its own
         seen.append(found)
         todo.extend([found.__cause__, getattr(found, "cause", None)])
         todo.extend(getattr(found, "worker_failures", {}).values())

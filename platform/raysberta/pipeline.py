@@ -150,6 +150,7 @@ STAGES: tuple[Stage, ...] = (
         publishing.VERSION,
         (
             "models",
+            "generators",
             "corpus",
             "pairs",
             "synthesis",

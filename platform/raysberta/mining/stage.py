@@ -46,12 +46,12 @@ def _keys(pairs: pa.Table) -> list[str]:
 
 
 def _candidates(candidates: pa.Table, pairs: pa.Table, key: str, synthetic: bool) -> Texts:
-    """Distinct positives of the same source and kind; for synthetic pairs, of everything in the same language."""
+    """Distinct positives of the same source and kind; for synthetic queries, of all retrieval pairs in their language too."""
     source, kind = key.rsplit("/", 1)
     own = pc.and_(pc.equal(candidates["source"], source), pc.equal(candidates["kind"], kind))
-    if synthetic:
-        languages = pairs.filter(pc.and_(pc.equal(pairs["source"], source), pc.equal(pairs["kind"], kind)))["language"].unique()
-        own = pc.or_(own, pc.and_(pc.is_in(candidates["language"], languages), pc.equal(candidates["task"], "retrieval")))
+    mined = pairs.filter(pc.and_(pc.equal(pairs["source"], source), pc.equal(pairs["kind"], kind)))
+    if synthetic and mined["task"][0].as_py() == "retrieval":
+        own = pc.or_(own, pc.and_(pc.is_in(candidates["language"], mined["language"].unique()), pc.equal(candidates["task"], "retrieval")))
     part = candidates.filter(own)
     return make_pool(part["positive"].to_pylist(), part["doc_id"].to_pylist(), part["group"].to_pylist())
 
