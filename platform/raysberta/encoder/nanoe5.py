@@ -99,7 +99,9 @@ def _tokenizer(reader: _Reader, positions: int) -> PreTrainedTokenizerFast:
     _, size = reader.values("iI")
     reader.at += size  # the entries equal NFKC but for control characters and blanks, which the rules below restate
     texts = [blob[offsets[i] : offsets[i + 1]].decode() for i in range(pieces)]
-    tokenizer = Tokenizer(Unigram([(text, float(score)) for text, score in zip(texts, scores, strict=True)], unk_id=unk, byte_fallback=False))
+    tokenizer = Tokenizer(
+        Unigram([(text, float(score)) for text, score in zip(texts, scores, strict=True)], unk_id=unk, byte_fallback=False)
+    )
     tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.Replace(Regex("[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]"), ""),

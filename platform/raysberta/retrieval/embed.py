@@ -55,9 +55,9 @@ class Embedder:
         distinct = list(dict.fromkeys(texts))
         if not distinct:
             return np.zeros((0, self.model.config.hidden_size), np.float32)
-        ids = self.tokenizer(distinct, truncation=True, max_length=self.max_tokens, return_attention_mask=False, return_token_type_ids=False)[
-            "input_ids"
-        ]
+        ids = self.tokenizer(
+            distinct, truncation=True, max_length=self.max_tokens, return_attention_mask=False, return_token_type_ids=False
+        )["input_ids"]
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
         vectors = np.empty((len(ids), self.model.config.hidden_size), np.float32)
         done, shown = 0, time.monotonic()
