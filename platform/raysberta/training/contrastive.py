@@ -122,7 +122,8 @@ def train_contrastive(
         raise InputError(f"contrastive.device_batches: {settings.device_batches} do not spread evenly over {world} workers")
     plan = ContrastivePlan(examples, settings.batch_size, settings.device_batches, settings.source_weights, recipe.seed)
     device = device_of(rank)
-    loaded = load_encoder(encoder, dropout=settings.dropout).to(device)
+    loaded = load_encoder(encoder, dropout=settings.dropout)
+    nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
     model = ContrastiveModel(
         ChunkedEncoder(loaded, settings.precision, settings.recompute),
         recipe.encoder.pooling,

@@ -102,8 +102,11 @@ class Examples:
         sources = tuple(json.loads(arrays.pop("sources").tobytes()))
         raw_ids = arrays.pop("ids")
         ids = np.ascontiguousarray(raw_ids).view(f"S{raw_ids.shape[1]}").reshape(-1)
-        parts = {name: Ragged(arrays.pop(f"{name}.values"), arrays.pop(f"{name}.offsets")) for name in ("tokens", "negatives", "friends")}
-        return cls(sources=sources, ids=ids, **parts, **arrays)
+        tokens, negatives, friends = (
+            Ragged(arrays[f"{name}.values"], arrays[f"{name}.offsets"]) for name in ("tokens", "negatives", "friends")
+        )
+        raw, source, query, positive = (arrays[name] for name in ("raw", "source", "query", "positive"))
+        return cls(tokens, raw, sources, source, query, positive, negatives, friends, ids)
 
 
 def write_arrays(arrays: Mapping[str, np.ndarray], path: str, filesystem: pafs.FileSystem) -> None:

@@ -6,6 +6,7 @@ taken; else hidden states go to the table directly and the bias starts at 0. The
 
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ def load_head(folder: Path, encoder: PreTrainedModel) -> MlmHead:
     Raises:
         InputError: the head is for another vocabulary than the embeddings.
     """
-    rows, width = encoder.get_input_embeddings().weight.shape
+    rows, width = cast(torch.Tensor, encoder.get_input_embeddings().weight).shape
     files = _files(folder)
     for names in NAMES:
         if f"{names['dense']}.weight" not in files:

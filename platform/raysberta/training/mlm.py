@@ -207,7 +207,7 @@ def train_mlm(
     device = device_of(rank)
     loaded = load_encoder(encoder, dropout=settings.dropout)
     head = load_head(encoder, loaded)
-    loaded.to(device)
+    nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
     model = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute), head)
 
     def work(step: int, rank: int, world: int) -> Work:
