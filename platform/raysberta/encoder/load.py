@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from raysberta.errors import InputError
 
@@ -36,7 +36,10 @@ def load_encoder(folder: Path, dropout: float | None = None, layers: int | None 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a folder."""
     _config(folder)
-    return AutoTokenizer.from_pretrained(folder, use_fast=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(f"{folder}: no fast tokenizer there; right would be a folder with tokenizer.json")
+    return tokenizer
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -65,10 +68,11 @@ def _probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> torch.
     return hidden.float().cpu()
 
 
-def _config(folder: Path) -> AutoConfig:
+def _config(folder: Path) -> PreTrainedConfig:
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise InputError(f"{folder}: no config.json there; right would be a Hugging Face model folder")
     if "auto_map" in json.loads(file.read_text(encoding="utf-8")):
         raise InputError(f"{file}: asks for remote code (auto_map), which is not run")
-    return AutoConfig.from_pretrained(folder)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder)
+    return config

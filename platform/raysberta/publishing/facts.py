@@ -76,7 +76,9 @@ def scores(stages: Mapping[str, Manifest]) -> Scores:
     rows = []
     for name in names:
         found = {step: 100 * metrics[step]["scores"][name] if name in metrics[step]["scores"] else None for step in steps}
-        detail = next((metrics[step]["details"][name] for step in reversed(steps) if name in metrics[step].get("details", {})), {})
+        detail: dict[str, Any] = next(
+            (metrics[step]["details"][name] for step in reversed(steps) if name in metrics[step].get("details", {})), {}
+        )
         base, final = found.get("base"), found.get("final")
         change = None if base is None or final is None else final - base
         rows.append(ScoreRow(name, detail.get("type", ""), main_metric(detail), detail.get("scored"), found, change))

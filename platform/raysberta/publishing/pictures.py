@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 
@@ -42,7 +43,7 @@ ROOMS = {
     "scores": ("score",),
 }
 ROOM_COLOURS = {"corpus": "#1f8a5b", "models": "#7b8794", "synthesis and mining": "#e08a1e", "training": "#2f5fd0", "scores": "#8a5bd0"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
@@ -75,7 +76,7 @@ WIDTH = 9.2
 def changes(scores: Scores) -> str:
     """Each task's base and final score as two dots with a line between; green where it rose, red where it fell."""
     rows = [row for row in scores.rows if row.change is not None][::-1]
-    with _drawn(len(rows) * 0.42 + 0.9) as (figure, axes):
+    with _drawn(len(rows) * 0.42 + 0.9) as (figure, [axes]):
         for place, row in enumerate(rows):
             base, final = row.scores["base"] or 0.0, row.scores["final"] or 0.0
             colour = BETTER if final >= base else WORSE
@@ -105,7 +106,7 @@ def changes(scores: Scores) -> str:
 def means(scores: Scores) -> str:
     """The mean over the tasks after each step."""
     known = [(step, value) for step, value in scores.means.items() if value is not None]
-    with _drawn(2.7) as (figure, axes):
+    with _drawn(2.7) as (figure, [axes]):
         places = range(len(known))
         values = [value for _, value in known]
         axes.plot(places, values, color=ACCENT, linewidth=2, marker="o", markersize=6)
@@ -127,7 +128,7 @@ def stacked(rows: Mapping[str, Mapping[str, int]], title: str, first: str = "kep
     }
     parts = sorted(overall, key=lambda part: (part != first, -overall[part]))
     colours = iter(SERIES)
-    with _drawn(len(names) * 0.42 + 0.8 + 0.24 * ((len(parts) + 3) // 4)) as (figure, axes):
+    with _drawn(len(names) * 0.42 + 0.8 + 0.24 * ((len(parts) + 3) // 4)) as (figure, [axes]):
         left = np.zeros(len(names))
         for part in parts:
             widths = np.array([100 * rows[name].get(part, 0) / totals[name] for name in names])
@@ -149,7 +150,7 @@ def amounts(rows: Mapping[str, Mapping[str, int]], title: str, unit: str) -> str
     """One bar a row, its parts stacked at their size."""
     names = list(rows)[::-1]
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
-    with _drawn(len(names) * 0.36 + 1.0) as (figure, axes):
+    with _drawn(len(names) * 0.36 + 1.0) as (figure, [axes]):
         left = np.zeros(len(names))
         for part, colour in zip(parts, (ACCENT, SECOND, BETTER, *SERIES[3:]), strict=False):
             widths = np.array([rows[name].get(part, 0) for name in names], float)
@@ -166,7 +167,7 @@ def amounts(rows: Mapping[str, Mapping[str, int]], title: str, unit: str) -> str
 
 def histograms(found: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> str:
     """Scores of positives and negatives over one another, and the ranks that negatives were taken from."""
-    with _drawn(2.9, columns=2) as (figure, (left, right)):
+    with _drawn(2.9, columns=2) as (figure, [left, right]):
         for name, colour in (("positive", BETTER), ("negative", WORSE)):
             _filled(left, found.get(f"{name}_score", {}), colour, f"{name}s")
         left.set_title("cosine to the query")
@@ -183,7 +184,7 @@ def curve(points: Sequence[Mapping[str, float]], title: str) -> str:
     steps = np.array([point["step"] for point in points], float)
     losses = np.array([point["loss"] for point in points], float)
     rates = np.array([point.get("learning_rate", np.nan) for point in points], float)
-    with _drawn(2.9, columns=2, widths=(2, 1)) as (figure, (left, right)):
+    with _drawn(2.9, columns=2, widths=(2, 1)) as (figure, [left, right]):
         left.plot(steps, losses, color=ACCENT, alpha=0.3, linewidth=1.2, marker="o" if len(steps) < 40 else None, markersize=3)
         left.plot(steps, smooth(losses), color=ACCENT, linewidth=2.2)
         left.set_title("loss")
@@ -202,7 +203,7 @@ def trials(found: Sequence[Mapping[str, float]], setting: str, best: float, titl
     ordered = sorted(found, key=lambda trial: trial[setting])
     values = [trial[setting] for trial in ordered]
     results = [100 * trial["score"] for trial in ordered]
-    with _drawn(2.6) as (figure, axes):
+    with _drawn(2.6) as (figure, [axes]):
         axes.plot(values, results, color=ACCENT, linewidth=2, marker="o", markersize=6)
         for value, result in zip(values, results, strict=True):
             chosen = abs(value - best) < 1e-9
@@ -223,7 +224,7 @@ def timeline(found: Sequence[Span], cuts: Sequence[float], title: str) -> str:
     """A bar a stage, in the order of their starts."""
     rows = list(found)[::-1]
     end = max(span.ended for span in rows)
-    with _drawn(len(rows) * 0.31 + 1.0) as (figure, axes):
+    with _drawn(len(rows) * 0.31 + 1.0) as (figure, [axes]):
         for place, span in enumerate(rows):
             colour = ROOM_COLOURS[room(span.stage)]
             axes.barh(place, max(span.seconds, end / 400), left=span.started, height=0.64, color=colour)
@@ -273,14 +274,19 @@ def _filled(axes: Axes, found: Mapping[str, Sequence[float]], colour: str, label
 
 
 @contextmanager
-def _drawn(height: float, columns: int = 1, widths: Sequence[float] | None = None) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of the report's width, closed at the end."""
+def _drawn(height: float, columns: int = 1, widths: Sequence[float] | None = None) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure of the report's width with its axes from left to right, closed at the end."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, columns, figsize=(WIDTH, max(1.6, height)), layout="constrained", gridspec_kw={"width_ratios": widths} if widths else None
+            1,
+            columns,
+            squeeze=False,
+            figsize=(WIDTH, max(1.6, height)),
+            layout="constrained",
+            gridspec_kw={"width_ratios": widths} if widths else None,
         )
         try:
-            yield figure, axes
+            yield figure, list(axes[0])
         finally:
             plt.close(figure)
 
