@@ -124,7 +124,7 @@ def _run(recipe: Recipe, targets: Sequence[str], network: bool, begun: float) ->
         print(f"failed: {error}", file=sys.stderr, flush=True)
         return 1
     for name in targets:
-        if name != "publish":
+        if name in outcome.artifacts and name != "publish":
             print(f"{name}: {outcome.artifacts[name].uri}")
     if "publish" in outcome.artifacts:
         published = outcome.artifacts["publish"]

@@ -16,7 +16,7 @@ from raysberta.artifacts import Artifact, Draft, Store
 from raysberta.errors import InputError
 from raysberta.pipeline import Planned
 from raysberta.recipe import Recipe, Workers
-from raysberta.telemetry import gauge
+from raysberta.telemetry import gauge, repeat
 from raysberta.worker import stage_task
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ def execute(recipe: Recipe, store: Store, planned: Sequence[Planned]) -> Outcome
         if item.artifact is not None:
             outcome.artifacts[item.stage.name] = item.artifact
             outcome.reused.append(item.stage.name)
+            _show(item.artifact)
     waiting = [item for item in planned if item.artifact is None]
     if outcome.reused:
         log.info("reused: %s", ", ".join(outcome.reused))
@@ -96,6 +97,7 @@ def execute(recipe: Recipe, store: Store, planned: Sequence[Planned]) -> Outcome
             while waiting or running:
                 waiting = _start_ready(recipe, store, waiting, running, outcome, total)
                 done, _ = ray.wait(list(running), num_returns=1, timeout=5)
+                repeat()
                 for ref in done:
                     _finish(recipe, store, running, ref, outcome, begun)
                 if running and time.monotonic() - shown > HEARTBEAT_SECONDS:
@@ -175,10 +177,22 @@ def _finish(
     dropped = f"; dropped {', '.join(f'{reason} {rows:,}' for reason, rows in manifest.dropped.items())}" if manifest.dropped else ""
     rows = f": {manifest.rows_in:,} in, {manifest.rows_out:,} out" if manifest.rows_in or manifest.rows_out else ""
     log.info("%s: done in %.1f s (%.0f s since the start)%s%s", name, manifest.seconds, time.monotonic() - begun, rows, dropped)
-    gauge("stage_seconds", manifest.seconds, stage=name)
-    gauge("rows_out", manifest.rows_out, stage=name)
-    if name in ("corpus", "pairs"):
-        gauge("documents" if name == "corpus" else "pairs", manifest.rows_out)
+    _show(artifact)
+
+
+def _show(artifact: Artifact) -> None:
+    """A stage's figures as metrics on the dashboard."""
+    manifest = artifact.manifest
+    stage = manifest.stage
+    gauge("stage_seconds", manifest.seconds, stage=stage)
+    gauge("rows_out", manifest.rows_out, stage=stage)
+    for reason, rows in manifest.dropped.items():
+        gauge("dropped", rows, stage=stage, reason=reason)
+    if stage in ("corpus", "pairs"):
+        gauge("documents" if stage == "corpus" else "pairs", manifest.rows_out)
+    if "scores" in manifest.metrics:
+        scores = manifest.metrics["scores"]
+        gauge("score_mean", 100 * sum(scores.values()) / len(scores), step=stage.removeprefix("score_"))
 
 
 def _input_error(error: BaseException | None) -> InputError | None:

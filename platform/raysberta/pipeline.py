@@ -195,10 +195,13 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
 
 
 def plan(recipe: Recipe, store: Store, targets: Sequence[str] = ("publish",)) -> list[Planned]:
-    """What a run would do: the targets and all they need, in order of priority, each with what is already there."""
+    """What a run would do: the targets and all they need, in order of priority, each with what is already there.
+
+    Targets that this recipe does not run, such as the score of a step that it does not name, are passed over.
+    """
     stages = {stage.name: stage for stage in stages_of(recipe)}
     needed: set[str] = set()
-    todo = list(targets)
+    todo = [name for name in targets if name in stages]
     while todo:
         name = todo.pop()
         if name not in needed:

@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html(recipe: Recipe, stages: dict[str, Manifest], model: dict, samples: list) -> str:
-    return report(recipe, stages, model, samples, reused=["models"])
+    return report(recipe, stages, model, samples)
 
 
 def test_every_number_of_the_score_table_is_in_its_row(html: str) -> None:
@@ -95,8 +95,7 @@ def test_counts_engines_samples_searches_and_lineage_are_there(html: str, stages
     assert rows["0.03"][-1] == "73.55" and "0.03 of 3 tried" in page.text
     assert rows["0.1"][-1] == "74.33" and "0.1 of 4 tried" in page.text
     for name, item in stages.items():
-        assert (item.fingerprint, f"{item.seconds:,.1f}") == (rows[name][0], rows[name][-2]), name
-        assert rows[name][-1] == ("yes" if name == "models" else "no")
+        assert (item.fingerprint, f"{item.seconds:,.1f}") == (rows[name][0], rows[name][-1]), name
 
 
 def _rows(page: Page) -> list[tuple[str, list[str]]]:

@@ -49,7 +49,10 @@ def one_thread():
 
 
 def _numbers(
-    rows: list[tuple[int, int, int]], negatives: list[list[int]] | None = None, friends: list[list[int]] | None = None
+    rows: list[tuple[int, int, int]],
+    negatives: list[list[int]] | None = None,
+    friends: list[list[int]] | None = None,
+    groups: dict[int, list[int]] | None = None,
 ) -> Examples:
     source, query, positive = (np.asarray(column, np.int32) for column in zip(*rows, strict=True))
     nothing: list[list[int]] = [[] for _ in rows]
@@ -63,13 +66,15 @@ def _numbers(
         positive=positive,
         negatives=ragged(negatives or nothing),
         friends=ragged(friends or nothing),
+        group=np.arange(len(rows), dtype=np.int32),
+        groups=ragged((groups or {}).get(text, []) for text in range(texts)),
         ids=np.asarray([f"{number}".encode() for number in range(len(rows))]),
     )
 
 
 @pytest.fixture(scope="session")
 def numbers():
-    """Makes examples of rows (source, query, positive) whose texts are numbers."""
+    """Makes examples of rows (source, query, positive) whose texts are numbers; row n is of group n, `groups` are those of texts."""
     return _numbers
 
 
@@ -86,7 +91,13 @@ def table() -> pa.Table:
     names = ("source", "kind", "task", "query", "positive", "negatives")
     made = [dict(zip(names, row, strict=True)) for row in rows]
     for number, row in enumerate(made):
-        row |= {"pair_id": f"{number:016x}", "doc_id": f"doc{number // 4}", "group": f"group{number}", "split": "train", "language": "ru"}
+        row |= {
+            "pair_id": f"{number:016x}",
+            "doc_id": f"doc{number // 4}",
+            "group": f"group{number // 4}",
+            "split": "train",
+            "language": "ru",
+        }
         row |= {"positive_score": 0.9, "negative_scores": [0.5] * len(row["negatives"]), "negative_ranks": [20] * len(row["negatives"])}
     return pa.Table.from_pylist(made, schema=EXAMPLE)
 

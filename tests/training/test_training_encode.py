@@ -89,6 +89,7 @@ def test_the_loss_is_that_of_a_plain_loop_over_the_texts(tiny, examples):
     for row in rows:
         known = set(examples.friends[row].tolist())
         documents = dict.fromkeys([*examples.positive[rows].tolist(), *(int(text) for other in rows for text in examples.negatives[other])])
+        known |= {text for text in range(len(examples.groups)) if examples.group[row] in examples.groups[text]}
         wrong = [document for document in documents if int(examples.raw[document]) not in known]
         scores = torch.stack([vector(examples.query[row]) @ vector(document) for document in (examples.positive[row], *wrong)]) / 0.05
         losses.append(torch.logsumexp(scores, 0) - scores[0])

@@ -43,21 +43,24 @@ def test_a_text_is_tokenised_once_and_known_again_under_another_prefix(tiny, tab
     assert examples.query[0] != examples.negatives[0][0] and examples.negatives[0][1] == examples.positive[1]
 
 
-def test_friends_are_other_answers_and_the_texts_of_the_same_document(tiny, table):
+def test_friends_are_other_answers_and_texts_know_their_groups(tiny, table):
     rows = [
-        row(table, pair_id="a", doc_id="1", query="мост", positive="дом", negatives=[]),
-        row(table, pair_id="b", doc_id="2", query="мост", positive="река", negatives=[]),
-        row(table, pair_id="c", doc_id="1", query="окно", positive="поезд", negatives=[]),
-        row(table, pair_id="d", doc_id="3", query="дом", positive="яблоко", negatives=[]),
+        row(table, pair_id="a", group="1", query="мост", positive="дом", negatives=[]),
+        row(table, pair_id="b", group="2", query="мост", positive="река", negatives=[]),
+        row(table, pair_id="c", group="1", query="окно", positive="поезд", negatives=[]),
+        row(table, pair_id="d", group="3", query="дом", positive="яблоко", negatives=[]),
     ]
     examples = prepared(tiny, table, rows)
     text = {int(number): name for name, number in zip(["мост", "окно", "дом"], examples.raw[examples.query[[0, 2, 3]]], strict=True)}
     text |= {int(number): name for name, number in zip(["дом", "река", "поезд", "яблоко"], examples.raw[examples.positive], strict=True)}
     friends = [{text[int(friend)] for friend in examples.friends[number]} for number in range(4)]
-    assert friends[0] == {"мост", "дом", "река", "поезд"}
+    assert friends[0] == {"мост", "дом", "река"}
     assert friends[1] == {"мост", "дом", "река"}
-    assert friends[2] == {"окно", "поезд", "дом"}
+    assert friends[2] == {"окно", "поезд"}
     assert friends[3] == {"дом", "яблоко", "мост"}
+    assert examples.group.tolist() == [0, 1, 0, 2]
+    groups = {name: examples.groups[number].tolist() for number, name in text.items()}
+    assert groups == {"мост": [0, 1], "окно": [0], "дом": [0, 2], "река": [1], "поезд": [0], "яблоко": [2]}
 
 
 def test_the_order_of_rows_and_tables_does_not_matter(tiny, table):
@@ -74,9 +77,9 @@ def test_what_is_saved_is_read_back(examples, tmp_path):
     again = Examples.load(f"{tmp_path}/data.safetensors", fs)
     assert again.sources == examples.sources == ("few/same", "questions/qa", "twins/same")
     assert again.ids.tolist() == examples.ids.tolist()
-    for name in ("raw", "source", "query", "positive"):
+    for name in ("raw", "source", "query", "positive", "group"):
         assert np.array_equal(getattr(again, name), getattr(examples, name))
-    for name in ("tokens", "negatives", "friends"):
+    for name in ("tokens", "negatives", "friends", "groups"):
         assert np.array_equal(getattr(again, name).values, getattr(examples, name).values)
         assert np.array_equal(getattr(again, name).offsets, getattr(examples, name).offsets)
 

@@ -69,3 +69,12 @@ def test_each_distinct_document_stands_once_and_false_negatives_are_left_out(thr
     documents = documents_of(three_rows, rows)
     assert documents.tolist() == [10, 11, 12, 20, 21]
     assert relations_of(three_rows, rows, documents).tolist() == [[1, -1, -1, -1, 0], [-1, 1, 0, -1, -1], [-1, -1, 1, -1, -1]]
+
+
+def test_what_shares_a_group_is_no_negative(numbers):
+    """Row 0's group holds text 12, a positive of another row, and text 21, mined for another row; its own positive stays one."""
+    examples = numbers([(0, 0, 10), (0, 1, 11), (0, 2, 12)], [[20], [21], []], [[], [], []], {10: [0, 1], 12: [2, 0], 21: [0, 5]})
+    rows = np.asarray([0, 1, 2])
+    documents = documents_of(examples, rows)
+    assert documents.tolist() == [10, 11, 12, 20, 21]
+    assert relations_of(examples, rows, documents).tolist() == [[1, -1, 0, -1, 0], [0, 1, -1, -1, -1], [-1, -1, 1, -1, -1]]

@@ -25,7 +25,6 @@ from raysberta.corpus.verdicts import IN_EVALUATION, Verdicts, apply_limits, che
 from raysberta.errors import InputError
 from raysberta.recipe import DatasetSource, Recipe, Source, Workers
 from raysberta.schema import DOCUMENT, REJECTED
-from raysberta.telemetry import gauge
 
 VERSION: int = 1
 ROWS_PER_FILE = 200_000
@@ -140,7 +139,6 @@ def _report(verdicts: Verdicts, sources: Mapping[str, Source], draft: Draft) -> 
     for name, counted in counts.items():
         dropped = ", ".join(f"{reason} {number:,}" for reason, number in counted["dropped"].items())
         log.info("%s: %d of %d documents kept%s", name, counted["kept"], counted["read"], f"; dropped {dropped}" if dropped else "")
-        gauge("documents_kept", counted["kept"], source=name)
         for reason, number in counted["dropped"].items():
             draft.drop(reason, number)
     if not draft.rows_out:

@@ -19,7 +19,6 @@ from raysberta.encoder.vocabulary import apply, fertility, neighbours, revise
 from raysberta.prefixes import Side
 from raysberta.recipe import Recipe
 from raysberta.schema import Task
-from raysberta.telemetry import gauge
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,6 @@ def vocabulary(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> 
     log.info("pieces %(before)d -> %(after)d: trimmed %(trimmed)d, adopted %(adopted)d, learned %(learned)d", revision.counts)
     for language, before in draft.metrics["tokens"]["before"].items():
         log.info("%s: %.3f -> %.3f tokens a word", language, before["fertility"], draft.metrics["tokens"]["after"][language]["fertility"])
-    gauge("vocabulary_pieces", len(revision.texts))
 
 
 def training_texts(pairs: pads.Dataset, recipe: Recipe) -> Iterator[list[str]]:

@@ -15,7 +15,6 @@ from raysberta.encoder.pool import Pooling
 from raysberta.evaluation import benchmark as held_out
 from raysberta.prefixes import Prefixes
 from raysberta.recipe import Recipe
-from raysberta.telemetry import gauge
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +79,6 @@ def score(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft, *, step:
     draft.rows_out = len(scores)
     mean = sum(scores.values()) / len(scores)
     log.info("%s: mean %.2f over %d tasks in %.1f s", step, 100 * mean, len(scores), time.monotonic() - started)
-    gauge("score_mean", 100 * mean, step=step)
 
 
 @ray.remote(max_retries=0)

@@ -14,7 +14,6 @@ from raysberta.mining.miner import MINED, make_pool, mine, sample
 from raysberta.recipe import DatasetSource, Recipe
 from raysberta.retrieval.stage import embed_texts
 from raysberta.schema import EXAMPLE
-from raysberta.telemetry import gauge
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +118,6 @@ def _write(recipe: Recipe, table: pa.Table, pools: Mapping[str, Texts], draft: D
             "negative_rank": histogram(ranks[ranks >= 0].astype(np.float64)),
         },
     )
-    gauge("negatives", draft.metrics["negatives"])
     suspects = draft.metrics["suspects"]
     log.info(
         "%d examples, %d negatives; skipped %s; %d suspect positives",

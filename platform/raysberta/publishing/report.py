@@ -34,7 +34,6 @@ def report(
     stages: Mapping[str, Manifest],
     model: Mapping[str, Any],
     samples: Sequence[Mapping[str, Any]] = (),
-    reused: Sequence[str] | None = None,
 ) -> str:
     """The page.
 
@@ -43,7 +42,6 @@ def report(
         stages: Manifests by stage name.
         model: What export() found: dimension, max_tokens, parameters.
         samples: Rows of the stage synthesis: passage, kind, output, reason.
-        reused: Stages that this run did not make; None where that is not known.
     """
     scores = facts.scores(stages)
     spans, cuts = facts.without_idle(facts.spans(stages))
@@ -64,7 +62,7 @@ def report(
         "searches": _searches(stages),
         "beside": _beside(stages),
         "paused": bool(cuts),
-        "lineage": _lineage(stages, reused),
+        "lineage": _lineage(stages),
         "facts": _facts(recipe, stages, model),
         "pictures": _pictures(scores, stages, spans, cuts),
         "foot": f"RaySBERTa, recipe {recipe.name}, {now()}.",
@@ -296,14 +294,12 @@ def _beside(stages: Mapping[str, Manifest]) -> str:
     return f"Stages that do not depend on one another run side by side: {len(shared)} pairs of stages shared time, {longest} the longest."
 
 
-def _lineage(stages: Mapping[str, Manifest], reused: Sequence[str] | None) -> Table:
+def _lineage(stages: Mapping[str, Manifest]) -> Table:
     rows = []
     for span in facts.spans(stages):
         item = stages[span.stage]
-        row = [span.stage, item.fingerprint, ", ".join(item.inputs) or "", item.rows_in, item.rows_out, f"{item.seconds:,.1f}"]
-        rows.append([*row, "yes" if span.stage in reused else "no"] if reused is not None else row)
-    head = ["stage", "fingerprint", "inputs", "rows in", "rows out", "seconds"]
-    return Table([*head, "reused"] if reused is not None else head, rows, (3, 4, 5), (1,))
+        rows.append([span.stage, item.fingerprint, ", ".join(item.inputs) or "", item.rows_in, item.rows_out, f"{item.seconds:,.1f}"])
+    return Table(["stage", "fingerprint", "inputs", "rows in", "rows out", "seconds"], rows, (3, 4, 5), (1,))
 
 
 def _facts(recipe: Recipe, stages: Mapping[str, Manifest], model: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -28,11 +28,10 @@ def publish(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> Non
     Args:
         recipe: The recipe.
         inputs: Artifacts by stage name; at least `merge`. What is missing is missing in the report.
-        draft: Where to write; metrics["reused"], where it is set beforehand, names the stages that this run did not make.
+        draft: Where to write.
     """
-    reused = draft.metrics.pop("reused", None)
     scores = facts.scores(facts.manifests(inputs))
-    exported = ray.get(_write.options(name="publish").remote(recipe, inputs, draft, reused))
+    exported = ray.get(_write.options(name="publish").remote(recipe, inputs, draft))
     draft.metrics.update(
         table=scores.table(),
         base_mean=scores.means.get("base"),
@@ -45,7 +44,7 @@ def publish(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> Non
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _write(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft, reused: list[str] | None) -> dict[str, Any]:
+def _write(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> dict[str, Any]:
     """Export, card and report, in a process of their own: they load the model twice."""
     from raysberta.publishing.card import card
     from raysberta.publishing.export import export
@@ -56,7 +55,7 @@ def _write(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft, reused:
         exported = export(inputs["merge"].folder("model"), folder, recipe.encoder.pooling, recipe.prefixes, recipe.encoder.max_tokens)
         (folder / "README.md").write_text(card(recipe, stages, exported), encoding="utf-8")
     with draft.folder("report") as folder:
-        page = report(recipe, stages, exported, samples(inputs.get("synthesis"), recipe.seed), reused)
+        page = report(recipe, stages, exported, samples(inputs.get("synthesis"), recipe.seed))
         (folder / "report.html").write_text(page, encoding="utf-8")
     return exported
 

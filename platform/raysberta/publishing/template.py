@@ -202,7 +202,7 @@ started from, unchanged and with its own prefixes; the change is the final model
 <section id="lineage">
 <h2>Lineage</h2>
 <p>Every stage writes one artifact, named by a fingerprint of its settings, its code's version, its inputs and the seed.
-The same fingerprint is the same result, and is reused.</p>
+The same fingerprint is the same result, and a later run reuses it.</p>
 {{ table(lineage) }}
 <dl class="pairs">{% for key, value in facts %}<dt>{{ key }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
 </section>

@@ -31,7 +31,6 @@ from raysberta.synthesis.prompts import Asked, clean, judge, messages
 from raysberta.synthesis.requests import GENERATION, READ, choose, pair_of, pairs_table, requests
 from raysberta.synthesis.round_trip import ranks
 from raysberta.synthesis.seq2seq import Seq2SeqWriter
-from raysberta.telemetry import gauge
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +97,6 @@ def _count(rows: list[dict[str, Any]], pairs: pa.Table, engines: Mapping[str, st
         dropped=dict(sorted(dropped.items())),
         kinds={kind: dict(sorted(counts.items())) for kind, counts in sorted(by_kind.items())},
     )
-    gauge("synthetic_pairs", pairs.num_rows)
     why = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
     log.info("synthesis: %d requested, %d kept, %d dropped%s", len(rows), pairs.num_rows, sum(dropped.values()), f": {why}" if why else "")
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from raysberta.errors import InputError
 from raysberta.prefixes import Prefixes
 
-COLUMNS = ["pair_id", "doc_id", "source", "kind", "task", "query", "positive", "negatives"]
+COLUMNS = ["pair_id", "group", "source", "kind", "task", "query", "positive", "negatives"]
 TOKENISE_AT_ONCE = 8192
 
 K = TypeVar("K")
@@ -74,7 +74,11 @@ class Examples:
     negatives: Ragged
     """Sequences of each row's hard negatives."""
     friends: Ragged
-    """Texts (as in `raw`) that answer the row's query or belong to its document, in any row: never negatives for it."""
+    """Texts (as in `raw`) that answer the row's query, in any row: never negatives for it."""
+    group: np.ndarray
+    """int32 [rows]: what the row's pair belongs to: a word's senses, a file, a class."""
+    groups: Ragged
+    """Groups of each text (as in `raw`), those of all rows that it is a side of: never negatives for a row of one of them."""
     ids: np.ndarray
     """bytes [rows]: pair ids, to name rows in messages."""
 
@@ -102,11 +106,11 @@ class Examples:
         sources = tuple(json.loads(arrays.pop("sources").tobytes()))
         raw_ids = arrays.pop("ids")
         ids = np.ascontiguousarray(raw_ids).view(f"S{raw_ids.shape[1]}").reshape(-1)
-        tokens, negatives, friends = (
-            Ragged(arrays[f"{name}.values"], arrays[f"{name}.offsets"]) for name in ("tokens", "negatives", "friends")
+        tokens, negatives, friends, groups = (
+            Ragged(arrays[f"{name}.values"], arrays[f"{name}.offsets"]) for name in ("tokens", "negatives", "friends", "groups")
         )
-        raw, source, query, positive = (arrays[name] for name in ("raw", "source", "query", "positive"))
-        return cls(tokens, raw, sources, source, query, positive, negatives, friends, ids)
+        raw, source, query, positive, group = (arrays[name] for name in ("raw", "source", "query", "positive", "group"))
+        return cls(tokens, raw, sources, source, query, positive, negatives, friends, group, groups, ids)
 
 
 def write_arrays(arrays: Mapping[str, np.ndarray], path: str, filesystem: pafs.FileSystem) -> None:
@@ -169,6 +173,9 @@ def prepare(
     code = {name: number for number, name in enumerate(sources)}
     raw_array = np.asarray(raw, np.int32)
     query_array, positive_array = np.asarray(query, np.int32), np.asarray(positive, np.int32)
+    left, right = raw_array[query_array].tolist(), raw_array[positive_array].tolist()
+    groups = _Numbers[str]()
+    group = [groups[name] for name in strings["group"]]
     return Examples(
         tokens=ragged(tokenise(tokenizer, sequences)),
         raw=raw_array,
@@ -177,7 +184,9 @@ def prepare(
         query=query_array,
         positive=positive_array,
         negatives=ragged(hard),
-        friends=ragged(_friends(strings["doc_id"], raw_array[query_array].tolist(), raw_array[positive_array].tolist())),
+        friends=ragged(_friends(left, right)),
+        group=np.asarray(group, np.int32),
+        groups=ragged(_groups(len(texts), group, left, right)),
         ids=np.asarray([name.encode() for name in strings["pair_id"]]),
     )
 
@@ -200,15 +209,23 @@ def _tokenise(tokenizer: PreTrainedTokenizerFast, texts: list[str], limit: int) 
     return tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
 
 
-def _friends(docs: list[str], queries: list[int], positives: list[int]) -> Iterator[list[int]]:
-    """For each row: what answers its query in any row, what it answers itself, and what answers for the same document."""
-    answers, of_document = defaultdict(set), defaultdict(set)
-    for doc, query, positive in zip(docs, queries, positives, strict=True):
+def _friends(queries: list[int], positives: list[int]) -> Iterator[list[int]]:
+    """For each row, the texts that answer its query in any row, and its own two."""
+    answers = defaultdict(set)
+    for query, positive in zip(queries, positives, strict=True):
         answers[query].add(positive)
         answers[positive].add(query)
-        of_document[doc].add(positive)
-    for doc, query, positive in zip(docs, queries, positives, strict=True):
-        yield sorted(answers[query] | of_document[doc] | {query, positive})
+    for query, positive in zip(queries, positives, strict=True):
+        yield sorted(answers[query] | {query, positive})
+
+
+def _groups(texts: int, groups: list[int], queries: list[int], positives: list[int]) -> Iterator[list[int]]:
+    """For each text, the groups of the rows that it is a side of; none where it is only ever a hard negative."""
+    found: list[set[int]] = [set() for _ in range(texts)]
+    for group, query, positive in zip(groups, queries, positives, strict=True):
+        found[query].add(group)
+        found[positive].add(group)
+    return (sorted(of_text) for of_text in found)
 
 
 class _Numbers(dict[K, int]):

@@ -1,7 +1,7 @@
 """What is minimised: InfoNCE over a relations matrix, and the loss of masked tokens.
 
 Relations of a query (row) to a document (column): +1 it answers the query, 0 it is left out, -1 it is a negative. What would be
-a false negative is 0: the same text, another answer to the same query, a text of the same document.
+a false negative is 0: the same text, another answer to the same query, a text of the same group (a word's senses, a class).
 """
 
 import numpy as np
@@ -48,6 +48,10 @@ def relations_of(examples: Examples, rows: np.ndarray, documents: np.ndarray) ->
     """Relations int8 [rows, documents] of a batch whose queries are the rows' own."""
     texts = examples.raw[documents]
     relations = np.full((len(rows), len(documents)), -1, np.int8)
+    groups = [examples.groups[text] for text in texts]
+    column = np.repeat(np.arange(len(documents)), [len(of_text) for of_text in groups])
+    same, place_of = np.nonzero(examples.group[rows][:, None] == np.concatenate(groups)[None, :])
+    relations[same, column[place_of]] = 0
     for place, row in enumerate(rows):
         relations[place, np.isin(texts, examples.friends[row])] = 0
     relations[examples.positive[rows][:, None] == documents[None, :]] = 1

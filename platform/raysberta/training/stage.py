@@ -35,7 +35,7 @@ from raysberta.training.mlm import train_mlm
 
 log = logging.getLogger(__name__)
 
-VERSION: int = 1
+VERSION: int = 2
 RESTARTS = 2
 CURVE_POINTS = 400
 CURVE_KEYS = ("step", "loss", "learning_rate", "seconds", "tokens_per_second")

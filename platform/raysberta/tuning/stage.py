@@ -21,7 +21,6 @@ from raysberta.artifacts import Artifact, Draft
 from raysberta.errors import InputError
 from raysberta.merging.merge import merge as merge_folders
 from raysberta.recipe import Recipe
-from raysberta.telemetry import gauge
 from raysberta.training.examples import COLUMNS, Examples
 from raysberta.tuning.trials import Trial, best_trial, merge_scope, merge_trial, prepare_examples, readable_tasks, temperature_trial
 
@@ -75,7 +74,7 @@ def _merge_trial(recipe: Recipe, newer: Artifact, older: Artifact, benchmark: Ar
 
 
 class _Progress(tune.Callback):
-    """A line and a gauge for each trial that is done."""
+    """A line for each trial that is done."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -85,7 +84,6 @@ class _Progress(tune.Callback):
         done, value = trial.last_result, trial.config["value"]
         scores = ", ".join(f"{task} {100 * score:.2f}" for task, score in done["scores"].items())
         log.info("%s %g: mean %.2f (%s) in %.0f s", self.name, value, 100 * done["score"], scores, done["seconds"])
-        gauge("trial_score", 100 * done["score"], search=self.name, value=f"{value:g}")
 
 
 def _search(
