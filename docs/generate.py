@@ -104,7 +104,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def picture() -> str:
-    """The stages as an SVG: one column a depth, an arrow for what feeds what."""
+    """The stages as an SVG: one column a depth, an arrow for what feeds what, but where a longer path says it already."""
     from raysberta.pipeline import SCORED_MODELS, STAGES
 
     scores = [f"score_{step}" for step in SCORED_MODELS]
@@ -114,6 +114,9 @@ def picture() -> str:
     depth: dict[str, int] = {}
     for name in [*[name for name in feeds if name not in ("publish", "scores")], "scores", "publish"]:
         depth[name] = max((depth[feed] + 1 for feed in feeds[name]), default=0)
+    before: dict[str, set[str]] = {}
+    for name in depth:
+        before[name] = set(feeds[name]).union(*(before[feed] for feed in feeds[name]))
     columns: dict[int, list[str]] = {}
     for name, level in depth.items():
         columns.setdefault(level, []).append(name)
@@ -140,6 +143,8 @@ def picture() -> str:
         lines.append(f'<text x="{42 + number * 190}" y="27" fill="#334155">{text}</text>')
     for name, sources in feeds.items():
         for source in sources:
+            if any(source in before[other] for other in sources):
+                continue
             (x1, y1), (x2, y2) = place[source], place[name]
             y1, y2, x1 = y1 + height / 2, y2 + height / 2, x1 + width
             bend = (x1 + x2) / 2

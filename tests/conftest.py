@@ -18,7 +18,7 @@ def ray_local() -> Iterator[None]:
     """A local single-node Ray with two CPUs; workers import the checkout."""
     import ray
 
-    path = f"{ROOT / 'platform'}:{os.environ.get('PYTHONPATH', '')}"
+    path = f"{ROOT / 'platform'}:{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', '')}"  # tests: functions that a test hands to Ray
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
     yield
     ray.shutdown()

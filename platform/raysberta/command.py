@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -84,13 +85,14 @@ def _dry_run(recipe: Recipe, targets: Sequence[str]) -> int:
 
 def problems(recipe: Recipe) -> list[str]:
     """What is wrong outside the recipe, a line each: sources and models that are not there."""
-    from raysberta.corpus.read import check_sources
+    from raysberta.corpus.read import check_source
     from raysberta.encoder.fetch import check_models
 
     found = []
-    for inspect in (check_sources, check_models):
+    checks = [partial(check_source, name, source) for name, source in recipe.sources.items()]
+    for check_one in (*checks, partial(check_models, recipe)):
         try:
-            inspect(recipe)
+            check_one()
         except InputError as error:
             found.append(str(error))
     return found

@@ -12,7 +12,7 @@ import pytest
 
 from raysberta.artifacts import Artifact, Store
 from raysberta.corpus import read, stage
-from raysberta.corpus.read import check_sources, source_identity
+from raysberta.corpus.read import check_source, source_identity
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe
 from raysberta.schema import DOCUMENT, REJECTED, split_of
@@ -214,7 +214,7 @@ def test_data_sets_alone_make_an_empty_corpus(tmp_path: Path, models_artifact: C
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"query": "a", "positive": "b"}\n')
     recipe = Recipe.model_validate({"name": "test", "sources": {"pairs": {"kind": "dataset", "path": str(file), "task": "retrieval"}}})
-    check_sources(recipe)
+    check_source("pairs", recipe.sources["pairs"])
     store = Store(str(tmp_path / "runs"))
     artifact = run(recipe, store, models_artifact(store))
     assert artifact.table("documents").num_rows == 0
@@ -235,7 +235,7 @@ def test_sources_are_checked_before_the_run(tmp_path: Path, source: dict, messag
     (tmp_path / "b.parquet").write_bytes(gzip.compress(b"x"))
     source = {key: value.replace("FOLDER", str(tmp_path)) if isinstance(value, str) else value for key, value in source.items()}
     with pytest.raises(InputError, match=message):
-        check_sources(Recipe.model_validate({"name": "test", "sources": {"x": source}}))
+        check_source("x", Recipe.model_validate({"name": "test", "sources": {"x": source}}).sources["x"])
 
 
 def test_identity_follows_files_and_not_where_they_lie(tmp_path: Path) -> None:

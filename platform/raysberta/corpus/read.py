@@ -44,43 +44,47 @@ class Shard:
     """Of a `files` source."""
 
 
-def check_sources(recipe: Recipe) -> None:
+def check_source(name: str, source: Source) -> None:
     """Look whether packages are installed, paths exist and files start as their endings say; seconds, not minutes.
 
     Raises:
-        InputError: one is missing or wrong; the message names the recipe's key.
+        InputError: something is missing or wrong; the message names the recipe's key.
     """
-    for name, source in recipe.sources.items():
-        key = f"sources.{name}"
-        if isinstance(source, FilesSource | DatasetSource):
-            files = locate(source.path, f"{key}.path")
-            for file in files[:: max(1, len(files) // PEEKED_FILES)]:
-                peek(file, f"{key}.path")
-            _check_formats(files, source, f"{key}.path")
-        else:
-            for package in _packages(source):
-                folder(package, f"{key}.packages" if isinstance(source, DocstringSource) else key)
+    key = f"sources.{name}"
+    if isinstance(source, FilesSource | DatasetSource):
+        files = locate(source.path, f"{key}.path")
+        for file in files[:: max(1, len(files) // PEEKED_FILES)]:
+            peek(file, f"{key}.path")
+        _check_formats(files, source, f"{key}.path")
+    else:
+        for package in _packages(source):
+            folder(package, f"{key}.packages" if isinstance(source, DocstringSource) else key)
 
 
 def source_identity(recipe: Recipe) -> dict[str, Any]:
     """What each source is, beyond its settings: versions of the packages, or a digest over names, sizes and dates of the files.
 
-    Raises:
-        InputError: a path or package is not there.
+    A source that is not there is `missing`: a plan can be made without it, a run is refused before (`check_source`).
     """
     identity: dict[str, Any] = {}
     for name, source in recipe.sources.items():
         settings = {} if isinstance(source, DatasetSource) else source.model_dump(mode="json", exclude={"pairs", "path"})
-        if isinstance(source, FilesSource | DatasetSource):
-            digest = hashlib.sha256()
-            files = locate(source.path, f"sources.{name}.path")
-            for file in files:
-                digest.update(f"{file.name}\0{file.bytes}\0{file.mtime_ns}\n".encode("utf-8", "surrogatepass"))
-            content: Any = {"files": len(files), "digest": digest.hexdigest()[:16]}
-        else:
-            content = {package: installed_version(package) for package in _packages(source)}
+        try:
+            content = _content(name, source)
+        except InputError:
+            content = {"missing": True}
         identity[name] = {"settings": settings, "content": content}
     return identity
+
+
+def _content(name: str, source: Source) -> dict[str, Any]:
+    if not isinstance(source, FilesSource | DatasetSource):
+        return {package: installed_version(package) for package in _packages(source)}
+    digest = hashlib.sha256()
+    files = locate(source.path, f"sources.{name}.path")
+    for file in files:
+        digest.update(f"{file.name}\0{file.bytes}\0{file.mtime_ns}\n".encode("utf-8", "surrogatepass"))
+    return {"files": len(files), "digest": digest.hexdigest()[:16]}
 
 
 def shards(recipe: Recipe) -> list[Shard]:
