@@ -15,7 +15,7 @@ run: $(VENV)/ready
 	@$(VENV)/bin/python jobs/local.py run --recipe $(RECIPE) $(OWN) $(SET)
 
 test: $(VENV)/ready
-	@$(VENV)/bin/python -m pytest $(TESTS)
+	@$(VENV)/bin/python -m pytest -n 2 $(TESTS)
 
 up: $(VENV)/ready
 	@$(VENV)/bin/python jobs/local.py up

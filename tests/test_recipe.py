@@ -55,7 +55,7 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
 
 def test_null_removes_a_source_and_a_value_adds_one() -> None:
     overrides = ("sources.own.kind=files", "sources.own.path=/data", "sources.interface=null", "evaluation.tasks.InterfaceBitext=null")
-    recipe = load(LAPTOP, overrides)
+    recipe = load(LAPTOP, (*overrides, "tuning.tasks=[IntentRussian]"))
     assert "interface" not in recipe.sources
     assert recipe.sources["own"].kind == "files"
 

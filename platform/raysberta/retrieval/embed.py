@@ -59,7 +59,8 @@ class Embedder:
         ids = self.tokenizer(
             distinct, truncation=True, max_length=self.max_tokens, return_attention_mask=False, return_token_type_ids=False
         )["input_ids"]
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
+        # by length, then content: which texts share a batch, and so the last bits of a vector, do not depend on the order given
+        order = sorted(range(len(ids)), key=lambda row: (len(ids[row]), ids[row]), reverse=True)
         vectors = np.empty((len(ids), self.model.config.hidden_size), np.float32)
         done, shown = 0, time.monotonic()
         for rows in self._batches(order, ids):
