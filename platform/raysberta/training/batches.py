@@ -1,7 +1,6 @@
 """Which rows make which batch: pure planning, a function of the seed and the step alone.
 
-A device batch comes from one source. A step is `device_batches` of them, shared by the workers, so the number of workers does
-not change what a step sees. Within an epoch each source's batches are spread evenly, in proportion to rows times weight
+A device batch comes from one source. A step is `device_batches` of them whatever the number of workers, who share its texts. Within an epoch each source's batches are spread evenly, in proportion to rows times weight
 (RECIPE.md 1.4: stratified mini-batches, proportional sampling), so any stretch of steps holds the mixture. A step is found by
 its number: resuming reads and tokenises nothing that was seen.
 """
@@ -67,10 +66,10 @@ class ContrastivePlan:
             batches += int(len(self.epoch(whole)) * (epochs - whole))
         return max(1, batches // self.device_batches)
 
-    def step(self, number: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
-        """The device batches of a worker in a step. `world` divides `device_batches`."""
+    def step(self, number: int) -> list[np.ndarray]:
+        """The device batches of a step."""
         first = number * self.device_batches
-        return [self._batch(index) for index in range(first + rank, first + self.device_batches, world)]
+        return [self._batch(index) for index in range(first, first + self.device_batches)]
 
     def _batch(self, index: int) -> np.ndarray:
         number = 0
