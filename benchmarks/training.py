@@ -42,7 +42,15 @@ def measure(what: str, side: str, work: Path, ask: dict[str, Any]) -> dict[str, 
 def figure(name: str, ours: float, peer: float, ratio: float, unit: str, goal: str, met: bool, note: str) -> Figure:
     """One line."""
     rounded = {"ours": round(ours, 4), "peer": round(peer, 4), "ratio": round(ratio, 3)}
-    return {"name": name, **rounded, "unit": unit, "goal": goal, "met": bool(met), "device": f"CPU, {torch.get_num_threads()} threads", "note": note}
+    return {
+        "name": name,
+        **rounded,
+        "unit": unit,
+        "goal": goal,
+        "met": bool(met),
+        "device": f"CPU, {torch.get_num_threads()} threads",
+        "note": note,
+    }
 
 
 def pairs_per_second(found: dict[str, Any]) -> float:
@@ -95,7 +103,17 @@ def mlm_tokens(work: Path, model: str, goal: float) -> Iterator[Figure]:
 
 def memory(work: Path) -> Iterator[Figure]:
     """Peak resident memory of a step of 256 queries and 9 texts each."""
-    ask = {"queries": 256, "negatives": 7, "limit": 32, "precision": "bf16", "steps": 1, "warm": 0, **OURS, "recompute": True, "chunk_tokens": 1024}
+    ask = {
+        "queries": 256,
+        "negatives": 7,
+        "limit": 32,
+        "precision": "bf16",
+        "steps": 1,
+        "warm": 0,
+        **OURS,
+        "recompute": True,
+        "chunk_tokens": 1024,
+    }
     ours, peer = (measure("contrastive", side, work, ask) for side in ("ours", "cached"))
     ratio = ours["peak_mib"] / peer["peak_mib"]
     note = (

@@ -70,7 +70,11 @@ def contrastive_ours(side: str, work: Path, found: Examples, ask: dict[str, Any]
     """Our engine's step on rows."""
     keep_freed_memory()
     settings = Contrastive(
-        temperature=TEMPERATURE, chunk_tokens=ask["chunk_tokens"], precision=ask["precision"], recompute=ask["recompute"], max_gradient_norm=CLIP
+        temperature=TEMPERATURE,
+        chunk_tokens=ask["chunk_tokens"],
+        precision=ask["precision"],
+        recompute=ask["recompute"],
+        max_gradient_norm=CLIP,
     )
     encoder = ChunkedEncoder(load_encoder(e5(work)), settings.precision, settings.recompute)
     engine = Engine(ContrastiveModel(encoder, "mean", settings).train(), settings, CPU)

@@ -2,11 +2,14 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysberta.errors import InputError
+from raysberta.recipe import Contrastive
 from raysberta.training.batches import ContrastivePlan, MlmPlan, fill
+from raysberta.training.contrastive import make_batch
 
 tables = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(20, 60)), min_size=12, max_size=120)
 
@@ -33,8 +36,13 @@ def test_batches_are_of_one_source_without_a_text_twice(numbers, rows, size, see
 def test_a_step_is_found_by_its_number_and_the_workers_only_share_it(numbers, rows, seed, world, step):
     examples = numbers([*rows, *[(number % 3, 200 + number, 300 + number) for number in range(40)]])
     one, many = ContrastivePlan(examples, 4, 4, {}, seed), ContrastivePlan(examples, 4, 4, {}, seed)
-    shared = [batch.tolist() for rank in range(world) for batch in many.step(step, rank, world)]
-    assert sorted(shared) == sorted(batch.tolist() for batch in one.step(step))
+    for earlier in range(0, step, 7):
+        one.step(earlier)
+    batches = many.step(step)
+    assert [batch.tolist() for batch in one.step(step)] == [batch.tolist() for batch in batches] and len(batches) == 4
+    parts = [make_batch(examples, batches, Contrastive(), torch.device("cpu"), rank, world) for rank in range(world)]
+    places = np.concatenate([part.mine.numpy() for part in parts])
+    assert sorted(places.tolist()) == list(range(parts[0].texts)), "every text is encoded once, by one worker"
     other = ContrastivePlan(examples, 4, 4, {}, seed + 1)
     assert [batch.tolist() for batch in other.epoch(0)] != [batch.tolist() for batch in one.epoch(0)]
     assert [batch.tolist() for batch in one.epoch(1)] != [batch.tolist() for batch in one.epoch(0)]

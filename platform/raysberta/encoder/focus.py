@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -30,6 +29,8 @@ def auxiliary(tokenizer: PreTrainedTokenizerFast, batches: Iterable[Sequence[str
         batches: Texts of the corpus, read once.
         seed: Of the decomposition.
     """
+    from sklearn.utils.extmath import randomized_svd  # takes a second, and most vocabularies do without it
+
     size = len(tokenizer)
     together = sparse.csr_matrix((size, size), dtype=np.float64)
     for texts in batches:

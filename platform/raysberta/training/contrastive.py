@@ -22,7 +22,7 @@ from raysberta.training.batches import ContrastivePlan
 from raysberta.training.chunks import Chunks, make_chunks, share
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, gathered, workers
-from raysberta.training.examples import Examples
+from raysberta.training.examples import Examples, check_fits
 from raysberta.training.loop import OnCheckpoint, OnStep, Work, train
 from raysberta.training.objectives import among_queries, cosent, distillation, documents_of, info_nce, relations_of, scores_of
 
@@ -137,7 +137,9 @@ def objectives_of(examples: Examples, settings: Contrastive) -> list[Objective]:
             raise InputError(f"contrastive.objectives: no examples of {name!r}; there are {', '.join(examples.sources)}")
         rows = examples.source == examples.sources.index(name)
         if objective != "info_nce" and not np.isfinite(examples.positive_score[rows]).any():
-            raise InputError(f"contrastive.objectives: {objective} learns from scores, and no positive of {name} has one; right would be info_nce")
+            raise InputError(
+                f"contrastive.objectives: {objective} learns from scores, and no positive of {name} has one; right would be info_nce"
+            )
     return [settings.objectives.get(name, "info_nce") for name in examples.sources]
 
 
@@ -186,8 +188,8 @@ def train_contrastive(
         The curve, one dictionary a step: step, loss, learning_rate, gradient_norm, seconds, tokens, tokens_per_second.
 
     Raises:
-        InputError: weights or objectives name no source, a step has fewer texts than workers, the vocabulary is not the encoder's,
-            Matryoshka dimensions are wider than the vectors, the checkpoint does not fit.
+        InputError: weights or objectives name no source, a step has fewer texts than workers, the texts do not fit the encoder,
+            Matryoshka dimensions are wider than its vectors, the checkpoint does not fit.
         NotFinite: the loss or gradient is NaN or infinite.
         NotSaved: a checkpoint cannot be written.
     """
@@ -197,7 +199,10 @@ def train_contrastive(
     objectives_of(examples, settings)
     device = device_of(rank)
     loaded = load_encoder(encoder, dropout=settings.dropout)
-    _check_sizes(examples, settings, loaded.config.vocab_size, loaded.config.hidden_size)
+    check_fits("contrastive", examples.tokens, loaded.config)
+    for size in settings.dimensions:
+        if size >= loaded.config.hidden_size:
+            raise InputError(f"contrastive.dimensions: {size} of vectors of {loaded.config.hidden_size}; right would be smaller numbers")
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
     model = ContrastiveModel(ChunkedEncoder(loaded, settings.precision, settings.recompute), recipe.encoder.pooling, settings)
 
@@ -211,16 +216,6 @@ def train_contrastive(
     if output is not None and rank == 0:
         save(loaded.cpu(), load_tokenizer(encoder), output)
     return curve
-
-
-def _check_sizes(examples: Examples, settings: Contrastive, pieces: int, width: int) -> None:
-    """Token ids within the embedding table, Matryoshka dimensions within the vectors."""
-    highest = int(examples.tokens.values.max(initial=0))
-    if highest >= pieces:
-        raise InputError(f"contrastive: the texts hold token {highest}, the model has {pieces} pieces: the vocabulary is not this model's")
-    for size in settings.dimensions:
-        if size >= width:
-            raise InputError(f"contrastive.dimensions: {size} of vectors of {width}; right would be smaller numbers")
 
 
 def _name(examples: Examples, rows: np.ndarray) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from raysberta.errors import InputError
 from raysberta.prefixes import Prefixes
@@ -217,6 +217,25 @@ def tokenise(tokenizer: PreTrainedTokenizerFast, texts: Iterable[tuple[str, int]
 
 def _tokenise(tokenizer: PreTrainedTokenizerFast, texts: list[str], limit: int) -> list[list[int]]:
     return tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
+
+
+def check_fits(phase: str, tokens: Ragged, config: PreTrainedConfig) -> None:
+    """Token ids lie within the model's embedding table, and texts within its positions.
+
+    Raises:
+        InputError: they do not.
+    """
+    highest, longest = int(tokens.values.max(initial=0)), int(tokens.lengths.max(initial=0))
+    if highest >= config.vocab_size:
+        raise InputError(
+            f"{phase}: the texts hold token {highest}, the model has {config.vocab_size} pieces: the vocabulary is not its own"
+        )
+    taken = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0  # they count from the padding id
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and longest > positions - taken:
+        raise InputError(
+            f"{phase}: a text of {longest} tokens, the model takes {positions - taken}; right would be a lower limit of tokens"
+        )
 
 
 def _friends(queries: list[int], positives: list[int]) -> Iterator[list[int]]:

@@ -21,7 +21,7 @@ from raysberta.training.batches import MlmPlan
 from raysberta.training.chunks import Chunk, Chunks, make_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, workers
-from raysberta.training.examples import Ragged
+from raysberta.training.examples import Ragged, check_fits
 from raysberta.training.heads import MlmHead, load_head
 from raysberta.training.loop import OnCheckpoint, OnStep, Work, train
 
@@ -230,7 +230,7 @@ def train_mlm(
         The curve, as train_contrastive gives it.
 
     Raises:
-        InputError: there are no texts, fewer than workers, or the tokenizer has no mask token.
+        InputError: there are no texts, fewer than workers, they do not fit the encoder, or the tokenizer has no mask token.
         NotFinite: the loss or gradient is NaN or infinite.
     """
     settings = recipe.mlm
@@ -242,6 +242,7 @@ def train_mlm(
     plan = MlmPlan(len(texts), settings.batch_size, recipe.seed)
     device = device_of(rank)
     loaded = load_encoder(encoder, dropout=settings.dropout)
+    check_fits("mlm", texts, loaded.config)
     head = load_head(encoder, loaded)
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
     model = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute), head)
