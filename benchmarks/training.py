@@ -95,7 +95,8 @@ def mlm_tokens(work: Path, model: str, goal: float) -> Iterator[Figure]:
     names = {"e5": "mE5-small, 250k pieces", "roberta": "RoBERTa-base, 50k pieces, random weights"}
     note = (
         f"{names[model]}; 16 texts a step, up to 128 tokens, bf16, 15 % masked; loss of the same masked batch "
-        f"{ours['first_loss']:.4f} and {peer['first_loss']:.4f} (apart {apart:.1e}); peaks {ours['peak_mib']:.0f} and {peer['peak_mib']:.0f} MiB"
+        f"{ours['first_loss']:.4f} and {peer['first_loss']:.4f} (apart {apart:.1e}); "
+        f"peaks {ours['peak_mib']:.0f} and {peer['peak_mib']:.0f} MiB"
     )
     ratio = speeds[0] / speeds[1]
     yield figure(f"MLM tokens, {model}", *speeds, ratio, "tokens/s", f">= {goal:g}x, equal loss", ratio >= goal and apart < 1e-2, note)
@@ -130,7 +131,7 @@ def two_workers(work: Path) -> Iterator[Figure]:
         ask = {"queries": 16, "negatives": 7, "limit": 128, "steps": 2, "chunk_tokens": 4096, "meet": f"{aside}/meet"}
         one = measure("workers", "1/1", work, ask)
         both = [start("workers", side, work, ask) for side in ("1/2", "2/2")]
-        two = [result(process) for process in both][0]
+        two, _ = [result(process) for process in both]
     speeds = [side["tokens"] / sum(side["seconds"]) for side in (two, one)]
     apart = max(abs(left - right) for left, right in zip(one["losses"], two["losses"], strict=True))
     ratio = speeds[0] / speeds[1]

@@ -373,7 +373,7 @@ class Contrastive(Optimisation):
     batch_size: Positive = 128
     """Queries of a device batch: in-batch negatives stay within it."""
     device_batches: Positive = 1
-    """Device batches a step (the paper: 8, one a GPU). Workers share a step's texts by length, so their number does not change the result."""
+    """Device batches a step (the paper: 8, one a GPU). Workers share a step's texts, so their number does not change the result."""
     negatives: Natural = 7
     """Hard negatives a query; rows with fewer contribute what they have."""
     temperature: Annotated[float, Field(gt=0.0)] = 0.02
@@ -393,7 +393,7 @@ class Contrastive(Optimisation):
     dimensions: tuple[Positive, ...] = ()
     """Matryoshka: the loss is the mean of that of the whole vectors and those of their first so many dimensions."""
     objectives: dict[str, Objective] = {}
-    """What a `source/kind` minimises where not info_nce: `cosent` orders pairs by the examples' scores, `distillation` learns the scores."""
+    """What a `source/kind` minimises where not info_nce: `cosent` orders pairs by the examples' scores, `distillation` learns those."""
     teacher_temperature: Annotated[float, Field(gt=0.0)] = 0.05
     """Divides the examples' scores where they are learned by distillation."""
 

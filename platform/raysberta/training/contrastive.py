@@ -194,7 +194,7 @@ def train_contrastive(
         NotSaved: a checkpoint cannot be written.
     """
     settings = recipe.contrastive if temperature is None else recipe.contrastive.model_copy(update={"temperature": temperature})
-    rank, world = workers()
+    rank, _ = workers()
     plan = ContrastivePlan(examples, settings.batch_size, settings.device_batches, settings.source_weights, recipe.seed)
     objectives_of(examples, settings)
     device = device_of(rank)
