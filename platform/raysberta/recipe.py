@@ -346,6 +346,8 @@ class Optimisation(Section):
     """Texts of a step are sorted by length and encoded in chunks of at most this many tokens, padding included."""
     recompute: bool = False
     """Recompute each chunk in the backward pass (exact GradCache): memory of one chunk, at one more forward."""
+    kept_tokens: Natural = 0
+    """Where chunks are recomputed: those of so many tokens a worker are not, as far as memory allows."""
     checkpoint_every: Positive = 500
     """Steps between checkpoints that a killed run resumes from."""
 

@@ -84,6 +84,24 @@ def test_no_objective_notices_chunks_and_recomputing(tiny, examples, settings):
     assert farthest(found, expected) < 1e-9
 
 
+def test_only_chunks_that_are_not_kept_are_encoded_twice(tiny, examples):
+    settings = Contrastive(temperature=0.05, chunk_tokens=96)
+    batch = make_batch(examples, batches_of_two_sources(examples), settings, CPU)
+    sizes = [chunk.tokens.numel() for chunk in batch.chunks.chunks]
+    found = []
+    for recompute, kept in ((False, 0), (True, 0), (True, sum(sizes[2:])), (True, 10**6)):
+        model = ContrastiveModel(
+            ChunkedEncoder(load_encoder(tiny, dropout=0.2).double(), "fp32", recompute, kept), "mean", settings
+        ).train()
+        times = []
+        model.encoder.encoder.register_forward_pre_hook(lambda *arguments: times.append(1))
+        torch.manual_seed(5)
+        model(batch).backward()
+        found.append((len(times), {name: parameter.grad for name, parameter in model.named_parameters()}))
+    assert [times for times, _ in found] == [len(sizes), 2 * len(sizes), len(sizes) + 2, len(sizes)]
+    assert all(farthest(gradients, found[0][1]) < 1e-9 for _, gradients in found[1:])
+
+
 def test_recomputing_replays_dropout(tiny, examples):
     """With dropout chunks draw other masks than one batch, so the same chunks are compared, kept and recomputed."""
     loss, expected = gradients(tiny, examples, 0.2, 96, False)

@@ -2,7 +2,8 @@
 
 A device batch comes from one source. A step is `device_batches` of them whatever the number of workers, who share its texts. Within
 an epoch each source's batches are spread evenly, in proportion to rows times weight (RECIPE.md 1.4: stratified mini-batches,
-proportional sampling), so any stretch of steps holds the mixture. A step is found by its number: resuming reads and tokenises nothing that was seen.
+proportional sampling), so any stretch of steps holds the mixture. A step is found by its number: resuming reads and tokenises
+nothing that was seen.
 """
 
 import logging

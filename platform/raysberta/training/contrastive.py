@@ -204,7 +204,8 @@ def train_contrastive(
         if size >= loaded.config.hidden_size:
             raise InputError(f"contrastive.dimensions: {size} of vectors of {loaded.config.hidden_size}; right would be smaller numbers")
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    model = ContrastiveModel(ChunkedEncoder(loaded, settings.precision, settings.recompute), recipe.encoder.pooling, settings)
+    chunked = ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens)
+    model = ContrastiveModel(chunked, recipe.encoder.pooling, settings)
 
     def work(step: int, rank: int, world: int) -> Work:
         batches = plan.step(step)

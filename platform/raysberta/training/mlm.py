@@ -56,8 +56,8 @@ class MlmModel(nn.Module):
         rows = self.encoder.rows(batch.chunks)
         states = torch.cat(
             [
-                self.encoder.run(self._chosen, rows, chunk, positions)
-                for chunk, positions in zip(batch.chunks.chunks, batch.positions, strict=True)
+                self.encoder.run(self._chosen, rows, chunk, positions, keep=keep)
+                for chunk, positions, keep in zip(batch.chunks.chunks, batch.positions, self.encoder.kept(batch.chunks), strict=True)
             ]
         )
         parts = zip(states.split(HEAD_ROWS), batch.labels.split(HEAD_ROWS), strict=True)
@@ -245,7 +245,7 @@ def train_mlm(
     check_fits("mlm", texts, loaded.config)
     head = load_head(encoder, loaded)
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    model = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute), head)
+    model = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens), head)
 
     def work(step: int, rank: int, world: int) -> Work:
         rows = plan.step(step)
