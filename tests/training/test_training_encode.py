@@ -93,8 +93,8 @@ def test_only_chunks_that_are_not_kept_are_encoded_twice(tiny, examples):
         model = ContrastiveModel(
             ChunkedEncoder(load_encoder(tiny, dropout=0.2).double(), "fp32", recompute, kept), "mean", settings
         ).train()
-        times = []
-        model.encoder.encoder.register_forward_pre_hook(lambda *arguments: times.append(1))
+        times: list[int] = []
+        model.encoder.encoder.register_forward_pre_hook(lambda *arguments, times=times: times.append(1))
         torch.manual_seed(5)
         model(batch).backward()
         found.append((len(times), {name: parameter.grad for name, parameter in model.named_parameters()}))
