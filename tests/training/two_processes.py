@@ -57,7 +57,6 @@ def by_zero(stage: int, encoder: Path, examples: Examples, rank: int) -> dict[st
     from deepspeed.runtime import config
     from deepspeed.runtime.engine import DeepSpeedEngine
     from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
-    from deepspeed.utils import safe_get_full_grad
 
     config.get_communication_data_type = lambda *arguments, **more: torch.float64
     DeepSpeedEngine.zero_reduce_scatter = lambda self: False  # it takes no float64
@@ -71,10 +70,22 @@ def by_zero(stage: int, encoder: Path, examples: Examples, rank: int) -> dict[st
         model.settings = settings
         engine.backward(engine(batch))
         for parameter, value in model.named_parameters():
-            gradient = value.grad if stage == 0 else safe_get_full_grad(value)
-            found[f"{name}/{parameter}"] = gradient.clone()
+            found[f"{name}/{parameter}"] = value.grad.clone() if value.grad is not None else assembled(value)
         engine.step()
     return found
+
+
+def assembled(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """A parameter's gradient from the parts that the workers hold; DeepSpeed's own function would round it to float32."""
+    whole = torch.zeros(parameter.numel(), dtype=torch.float64)
+    if parameter._hp_mapping is not None:
+        address = parameter._hp_mapping.lp_fragment_address
+        part = parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group).flatten()
+        whole[address.start : address.start + address.numel] = (
+            part if len(part) == address.numel else part[address.start :][: address.numel]
+        )
+    dist.all_reduce(whole)
+    return whole.view_as(parameter)
 
 
 def main(folder: Path, encoder: Path, rank: int) -> None:
