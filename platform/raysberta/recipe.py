@@ -386,6 +386,10 @@ class Contrastive(Optimisation):
     """Longer documents are cut."""
     source_weights: dict[str, Annotated[float, Field(ge=0.0)]] = {}
     """Factor on the share of batches of one `source/kind`; proportional to size where absent."""
+    size_exponent: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """Batches of a source grow with its rows to this power: 1 is proportional, 0 gives every source as many as the largest."""
+    sampling: Literal["stratified", "step_source", "mixed"] = "stratified"
+    """Sources of a step: one each device batch (the paper), one for the whole step (FlagEmbedding), or any in any batch."""
     cross_device_negatives: bool = False
     """Whether documents of a step's other device batches are negatives too; the paper keeps them on the device."""
     same_tower: bool = False
@@ -398,6 +402,12 @@ class Contrastive(Optimisation):
     """What a `source/kind` minimises where not info_nce: `cosent` orders pairs by the examples' scores, `distillation` learns those."""
     teacher_temperature: Annotated[float, Field(gt=0.0)] = 0.05
     """Divides the examples' scores where they are learned by distillation."""
+
+    @model_validator(mode="after")
+    def _mixed_batches_have_no_source(self) -> Self:
+        if self.sampling == "mixed" and (self.source_weights or self.objectives or self.size_exponent != 1):
+            raise ValueError("sampling: mixed batches have no source, so source_weights, objectives and size_exponent must be left out")
+        return self
 
 
 class TemperatureSearch(Section):

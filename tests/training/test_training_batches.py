@@ -62,6 +62,34 @@ def test_sources_come_in_proportion_to_rows_times_weight_in_any_stretch(numbers)
     assert (plan.steps(1.0), plan.steps(2.5), plan.steps(0.001)) == (100, 250, 1)
 
 
+def test_a_steps_sources_are_as_the_sampling_says(numbers):
+    rows = [(number % 5 // 3, number, 1000 + number) for number in range(400)]  # 240 of one source, 160 of another
+    examples = numbers(rows)
+
+    def sources(sampling):
+        plan = ContrastivePlan(examples, 10, 4, {}, 7, sampling)
+        steps = [plan.step(step) for step in range(plan.steps(1.0))]
+        used = np.concatenate([rows for step in steps for rows in step])
+        assert len(used) == len(set(used.tolist())) == 400
+        return [[set(examples.source[rows].tolist()) for rows in step] for step in steps]
+
+    assert all(len(one) == 1 for step in sources("stratified") for one in step)
+    assert sum(len(set.union(*step)) == 2 for step in sources("stratified")) > 5
+    assert (
+        all(len(set.union(*step)) == 1 for step in sources("step_source")) and len({min(step[0]) for step in sources("step_source")}) == 2
+    )
+    assert all(len(one) == 2 for step in sources("mixed") for one in step)
+
+
+def test_small_sources_weigh_more_with_a_smaller_exponent(numbers):
+    rows = [(0, number, 1000 + number) for number in range(400)] + [(1, 2000 + number, 3000 + number) for number in range(100)]
+    batches = {}
+    for exponent in (1.0, 0.5, 0.0):
+        epoch = ContrastivePlan(numbers(rows), 10, 1, {}, 0, size_exponent=exponent).epoch(0)
+        batches[exponent] = [sum(int(batch[0] >= 400) == source for batch in epoch) for source in (0, 1)]
+    assert batches == {1.0: [40, 10], 0.5: [40, 20], 0.0: [40, 40]}
+
+
 def test_rows_that_repeat_a_text_wait_and_nothing_else_is_lost():
     queries = np.asarray([1, 1, 1, 2, 3, 4, 5, 6, 7])
     batches = fill(np.arange(9), queries, queries + 100, 3)

@@ -126,6 +126,16 @@ def make_batch(
     return ContrastiveBatch(chunks.to(device), torch.from_numpy(mine).to(device), len(sequences), parts)
 
 
+def plan_of(examples: Examples, settings: Contrastive, seed: int) -> ContrastivePlan:
+    """The batches that the settings ask for.
+
+    Raises:
+        InputError: see ContrastivePlan.
+    """
+    weights, sampling = settings.source_weights, settings.sampling
+    return ContrastivePlan(examples, settings.batch_size, settings.device_batches, weights, seed, sampling, settings.size_exponent)
+
+
 def objectives_of(examples: Examples, settings: Contrastive) -> list[Objective]:
     """The objective of each source.
 
@@ -195,7 +205,7 @@ def train_contrastive(
     """
     settings = recipe.contrastive if temperature is None else recipe.contrastive.model_copy(update={"temperature": temperature})
     rank, _ = workers()
-    plan = ContrastivePlan(examples, settings.batch_size, settings.device_batches, settings.source_weights, recipe.seed)
+    plan = plan_of(examples, settings, recipe.seed)
     objectives_of(examples, settings)
     device = device_of(rank)
     loaded = load_encoder(encoder, dropout=settings.dropout)

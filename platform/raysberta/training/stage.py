@@ -25,9 +25,8 @@ from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe, Workers
 from raysberta.telemetry import gauge
-from raysberta.training.batches import ContrastivePlan
 from raysberta.training.checkpoint import NotSaved, last_whole, read_state
-from raysberta.training.contrastive import objectives_of, train_contrastive
+from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
 from raysberta.training.engine import NotFinite
 from raysberta.training.examples import COLUMNS, Examples, Ragged, prepare, ragged, read_arrays, tokenise, write_arrays
 from raysberta.training.loop import StepMetrics
@@ -70,7 +69,7 @@ def contrastive(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) ->
     tables = [inputs[name].table("examples", columns=COLUMNS) for name in ("mining", "mining_synthetic") if name in inputs]
     tokenizer = load_tokenizer(model.folder("model"))
     examples = prepare(tables, tokenizer, recipe.prefixes, settings.query_tokens, settings.document_tokens, settings.negatives)
-    plan = ContrastivePlan(examples, settings.batch_size, settings.device_batches, settings.source_weights, recipe.seed)
+    plan = plan_of(examples, settings, recipe.seed)
     objectives_of(examples, settings)
     draft.rows_in = draft.rows_out = len(examples)
     temperature = float(inputs["temperature"].manifest.metrics["best"]) if "temperature" in inputs else settings.temperature
