@@ -73,7 +73,9 @@ class ContrastivePlan:
                 "contrastive: no source has two rows that differ, or rows for one step; right would be more pairs, or other source_weights"
             )
         for name, weight, rows in zip(names, self.weights, self.rows, strict=True):
-            if weight and len(rows) < batch_size:
+            if weight and self.unit > 1 and len(rows) < batch_size * self.unit:
+                log.warning("contrastive: %s has %d rows, fewer than a step of one source: it is left out", name, len(rows))
+            elif weight and len(rows) < batch_size:
                 log.warning("contrastive: %s has %d rows, fewer than a batch of %d: it gives smaller batches", name, len(rows), batch_size)
 
     def epoch(self, number: int) -> list[np.ndarray]:
