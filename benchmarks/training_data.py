@@ -28,8 +28,11 @@ DICTIONARY_ARTICLES = 4000
 ROBERTA_VOCABULARY = 50265
 
 
-def corpus() -> dict[str, list[tuple[str, str]]]:
+def corpus(work: Path) -> dict[str, list[tuple[str, str]]]:
     """Pairs (short text, long text) of English documentation and a Russian dictionary, no text twice, shuffled by a fixed seed."""
+    file = work / "corpus.json"
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
     english = (docstrings.read(part, "benchmark") for part in docstrings.parts(["numpy", "pandas"], "benchmark"))
     russian = (wiktionary.read(part, "benchmark") for part in wiktionary.parts()[:2])
     found = {}
@@ -42,6 +45,7 @@ def corpus() -> dict[str, list[tuple[str, str]]]:
                 seen |= {document.title, document.text}
         random.Random(SEED).shuffle(pairs)
         found[name] = pairs[:DICTIONARY_ARTICLES]
+    file.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
     return found
 
 
@@ -76,7 +80,7 @@ def roberta(work: Path) -> Path:
     if not (folder / "config.json").is_file():
         learned = ByteLevelBPETokenizer()
         special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-        texts = (text for pairs in corpus().values() for pair in pairs for text in pair)
+        texts = (text for pairs in corpus(work).values() for pair in pairs for text in pair)
         learned.train_from_iterator(texts, ROBERTA_VOCABULARY, min_frequency=1, special_tokens=special, show_progress=False)
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=learned._tokenizer,
@@ -102,7 +106,7 @@ def examples(work: Path, queries: int, negatives: int, limit: int) -> tuple[Exam
     if not file.is_file():
         rows = []
         size = queries * (1 + negatives)
-        for source, pairs in corpus().items():
+        for source, pairs in corpus(work).items():
             for block in range(len(pairs) // size):
                 part = pairs[block * size : (block + 1) * size]
                 for number, (query, positive) in enumerate(part[:queries]):
@@ -126,8 +130,8 @@ def _row(pair_id: str, source: str, query: str, positive: str, negatives: list[s
     }  # fmt: skip
 
 
-def token_lists(folder: Path, texts: int, limit: int) -> list[list[int]]:
+def token_lists(work: Path, folder: Path, texts: int, limit: int) -> list[list[int]]:
     """Token ids of the first texts of both sources by turns, cut to `limit`."""
-    sources = corpus().values()
+    sources = corpus(work).values()
     mixed = [text for pairs in zip(*sources, strict=False) for _, text in pairs][:texts]
     return AutoTokenizer.from_pretrained(folder)(mixed, truncation=True, max_length=limit)["input_ids"]

@@ -130,7 +130,7 @@ def adamw(model: nn.Module) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
 def mlm(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
     """Tokens, seconds and the first loss of masked-language-model steps."""
     folder = {"e5": e5_with_head, "roberta": roberta}[ask["model"]](work)
-    texts = token_lists(folder, (ask["steps"] + 1) * ask["batch"], ask["limit"])
+    texts = token_lists(work, folder, (ask["steps"] + 1) * ask["batch"], ask["limit"])
     first = collated(folder, texts[: ask["batch"]])
     return (mlm_ours if side == "ours" else mlm_peer)(folder, texts, first, ask)
 
