@@ -54,10 +54,12 @@ def by_torch(encoder: Path, examples: Examples, rank: int) -> dict[str, torch.Te
 
 def by_zero(stage: int, encoder: Path, examples: Examples, rank: int) -> dict[str, torch.Tensor]:
     """Gradients as DeepSpeed reduces them: its own code, but in float64 throughout, where it would reduce and store float32."""
+    from deepspeed.accelerator import get_accelerator
     from deepspeed.runtime import config
     from deepspeed.runtime.engine import DeepSpeedEngine
     from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 
+    get_accelerator().supported_dtypes = lambda: [torch.float32, torch.float64]
     config.get_communication_data_type = lambda *arguments, **more: torch.float64
     DeepSpeedEngine.zero_reduce_scatter = lambda self: False  # it takes no float64
     DeepSpeedZeroOptimizer._configure_master_weights = lambda self, **more: torch.float64

@@ -32,7 +32,7 @@ def auxiliary(tokenizer: PreTrainedTokenizerFast, batches: Iterable[Sequence[str
     from sklearn.utils.extmath import randomized_svd  # takes a second, and most vocabularies do without it
 
     size = len(tokenizer)
-    together = sparse.csr_matrix((size, size), dtype=np.float64)
+    together = sparse.csr_matrix((size, size), dtype=np.int64)
     for texts in batches:
         together = together + _neighbours(tokenizer, texts, size)
     information = _positive_information(together + together.T)
@@ -44,7 +44,7 @@ def auxiliary(tokenizer: PreTrainedTokenizerFast, batches: Iterable[Sequence[str
 
 
 def _neighbours(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], size: int) -> sparse.csr_matrix:
-    """How often a piece follows another within WINDOW, nearer ones counting more, as in word2vec."""
+    """How often a piece follows another within WINDOW, nearer ones counting more, as in word2vec; whole numbers, so any order sums alike."""
     encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     ids = [np.asarray(encoding.ids, np.int64) for encoding in encodings]
     pieces = np.concatenate([np.zeros(0, np.int64), *ids])
@@ -54,7 +54,7 @@ def _neighbours(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], size: 
         within = text[apart:] == text[:-apart]
         rows.append(pieces[:-apart][within])
         columns.append(pieces[apart:][within])
-        counts.append(np.full(len(rows[-1]), (WINDOW - apart + 1) / WINDOW))
+        counts.append(np.full(len(rows[-1]), WINDOW - apart + 1, np.int64))
     places = np.concatenate(rows), np.concatenate(columns)
     return sparse.coo_matrix((np.concatenate(counts), places), shape=(size, size)).tocsr()
 
