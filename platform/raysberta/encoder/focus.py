@@ -44,7 +44,7 @@ def auxiliary(tokenizer: PreTrainedTokenizerFast, batches: Iterable[Sequence[str
 
 
 def _neighbours(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], size: int) -> sparse.csr_matrix:
-    """How often a piece follows another within WINDOW, nearer ones counting more, as in word2vec; whole numbers, so any order sums alike."""
+    """How often a piece follows another within WINDOW, nearer ones counting more, as in word2vec; whole numbers sum alike in any order."""
     encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     ids = [np.asarray(encoding.ids, np.int64) for encoding in encodings]
     pieces = np.concatenate([np.zeros(0, np.int64), *ids])
