@@ -8,7 +8,7 @@ SET ?=
 DATA ?=
 OWN := $(if $(DATA),--set sources.own.kind=files --set sources.own.path=$(DATA))
 
-.PHONY: run test up down lint clean
+.PHONY: run test up down lint clean bench-training
 .DELETE_ON_ERROR:
 
 run: $(VENV)/ready
@@ -25,6 +25,9 @@ down: $(VENV)/ready
 
 lint: $(VENV)/ready
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+bench-training: $(VENV)/ready
+	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/training.py
 
 # pinned and without a resolver: what is installed is what was tested (see docs/decisions.md)
 $(VENV)/ready: requirements/cpu.txt requirements/build.txt

@@ -19,6 +19,8 @@ from raysberta.schema import Task
 
 MAX_RECIPE_BYTES = 1 << 20
 
+Objective = Literal["info_nce", "cosent", "distillation"]
+
 
 class Section(BaseModel):
     """Part of a recipe: frozen, no unknown keys, docstrings under the fields are the reference."""
@@ -293,8 +295,9 @@ class Vocabulary(Section):
     """Learn this many new pieces from the corpus."""
     extend_from: ModelReference | None = None
     """Merge the vocabulary of this model's tokenizer into the base's (the paper: RoBERTa-large into ruRoBERTa)."""
-    initialisation: Literal["mean_of_pieces", "gaussian"] = "mean_of_pieces"
-    """How new embedding rows start: mean of the old pieces that spell them, or N(mean, std) of the old rows."""
+    initialisation: Literal["mean_of_pieces", "gaussian", "focus"] = "mean_of_pieces"
+    """How new embedding rows start: mean of the old pieces that spell them, N(mean, std) of the old rows, or mixtures of pieces that
+    stand in like places of the corpus (FOCUS)."""
 
 
 class Encoder(Section):
@@ -304,9 +307,9 @@ class Encoder(Section):
     """Where training starts."""
     base_prefixes: Prefixes = E5
     """Prefixes that the base was trained with: it is scored with them until contrastive training has taught the recipe's own."""
-    base_pooling: Literal["mean", "cls"] = "mean"
+    base_pooling: Literal["mean", "cls", "last"] = "mean"
     """Pooling that the base was trained with."""
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Literal["mean", "cls", "last"] = "mean"
     """Pooling of the model that comes out."""
     max_tokens: Positive = 512
     """Greatest length that the published model takes."""
@@ -343,6 +346,8 @@ class Optimisation(Section):
     """Texts of a step are sorted by length and encoded in chunks of at most this many tokens, padding included."""
     recompute: bool = False
     """Recompute each chunk in the backward pass (exact GradCache): memory of one chunk, at one more forward."""
+    kept_tokens: Natural = 0
+    """Where chunks are recomputed: those of so many tokens a worker are not, as far as memory allows."""
     checkpoint_every: Positive = 500
     """Steps between checkpoints that a killed run resumes from."""
 
@@ -357,7 +362,9 @@ class Mlm(Optimisation):
     max_tokens: Positive = 512
     """Longer texts are cut."""
     mask_probability: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
-    """Share of tokens to predict; of these 80 % masked, 10 % random, 10 % kept."""
+    """Share of tokens to predict, 0.15 as in BERT or 0.3 as in ModernBERT; of these 80 % masked, 10 % random, 10 % kept."""
+    whole_words: bool = False
+    """Predict all pieces of a word or none."""
     merge_weight: Share = 0.25
     """SLERP of the encoder layers back towards the model before MLM: weight of the older model."""
 
@@ -368,7 +375,7 @@ class Contrastive(Optimisation):
     batch_size: Positive = 128
     """Queries of a device batch: in-batch negatives stay within it."""
     device_batches: Positive = 1
-    """Device batches a step, spread over the workers (the paper: 8, one a GPU), so the number of workers does not change the result."""
+    """Device batches a step (the paper: 8, one a GPU). Workers share a step's texts, so their number does not change the result."""
     negatives: Natural = 7
     """Hard negatives a query; rows with fewer contribute what they have."""
     temperature: Annotated[float, Field(gt=0.0)] = 0.02
@@ -379,8 +386,28 @@ class Contrastive(Optimisation):
     """Longer documents are cut."""
     source_weights: dict[str, Annotated[float, Field(ge=0.0)]] = {}
     """Factor on the share of batches of one `source/kind`; proportional to size where absent."""
-    cross_device_negatives: Literal[False] = False
-    """The paper keeps in-batch negatives on the device."""
+    size_exponent: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """Batches of a source grow with its rows to this power: 1 is proportional, 0 gives every source as many as the largest."""
+    sampling: Literal["stratified", "step_source", "mixed"] = "stratified"
+    """Sources of a step: one each device batch (the paper), one for the whole step (FlagEmbedding), or any in any batch."""
+    cross_device_negatives: bool = False
+    """Whether documents of a step's other device batches are negatives too; the paper keeps them on the device."""
+    same_tower: bool = False
+    """Also contrast queries with queries, and positives with queries and positives (GTE, Qwen3-Embedding)."""
+    margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Taken off the cosine of each positive."""
+    dimensions: tuple[Positive, ...] = ()
+    """Matryoshka: the loss is the mean of that of the whole vectors and those of their first so many dimensions."""
+    objectives: dict[str, Objective] = {}
+    """What a `source/kind` minimises where not info_nce: `cosent` orders pairs by the examples' scores, `distillation` learns those."""
+    teacher_temperature: Annotated[float, Field(gt=0.0)] = 0.05
+    """Divides the examples' scores where they are learned by distillation."""
+
+    @model_validator(mode="after")
+    def _mixed_batches_have_no_source(self) -> Self:
+        if self.sampling == "mixed" and (self.source_weights or self.objectives or self.size_exponent != 1):
+            raise ValueError("sampling: mixed batches have no source, so source_weights, objectives and size_exponent must be left out")
+        return self
 
 
 class TemperatureSearch(Section):

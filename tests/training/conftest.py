@@ -69,6 +69,8 @@ def _numbers(
         group=np.arange(len(rows), dtype=np.int32),
         groups=ragged((groups or {}).get(text, []) for text in range(texts)),
         ids=np.asarray([f"{number}".encode() for number in range(len(rows))]),
+        positive_score=np.full(len(rows), 0.9, np.float32),
+        negative_score=np.linspace(0.1, 0.5, sum(map(len, negatives or nothing)), dtype=np.float32),
     )
 
 
@@ -98,7 +100,8 @@ def table() -> pa.Table:
             "split": "train",
             "language": "ru",
         }
-        row |= {"positive_score": 0.9, "negative_scores": [0.5] * len(row["negatives"]), "negative_ranks": [20] * len(row["negatives"])}
+        scores = [0.5 + 0.01 * (number % 7) - 0.2 * place for place in range(len(row["negatives"]))]
+        row |= {"positive_score": 0.8 + number % 5 / 50, "negative_scores": scores, "negative_ranks": [20] * len(row["negatives"])}
     return pa.Table.from_pylist(made, schema=EXAMPLE)
 
 

@@ -2,11 +2,14 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysberta.errors import InputError
+from raysberta.recipe import Contrastive
 from raysberta.training.batches import ContrastivePlan, MlmPlan, fill
+from raysberta.training.contrastive import make_batch
 
 tables = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(20, 60)), min_size=12, max_size=120)
 
@@ -33,8 +36,13 @@ def test_batches_are_of_one_source_without_a_text_twice(numbers, rows, size, see
 def test_a_step_is_found_by_its_number_and_the_workers_only_share_it(numbers, rows, seed, world, step):
     examples = numbers([*rows, *[(number % 3, 200 + number, 300 + number) for number in range(40)]])
     one, many = ContrastivePlan(examples, 4, 4, {}, seed), ContrastivePlan(examples, 4, 4, {}, seed)
-    shared = [batch.tolist() for rank in range(world) for batch in many.step(step, rank, world)]
-    assert sorted(shared) == sorted(batch.tolist() for batch in one.step(step))
+    for earlier in range(0, step, 7):
+        one.step(earlier)
+    batches = many.step(step)
+    assert [batch.tolist() for batch in one.step(step)] == [batch.tolist() for batch in batches] and len(batches) == 4
+    parts = [make_batch(examples, batches, Contrastive(), torch.device("cpu"), rank, world) for rank in range(world)]
+    places = np.concatenate([part.mine.numpy() for part in parts])
+    assert sorted(places.tolist()) == list(range(parts[0].texts)), "every text is encoded once, by one worker"
     other = ContrastivePlan(examples, 4, 4, {}, seed + 1)
     assert [batch.tolist() for batch in other.epoch(0)] != [batch.tolist() for batch in one.epoch(0)]
     assert [batch.tolist() for batch in one.epoch(1)] != [batch.tolist() for batch in one.epoch(0)]
@@ -52,6 +60,34 @@ def test_sources_come_in_proportion_to_rows_times_weight_in_any_stretch(numbers)
     half = ContrastivePlan(numbers(rows), 10, 1, {"s0/k": 0.5}, seed=1)
     assert len(half.epoch(0)) == 50
     assert (plan.steps(1.0), plan.steps(2.5), plan.steps(0.001)) == (100, 250, 1)
+
+
+def test_a_steps_sources_are_as_the_sampling_says(numbers):
+    rows = [(number % 5 // 3, number, 1000 + number) for number in range(400)]  # 240 of one source, 160 of another
+    examples = numbers(rows)
+
+    def sources(sampling):
+        plan = ContrastivePlan(examples, 10, 4, {}, 7, sampling)
+        steps = [plan.step(step) for step in range(plan.steps(1.0))]
+        used = np.concatenate([rows for step in steps for rows in step])
+        assert len(used) == len(set(used.tolist())) == 400
+        return [[set(examples.source[rows].tolist()) for rows in step] for step in steps]
+
+    assert all(len(one) == 1 for step in sources("stratified") for one in step)
+    assert sum(len(set.union(*step)) == 2 for step in sources("stratified")) > 5
+    assert (
+        all(len(set.union(*step)) == 1 for step in sources("step_source")) and len({min(step[0]) for step in sources("step_source")}) == 2
+    )
+    assert all(len(one) == 2 for step in sources("mixed") for one in step)
+
+
+def test_small_sources_weigh_more_with_a_smaller_exponent(numbers):
+    rows = [(0, number, 1000 + number) for number in range(400)] + [(1, 2000 + number, 3000 + number) for number in range(100)]
+    batches = {}
+    for exponent in (1.0, 0.5, 0.0):
+        epoch = ContrastivePlan(numbers(rows), 10, 1, {}, 0, size_exponent=exponent).epoch(0)
+        batches[exponent] = [sum(int(batch[0] >= 400) == source for batch in epoch) for source in (0, 1)]
+    assert batches == {1.0: [40, 10], 0.5: [40, 20], 0.0: [40, 40]}
 
 
 def test_rows_that_repeat_a_text_wait_and_nothing_else_is_lost():

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from variants import VARIANTS, batches_of_two_sources
 
 from raysberta.encoder.load import load_encoder
+from raysberta.recipe import Contrastive
 from raysberta.training.batches import ContrastivePlan
-from raysberta.training.chunks import make_chunks, plan_chunks
+from raysberta.training.chunks import make_chunks, plan_chunks, share
 from raysberta.training.contrastive import ContrastiveModel, make_batch
 from raysberta.training.encode import ChunkedEncoder
 
@@ -25,6 +27,14 @@ def test_chunks_hold_every_text_once_within_the_budget(lengths, budget):
         assert len(rows) == 1 or width * len(rows) <= budget
 
 
+@given(st.lists(st.integers(1, 500), min_size=8, max_size=80), st.integers(1, 8))
+def test_workers_have_equally_much_to_do(lengths, world):
+    shares = [share(np.asarray(lengths), rank, world) for rank in range(world)]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(len(lengths)))
+    tokens = [sum(lengths[row] for row in rows) for rows in shares]
+    assert max(tokens) - min(tokens) <= max(lengths)
+
+
 def test_chunks_read_back_as_the_texts_they_were_made_of():
     texts = [np.asarray(text) for text in ([7, 9, 7], [5], [9, 5], [8, 8, 8, 8])]
     chunks = make_chunks(texts, 6)
@@ -37,12 +47,11 @@ def test_chunks_read_back_as_the_texts_they_were_made_of():
     assert chunks.real == 10 and chunks.padded >= 10 and len(chunks.vocabulary) == 4
 
 
-def gradients(tiny, examples, dropout, chunk_tokens, recompute, pooling="mean"):
-    model = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=dropout).double(), "fp32", recompute), pooling, 0.05).train()
-    plan = ContrastivePlan(examples, 8, 2, {}, seed=0)
-    batch = make_batch(
-        examples, [next(rows for rows in plan.epoch(0) if examples.source[rows[0]] == source) for source in (1, 2)], chunk_tokens, CPU
-    )
+def gradients(tiny, examples, dropout, chunk_tokens, recompute, pooling="mean", **settings):
+    chosen = Contrastive(temperature=0.05, chunk_tokens=chunk_tokens, **settings)
+    encoder = ChunkedEncoder(load_encoder(tiny, dropout=dropout).double(), "fp32", recompute)
+    model = ContrastiveModel(encoder, pooling, chosen).train()
+    batch = make_batch(examples, batches_of_two_sources(examples), chosen, CPU)
     assert any((part.relations == 0).any() for part in batch.batches), "nothing masked: the test would prove too little"
     torch.manual_seed(5)
     loss = model(batch)
@@ -56,13 +65,41 @@ def farthest(left, right) -> float:
     return max(float((left[name] - right[name]).abs().max() / right[name].abs().max().clamp(min=floor)) for name in right)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 def test_chunks_and_recomputing_do_not_change_the_gradient(tiny, examples, pooling):
     whole, expected = gradients(tiny, examples, 0.0, 10**6, False, pooling)
     for chunk_tokens, recompute in ((96, False), (96, True), (10**6, True)):
         loss, found = gradients(tiny, examples, 0.0, chunk_tokens, recompute, pooling)
         assert loss == pytest.approx(whole, rel=1e-12)
         assert farthest(found, expected) < 1e-9
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+def test_no_objective_notices_chunks_and_recomputing(tiny, examples, settings):
+    whole, expected = gradients(tiny, examples, 0.0, 10**6, False, **settings)
+    plain, _ = gradients(tiny, examples, 0.0, 10**6, False)
+    assert (whole == plain) == (not settings), "the setting has no effect"
+    loss, found = gradients(tiny, examples, 0.0, 96, True, **settings)
+    assert loss == pytest.approx(whole, rel=1e-12)
+    assert farthest(found, expected) < 1e-9
+
+
+def test_only_chunks_that_are_not_kept_are_encoded_twice(tiny, examples):
+    settings = Contrastive(temperature=0.05, chunk_tokens=96)
+    batch = make_batch(examples, batches_of_two_sources(examples), settings, CPU)
+    sizes = [chunk.tokens.numel() for chunk in batch.chunks.chunks]
+    found = []
+    for recompute, kept in ((False, 0), (True, 0), (True, sum(sizes[2:])), (True, 10**6)):
+        model = ContrastiveModel(
+            ChunkedEncoder(load_encoder(tiny, dropout=0.2).double(), "fp32", recompute, kept), "mean", settings
+        ).train()
+        times: list[int] = []
+        model.encoder.encoder.register_forward_pre_hook(lambda *arguments, times=times: times.append(1))
+        torch.manual_seed(5)
+        model(batch).backward()
+        found.append((len(times), {name: parameter.grad for name, parameter in model.named_parameters()}))
+    assert [times for times, _ in found] == [len(sizes), 2 * len(sizes), len(sizes) + 2, len(sizes)]
+    assert all(farthest(gradients, found[0][1]) < 1e-9 for _, gradients in found[1:])
 
 
 def test_recomputing_replays_dropout(tiny, examples):
@@ -78,8 +115,10 @@ def test_the_loss_is_that_of_a_plain_loop_over_the_texts(tiny, examples):
     encoder = load_encoder(tiny).double()
     plan = ContrastivePlan(examples, 8, 1, {}, seed=0)
     rows = next(rows for rows in plan.epoch(0) if examples.source[rows[0]] == 1)
-    batch = make_batch(examples, [rows], 96, CPU)
-    loss = ContrastiveModel(ChunkedEncoder(load_encoder(tiny).double(), "fp32", False), "mean", 0.05)(batch)
+    settings = Contrastive(temperature=0.05, chunk_tokens=96)
+    loss = ContrastiveModel(ChunkedEncoder(load_encoder(tiny).double(), "fp32", False), "mean", settings)(
+        make_batch(examples, [rows], settings, CPU)
+    )
 
     def vector(sequence):
         tokens = torch.tensor(examples.tokens[sequence][None].astype(np.int64))
@@ -97,11 +136,12 @@ def test_the_loss_is_that_of_a_plain_loop_over_the_texts(tiny, examples):
 
 
 def test_bf16_sums_gradients_in_float32(tiny, examples):
-    model = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=0.0), "bf16", False), "mean", 0.05).train()
+    settings = Contrastive(temperature=0.05, chunk_tokens=96)
+    model = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=0.0), "bf16", False), "mean", settings).train()
     plan = ContrastivePlan(examples, 8, 1, {}, seed=0)
-    batch = make_batch(examples, plan.step(0), 96, CPU)
+    batch = make_batch(examples, plan.step(0), settings, CPU)
     model(batch).backward()
-    exact = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=0.0), "fp32", False), "mean", 0.05).train()
+    exact = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=0.0), "fp32", False), "mean", settings).train()
     exact(batch).backward()
     name = "encoder.encoder.encoder.layer.0.intermediate.dense.weight"
     ours, theirs = (dict(one.named_parameters())[name].grad.flatten() for one in (model, exact))

@@ -1,15 +1,21 @@
 """Whole short runs of both phases, in one process: they learn, resume bit for bit, and stop at NaN."""
 
 import json
+import logging
+import resource
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.errors import InputError
+from raysberta.prefixes import Prefixes
+from raysberta.training.checkpoint import NotSaved, last_whole
 from raysberta.training.contrastive import train_contrastive
 from raysberta.training.engine import NotFinite
-from raysberta.training.examples import ragged, tokenise
+from raysberta.training.examples import prepare, ragged, tokenise
 from raysberta.training.loop import Work, train
 from raysberta.training.mlm import train_mlm
 from raysberta.training.schedule import learning_rate
@@ -111,7 +117,60 @@ def test_the_rate_rises_peaks_and_falls():
     assert max(learning_rate(step, 20, 1.0, 200, "linear") for step in range(20)) == 1.0
 
 
-def test_device_batches_must_spread_over_the_workers(recipe, tiny, examples, monkeypatch):
-    monkeypatch.setattr("raysberta.training.contrastive.workers", lambda: (0, 3))
-    with pytest.raises(InputError, match="device_batches: 2 do not spread evenly over 3 workers"):
-        train_contrastive(recipe, tiny, examples, None)
+def test_texts_that_do_not_fit_the_model_are_refused(recipe, tiny, e5_folder, table, examples):
+    others = prepare([table], load_tokenizer(e5_folder), Prefixes(), 16, 16, 2)
+    with pytest.raises(InputError, match=r"contrastive: the texts hold token \d+, the model has \d+ pieces: the vocabulary is not its own"):
+        train_contrastive(recipe, tiny, others, None, steps=1)
+    long = ragged([[0, *[5] * 600, 2]] * 40)
+    with pytest.raises(InputError, match="mlm: a text of 602 tokens, the model takes 512"):
+        train_mlm(recipe, tiny, long, None, steps=1)
+    wide = recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"dimensions": (384,)})})
+    with pytest.raises(InputError, match=r"contrastive\.dimensions: 384 of vectors of 384"):
+        train_contrastive(wide, tiny, examples, None, steps=1)
+
+
+def test_objectives_name_sources_that_have_what_they_learn_from(recipe, tiny, examples):
+    def ask(objectives, found=examples):
+        chosen = recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"objectives": objectives})})
+        return train_contrastive(chosen, tiny, found, None, steps=1)
+
+    with pytest.raises(InputError, match=r"contrastive\.objectives: no examples of 'nope/qa'; there are few/same, questions/qa"):
+        ask({"nope/qa": "cosent"})
+    unscored = replace(examples, positive_score=np.full(len(examples), np.nan, np.float32))
+    with pytest.raises(InputError, match="cosent learns from scores, and no positive of questions/qa has one"):
+        ask({"questions/qa": "cosent"}, unscored)
+
+
+def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(recipe, tiny, examples, tmp_path):
+    """The limit on file sizes stands for the full disk: the same calls fail at the same place."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(metrics, steps):
+        if metrics.step == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+
+    try:
+        with pytest.raises(
+            NotSaved, match=r"contrastive: step 6 of 9: .*step-00000006: no checkpoint written: .*; last good checkpoint: .*step-00000003"
+        ):
+            train_contrastive(recipe, tiny, examples, None, steps=9, checkpoints=tmp_path, on_step=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+    assert last_whole([tmp_path / "step-00000003"]) == tmp_path / "step-00000003"
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(recipe, tiny, examples, tmp_path, caplog):
+    whole = train_contrastive(recipe, tiny, examples, None, steps=9, checkpoints=tmp_path)
+    newest, before = tmp_path / "step-00000006", tmp_path / "step-00000003"
+    assert last_whole([newest, before]) == newest
+    moments = newest / "moments.safetensors"
+    data = bytearray(moments.read_bytes())
+    data[-5] ^= 1
+    moments.write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        found = last_whole([newest, before])
+    assert found == before and "step-00000006: damaged (moments.safetensors changed since)" in caplog.text
+    assert comparable(train_contrastive(recipe, tiny, examples, None, steps=9, resume=found)) == comparable(whole)
+    (before / "state.json").write_text("{")
+    assert last_whole([newest, before]) is None

@@ -46,6 +46,25 @@ def test_masks_take_their_shares_and_spare_special_tokens(pieces):
     assert not np.isin(read[chosen & (read != pieces.mask)], pieces.special).any()
 
 
+def test_whole_words_are_chosen_with_all_their_pieces(tiny, table):
+    tokenizer = load_tokenizer(tiny)
+    pieces = pieces_of(tokenizer, whole_words=True)
+    texts = ragged(tokenise(tokenizer, [(text, 64) for text in table["query"].to_pylist()] * 40))
+    tokens = texts.values
+    read, labels = mask(tokens, pieces, 0.3, np.random.default_rng(0))
+    chosen, special = labels != IGNORED, np.isin(tokens, pieces.special)
+    names = tokenizer.convert_ids_to_tokens(tokens.tolist())
+    inside = 0
+    for place in range(1, len(tokens)):
+        if not special[place] and not special[place - 1] and not names[place].startswith("▁"):
+            inside += 1
+            assert chosen[place] == chosen[place - 1]
+    assert inside > 1000 and not chosen[special].any()
+    assert chosen[~special].mean() == pytest.approx(0.3, abs=0.03)
+    single = mask(tokens, pieces_of(tokenizer), 0.3, np.random.default_rng(0))[1] != IGNORED
+    assert (single != chosen).any() and (read[chosen] == pieces.mask).mean() == pytest.approx(0.8, abs=0.03)
+
+
 def test_the_head_at_masked_positions_only_gives_the_dense_cross_entropy(tiny, texts, pieces):
     rows = np.arange(24)
     module = model(tiny)

@@ -66,11 +66,11 @@ def test_contrastive_training_on_two_workers(ray_local, store, recipe, inputs):
 
 
 def _killed_after_its_checkpoint(config):
-    """The MLM worker, but the system kills it at the fourth step of five."""
+    """The MLM worker, but the system kills it at the fifth step of six."""
     from raysberta.training import stage as room
 
     def strike(name, value, **tags):
-        if name == "training_progress" and value > 0.7:
+        if name == "training_progress" and value > 0.8:
             time.sleep(6)  # Ray's controller takes note of a reported checkpoint every other second
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -78,10 +78,10 @@ def _killed_after_its_checkpoint(config):
     room._mlm_worker(config)
 
 
-def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill(ray_local, store, recipe, inputs, monkeypatch):
+def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill_and_a_damaged_checkpoint(ray_local, store, recipe, inputs, monkeypatch):
     texts = stage._texts(inputs["pairs"])
     assert texts == sorted(set(texts)) and "секрет" not in texts
-    short = shorter(recipe, "mlm", steps=5)
+    short = shorter(recipe, "mlm", steps=6, checkpoint_every=2)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with monkeypatch.context() as patch:
         patch.setattr(stage, "RESTARTS", 0)
@@ -89,9 +89,14 @@ def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill(ray_local, store
         with pytest.raises(ray.train.TrainingFailedError):
             stage.mlm(short, inputs, store.draft("mlm", "2" * 16))
     draft = store.draft("mlm", "2" * 16)
+    saved = sorted((Path(draft.uri).parent / "checkpoints").rglob("weights.safetensors"))
+    assert len(saved) == 2
+    data = bytearray(saved[-1].read_bytes())
+    data[-1] ^= 1  # a disk that lost a bit: the checkpoint before it is whole
+    saved[-1].write_bytes(data)
     stage.mlm(short, inputs, draft)
-    assert [point["step"] for point in draft.metrics["curve"]] == [1, 2, 3, 4, 5]
-    assert draft.metrics["resumed_after"] == 3
+    assert [point["step"] for point in draft.metrics["curve"]] == [1, 2, 3, 4, 5, 6]
+    assert draft.metrics["resumed_after"] == 2
     assert (Path(draft.uri) / "model" / "model.safetensors").is_file()
 
 

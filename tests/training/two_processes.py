@@ -1,25 +1,93 @@
-"""What two processes do in test_training_engine.py: contrastive steps under DeepSpeed at a ZeRO stage, and a resume among them.
+"""What two processes do in test_training_engine.py: contrastive steps under DeepSpeed at a ZeRO stage, a resume among them, gradients.
 
-Run as `python two_processes.py <folder> <encoder> <rank>`; reads recipe.json and data.safetensors of the folder, writes a JSON line.
+Run as `python two_processes.py <folder> <encoder> <rank>`; reads recipe.json and data.safetensors of the folder, writes a JSON line
+and, by the first process, a safetensors file of gradients for each way to reduce them.
 """
 
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.fs as pafs
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
+from torch.nn.parallel import DistributedDataParallel
+from variants import VARIANTS, batches_of_two_sources
 
-from raysberta.recipe import Recipe
-from raysberta.training.contrastive import train_contrastive
+from raysberta.encoder.load import load_encoder
+from raysberta.recipe import Contrastive, Recipe
+from raysberta.training.contrastive import ContrastiveBatch, ContrastiveModel, make_batch, train_contrastive
+from raysberta.training.encode import ChunkedEncoder
+from raysberta.training.engine import Engine
 from raysberta.training.examples import Examples
 
 
 def staged(recipe: Recipe, stage: int) -> Recipe:
     """The recipe at a ZeRO stage."""
     return recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"zero_stage": stage})})
+
+
+def model_of(encoder: Path, settings: Contrastive) -> ContrastiveModel:
+    """In float64, without dropout."""
+    return ContrastiveModel(ChunkedEncoder(load_encoder(encoder, dropout=0.0).double(), "fp32", True), "mean", settings).train()
+
+
+def variants(examples: Examples, rank: int) -> Iterator[tuple[str, Contrastive, ContrastiveBatch]]:
+    """A worker's batch of each variant."""
+    for name, changes in VARIANTS.items():
+        settings = Contrastive(temperature=0.05, chunk_tokens=96, **changes)
+        yield name, settings, make_batch(examples, batches_of_two_sources(examples), settings, torch.device("cpu"), rank, 2)
+
+
+def by_torch(encoder: Path, examples: Examples, rank: int) -> dict[str, torch.Tensor]:
+    """Gradients as torch's DistributedDataParallel reduces them, by variant and parameter."""
+    found = {}
+    for name, settings, batch in variants(examples, rank):
+        model = model_of(encoder, settings)
+        DistributedDataParallel(model)(batch).backward()
+        found |= {f"{name}/{parameter}": value.grad for parameter, value in model.named_parameters()}
+    return found
+
+
+def by_zero(stage: int, encoder: Path, examples: Examples, rank: int) -> dict[str, torch.Tensor]:
+    """Gradients as DeepSpeed reduces them: its own code, but in float64 throughout, where it would reduce and store float32."""
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.runtime import config
+    from deepspeed.runtime.engine import DeepSpeedEngine
+    from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+    get_accelerator().supported_dtypes = lambda: [torch.float32, torch.float64]
+    config.get_communication_data_type = lambda *arguments, **more: torch.float64
+    DeepSpeedEngine.zero_reduce_scatter = lambda self: False  # it takes no float64
+    DeepSpeedZeroOptimizer._configure_master_weights = lambda self, **more: torch.float64
+    model = model_of(encoder, Contrastive())
+    engine = Engine(model, Contrastive(zero_stage=stage, max_gradient_norm=1e9), torch.device("cpu")).deepspeed
+    for group in engine.optimizer.param_groups:
+        group["lr"] = 0.0
+    found = {}
+    for name, settings, batch in variants(examples, rank):
+        model.settings = settings
+        engine.backward(engine(batch))
+        for parameter, value in model.named_parameters():
+            found[f"{name}/{parameter}"] = value.grad.clone() if value.grad is not None else assembled(value)
+        engine.step()
+    return found
+
+
+def assembled(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """A parameter's gradient from the parts that the workers hold; DeepSpeed's own function would round it to float32."""
+    whole = torch.zeros(parameter.numel(), dtype=torch.float64)
+    if parameter._hp_mapping is not None:
+        address = parameter._hp_mapping.lp_fragment_address
+        part = parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group).flatten()
+        whole[address.start : address.start + address.numel] = (
+            part if len(part) == address.numel else part[address.start :][: address.numel]
+        )
+    dist.all_reduce(whole)
+    return whole.view_as(parameter)
 
 
 def main(folder: Path, encoder: Path, rank: int) -> None:
@@ -38,6 +106,12 @@ def main(folder: Path, encoder: Path, rank: int) -> None:
     alone = folder / "one" / "step-00000003"
     curves["elastic"] = train_contrastive(staged(recipe, 2), encoder, examples, folder / "elastic", steps=4, resume=alone)
     (folder / f"rank{rank}.json").write_text(json.dumps(curves))
+    for name, found in (
+        ("ddp", by_torch(encoder, examples, rank)),
+        *((f"zero{stage}", by_zero(stage, encoder, examples, rank)) for stage in (0, 1, 2)),
+    ):
+        if rank == 0:
+            save_file(found, folder / f"gradients-{name}.safetensors")
     dist.destroy_process_group()
 
 

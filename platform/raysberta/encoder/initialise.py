@@ -7,21 +7,24 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from raysberta.encoder.focus import mixtures
 from raysberta.errors import InputError
 
-Initialisation = Literal["mean_of_pieces", "gaussian"]
+Initialisation = Literal["mean_of_pieces", "gaussian", "focus"]
 Origin = int | tuple[int, ...]
 """Of a piece: the old id that it had, or the old ids that spell it (empty where none do)."""
 
 
-def rows(old: Tensor, origins: Sequence[Origin], how: Initialisation, seed: int) -> Tensor:
+def rows(old: Tensor, origins: Sequence[Origin], how: Initialisation, seed: int, vectors: Tensor | None = None) -> Tensor:
     """The rows [len(origins), H] of a new vocabulary, in the dtype of `old` [V, H].
 
     Args:
         old: The rows there were.
         origins: Where each piece comes from.
-        how: New rows are the mean of the old rows that spell the piece, or drawn from N(mean, std) of the kept rows, per dimension.
+        how: New rows are the mean of the old rows that spell the piece; or drawn from N(mean, std) of the kept rows, per dimension; or
+            mixtures of kept rows after FOCUS, and the mean of pieces where the corpus does not hold the piece.
         seed: Of the draws.
+        vectors: What `focus.auxiliary` gave for the new vocabulary; for FOCUS.
     """
     kept = [origin for origin in origins if isinstance(origin, int)]
     new = torch.empty(len(origins), old.shape[1], dtype=old.dtype)
@@ -32,7 +35,13 @@ def rows(old: Tensor, origins: Sequence[Origin], how: Initialisation, seed: int)
         if isinstance(origin, int):
             continue
         drawn = mean + std * torch.randn(old.shape[1], generator=generator, dtype=old.dtype)
-        new[place] = old[list(origin)].mean(0) if origin and how == "mean_of_pieces" else drawn
+        new[place] = old[list(origin)].mean(0) if origin and how != "gaussian" else drawn
+    if how == "focus" and vectors is not None:
+        there = vectors.any(1).tolist()
+        similar = [place for place, origin in enumerate(origins) if isinstance(origin, int) and there[place]]
+        mixed = [place for place, origin in enumerate(origins) if not isinstance(origin, int) and there[place]]
+        if similar:
+            new[mixed] = mixtures(vectors, mixed, similar, new[similar])
     return new
 
 

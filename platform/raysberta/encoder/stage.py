@@ -13,6 +13,7 @@ import pyarrow.dataset as pads
 
 from raysberta.artifacts import Artifact, Draft
 from raysberta.encoder.fetch import USES, Role, digests, fetch, model_folder, references
+from raysberta.encoder.focus import auxiliary
 from raysberta.encoder.initialise import table
 from raysberta.encoder.load import load_encoder, load_tokenizer, save
 from raysberta.encoder.vocabulary import apply, fertility, neighbours, revise
@@ -73,7 +74,9 @@ def vocabulary(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> 
     draft.rows_in = pairs.count_rows(filter=TRAIN)
     revision = revise(tokenizer, training_texts(pairs, recipe), settings, donor)
     parameters = model.num_parameters()
-    apply(model, revision, settings, recipe.seed)
+    focus = settings.initialisation == "focus" and revision.counts["after"] > revision.counts["before"] - revision.counts["trimmed"]
+    vectors = auxiliary(revision.tokenizer, training_texts(pairs, recipe), recipe.seed) if focus else None
+    apply(model, revision, settings, recipe.seed, vectors)
     with draft.folder("model") as folder:
         save(model, revision.tokenizer, folder)
     sample = sample_texts(pairs)

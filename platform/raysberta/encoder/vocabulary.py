@@ -90,12 +90,15 @@ def _origins(tokenizer: PreTrainedTokenizerFast, old: Pieces, pieces: Pieces) ->
     return [number_of[text] if text in number_of else spelled(text) for text in pieces.texts]
 
 
-def apply(model: PreTrainedModel, revision: Revision, settings: Vocabulary, seed: int) -> None:
-    """Give the model the revised vocabulary. Untouched, it keeps its embedding table, rows past the last piece included."""
+def apply(model: PreTrainedModel, revision: Revision, settings: Vocabulary, seed: int, vectors: Tensor | None = None) -> None:
+    """Give the model the revised vocabulary. Untouched, it keeps its embedding table, rows past the last piece included.
+
+    `vectors` are what FOCUS compares the pieces by, see `initialise.rows`.
+    """
     origins = revision.origins
     if origins == list(range(model.config.vocab_size))[: len(origins)]:
         return
-    install(model, revision.tokenizer, rows(table(model), origins, settings.initialisation, seed))
+    install(model, revision.tokenizer, rows(table(model), origins, settings.initialisation, seed, vectors))
 
 
 def fertility(tokenizer: PreTrainedTokenizerFast, texts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:

@@ -39,7 +39,7 @@ def export(source: Path, target: Path, pooling: Pooling, prefixes: Prefixes, max
     Args:
         source: A Hugging Face encoder folder.
         target: An empty folder.
-        pooling: "mean" or "cls".
+        pooling: "mean", "cls" or "last".
         prefixes: What the model was trained with.
         max_tokens: Longer texts are cut; less where the model has fewer positions.
 
@@ -87,6 +87,7 @@ def _write_layout(target: Path, config: dict[str, Any], pooling: Pooling, prefix
             "pooling_mode_mean_tokens": pooling == "mean",
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
+            "pooling_mode_lasttoken": pooling == "last",
             "include_prompt": True,
         },
         "2_Normalize/config.json": {},

@@ -1,13 +1,14 @@
 """Which rows make which batch: pure planning, a function of the seed and the step alone.
 
-A device batch comes from one source. A step is `device_batches` of them, shared by the workers, so the number of workers does
-not change what a step sees. Within an epoch each source's batches are spread evenly, in proportion to rows times weight
-(RECIPE.md 1.4: stratified mini-batches, proportional sampling), so any stretch of steps holds the mixture. A step is found by
-its number: resuming reads and tokenises nothing that was seen.
+A device batch comes from one source. A step is `device_batches` of them whatever the number of workers, who share its texts. Within
+an epoch each source's batches are spread evenly, in proportion to rows times weight (RECIPE.md 1.4: stratified mini-batches,
+proportional sampling), so any stretch of steps holds the mixture. A step is found by its number: resuming reads and tokenises
+nothing that was seen.
 """
 
 import logging
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -16,11 +17,22 @@ from raysberta.training.examples import Examples
 
 log = logging.getLogger(__name__)
 
+Sampling = Literal["stratified", "step_source", "mixed"]
+
 
 class ContrastivePlan:
     """The batches of contrastive training."""
 
-    def __init__(self, examples: Examples, batch_size: int, device_batches: int, weights: Mapping[str, float], seed: int) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        device_batches: int,
+        weights: Mapping[str, float],
+        seed: int,
+        sampling: Sampling = "stratified",
+        size_exponent: float = 1.0,
+    ) -> None:
         """Check the sources.
 
         A source with fewer rows than a batch, or too few distinct texts to fill one, gives one smaller batch an epoch, and a
@@ -32,6 +44,9 @@ class ContrastivePlan:
             device_batches: Device batches of a step.
             weights: Factor on the number of batches of a `source/kind`; 1 where absent, 0 leaves it out.
             seed: Of all shuffling.
+            sampling: `stratified`: device batches of one source each, of several sources a step. `step_source`: all device batches of
+                a step of the same source. `mixed`: rows of any source in any batch.
+            size_exponent: Batches of a source grow with its rows to this power.
 
         Raises:
             InputError: a weight names no source, or nothing is left to train on.
@@ -42,15 +57,25 @@ class ContrastivePlan:
         self.examples = examples
         self.batch_size = batch_size
         self.device_batches = device_batches
-        self.weights = [float(weights.get(name, 1.0)) for name in examples.sources]
         self.seed = seed
+        self.unit = device_batches if sampling == "step_source" else 1
         self.rows = [np.flatnonzero(examples.source == number) for number in range(len(examples.sources))]
+        most = max(map(len, self.rows))
+        factors = [(len(rows) / most) ** (size_exponent - 1) for rows in self.rows]
+        self.weights = [factor * weights.get(name, 1.0) for factor, name in zip(factors, examples.sources, strict=True)]
+        names = examples.sources
+        if sampling == "mixed":
+            names, self.rows, self.weights = ("all sources",), [np.arange(len(examples))], [1.0]
         self._epochs: list[list[np.ndarray]] = []
         first = self.epoch(0)
         if not first:
-            raise InputError("contrastive: no source has two rows that differ; right would be more pairs, or other source_weights")
-        for name, weight, rows in zip(examples.sources, self.weights, self.rows, strict=True):
-            if weight and len(rows) < batch_size:
+            raise InputError(
+                "contrastive: no source has two rows that differ, or rows for one step; right would be more pairs, or other source_weights"
+            )
+        for name, weight, rows in zip(names, self.weights, self.rows, strict=True):
+            if weight and self.unit > 1 and len(rows) < batch_size * self.unit:
+                log.warning("contrastive: %s has %d rows, fewer than a step of one source: it is left out", name, len(rows))
+            elif weight and len(rows) < batch_size:
                 log.warning("contrastive: %s has %d rows, fewer than a batch of %d: it gives smaller batches", name, len(rows), batch_size)
 
     def epoch(self, number: int) -> list[np.ndarray]:
@@ -67,10 +92,10 @@ class ContrastivePlan:
             batches += int(len(self.epoch(whole)) * (epochs - whole))
         return max(1, batches // self.device_batches)
 
-    def step(self, number: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
-        """The device batches of a worker in a step. `world` divides `device_batches`."""
+    def step(self, number: int) -> list[np.ndarray]:
+        """The device batches of a step."""
         first = number * self.device_batches
-        return [self._batch(index) for index in range(first + rank, first + self.device_batches, world)]
+        return [self._batch(index) for index in range(first, first + self.device_batches)]
 
     def _batch(self, index: int) -> np.ndarray:
         number = 0
@@ -80,12 +105,13 @@ class ContrastivePlan:
         return self.epoch(number)[index]
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
-        placed: list[tuple[float, np.ndarray]] = []
+        placed: list[tuple[float, list[np.ndarray]]] = []
         for source, weight in enumerate(self.weights):
             batches = self._source(source, weight, epoch)
-            jitter = np.random.default_rng((self.seed, epoch, source, 1)).random(len(batches))
-            placed += [((number + jitter[number]) / len(batches), batch) for number, batch in enumerate(batches)]
-        return [batch for _, batch in sorted(placed, key=lambda item: item[0])]
+            units = [batches[start : start + self.unit] for start in range(0, len(batches) - self.unit + 1, self.unit)]
+            jitter = np.random.default_rng((self.seed, epoch, source, 1)).random(len(units))
+            placed += [((number + jitter[number]) / len(units), unit) for number, unit in enumerate(units)]
+        return [batch for _, unit in sorted(placed, key=lambda item: item[0]) for batch in unit]
 
     def _source(self, source: int, weight: float, epoch: int) -> list[np.ndarray]:
         """A source's batches of an epoch: passes over its rows, until `weight` passes are made."""

@@ -1,11 +1,15 @@
 """What a killed run resumes from: weights, moments and the step, whole, in safetensors and JSON, nothing pickled.
 
-Written aside and renamed, so a folder with the right name is complete. There is no random state in it: every step seeds itself
-from the run's seed, its own number and the worker's rank. Nothing in it depends on the number of workers or the ZeRO stage.
+Written aside and renamed, so a folder with the right name was complete when it was written; the hashes in its state tell whether it
+still is. There is no random state in it: every step seeds itself from the run's seed, its own number and the worker's rank. Nothing
+in it depends on the number of workers or the ZeRO stage.
 """
 
+import hashlib
 import json
+import logging
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +19,68 @@ from safetensors.torch import load_file, save_file
 from raysberta.errors import InputError
 from raysberta.training.engine import Engine
 
+log = logging.getLogger(__name__)
+
 WEIGHTS, MOMENTS, STATE = "weights.safetensors", "moments.safetensors", "state.json"
 
 
+class NotSaved(RuntimeError):
+    """A checkpoint cannot be written. Every worker raises it, and what was saved before is still there."""
+
+
 def save_checkpoint(engine: Engine, folder: Path, state: dict[str, Any]) -> None:
-    """Write the engine and `state` (JSON values; its "step" counts finished steps). All workers call it, the first writes."""
+    """Write the engine and `state` (JSON values; its "step" counts finished steps). All workers call it, the first writes.
+
+    Raises:
+        NotSaved: on every worker, where the first cannot write (a full disk); nothing is left of what it began.
+    """
     moments = engine.moments()
-    with engine.one_writer() as writes:
-        if not writes:
-            return
+    error = None
+    if engine.rank == 0:
         aside = folder.with_name(f"{folder.name}.aside")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_file({name: value.detach().cpu().clone() for name, value in engine.module.state_dict().items()}, aside / WEIGHTS)
-        save_file({name: value.contiguous() for name, value in moments.items()}, aside / MOMENTS)
-        (aside / STATE).write_text(json.dumps(state))
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+        try:
+            _write(engine, moments, aside, state)
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+        except (OSError, SafetensorError) as caught:
+            shutil.rmtree(aside, ignore_errors=True)
+            error = f"{folder}: no checkpoint written: {' '.join(str(caught).split())}"
+    error = engine.from_first(error)
+    if error is not None:
+        raise NotSaved(error)
+
+
+def _write(engine: Engine, moments: dict[str, Any], aside: Path, state: dict[str, Any]) -> None:
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    save_file({name: value.detach().cpu().clone() for name, value in engine.module.state_dict().items()}, aside / WEIGHTS)
+    save_file({name: value.contiguous() for name, value in moments.items()}, aside / MOMENTS)
+    hashes = {name: _hash(aside / name) for name in (WEIGHTS, MOMENTS)}
+    (aside / STATE).write_text(json.dumps({**state, "hashes": hashes}))
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def last_whole(folders: Iterable[Path]) -> Path | None:
+    """The first of some checkpoints, newest first, that is as it was written; a warning for each that is not, None where none is."""
+    for folder in folders:
+        try:
+            hashes = read_state(folder)["hashes"]
+            damaged = [name for name in (WEIGHTS, MOMENTS) if hashes[name] != _hash(folder / name)]
+            if not damaged:
+                return folder
+            why = f"{', '.join(damaged)} changed since"
+        except (InputError, KeyError, OSError) as error:
+            why = f"{type(error).__name__} {error}"
+        log.warning("%s: damaged (%s): the checkpoint before it is used", folder, why)
+    return None
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The state that was saved.
+    """The state that was saved, with the files' hashes.
 
     Raises:
         InputError: the folder is no whole checkpoint.

@@ -56,6 +56,14 @@ def plan_chunks(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
     return chunks
 
 
+def share(lengths: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """Which of a step's texts a worker encodes: every `world`-th in order of falling length, so that all have equally much to do.
+
+    What two workers have differs by less than the longest text; the order of the result is that of the lengths.
+    """
+    return np.argsort(-lengths, kind="stable")[rank::world]
+
+
 def make_chunks(texts: Sequence[np.ndarray], budget: int) -> Chunks:
     """Chunks of token sequences (int arrays), to be read back in the order given."""
     lengths = np.asarray([len(text) for text in texts], np.int64)

@@ -1,4 +1,9 @@
-"""Contrastive training: InfoNCE with in-batch and hard negatives on one-source batches, exact whatever the chunks and workers."""
+"""Contrastive training on one-source device batches, exact whatever the chunks and workers.
+
+A step's texts, of all device batches together, are shared by the workers in order of length, so every worker has as many tokens to
+encode as the others however long each source's texts are. The vectors are gathered, and every worker takes the loss of the whole
+step from them: that is cheap beside encoding. What the gradient then needs is said in engine.py.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,24 +11,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from raysberta.encoder.load import load_encoder, load_tokenizer, save
 from raysberta.encoder.pool import Pooling
 from raysberta.errors import InputError
-from raysberta.recipe import Recipe
+from raysberta.recipe import Contrastive, Objective, Recipe
 from raysberta.training.batches import ContrastivePlan
-from raysberta.training.chunks import Chunks, make_chunks
+from raysberta.training.chunks import Chunks, make_chunks, share
 from raysberta.training.encode import ChunkedEncoder
-from raysberta.training.engine import device_of, workers
-from raysberta.training.examples import Examples
+from raysberta.training.engine import device_of, gathered, workers
+from raysberta.training.examples import Examples, check_fits
 from raysberta.training.loop import OnCheckpoint, OnStep, Work, train
-from raysberta.training.objectives import documents_of, info_nce, relations_of
+from raysberta.training.objectives import among_queries, cosent, distillation, documents_of, info_nce, relations_of, scores_of
 
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """Which texts of a step are a device batch's queries and documents."""
+    """Which texts of a step are a device batch's queries and documents, and what they are to each other."""
 
     queries: torch.Tensor
     """int64 [B]."""
@@ -31,52 +37,131 @@ class DeviceBatch:
     """int64 [N]."""
     relations: torch.Tensor
     """int8 [B, N]."""
+    objective: Objective
+    """What is minimised."""
+    among: torch.Tensor | None
+    """int8 [B, B]: relations of the queries, where same-tower terms are asked for."""
+    scores: torch.Tensor | None
+    """float32 [B, N]: the teacher's, NaN where there is none; for objectives that learn from scores."""
+    weight: int
+    """Device batches that it stands for: several where negatives are shared across devices."""
 
 
 @dataclass(frozen=True)
 class ContrastiveBatch:
-    """A worker's part of a step: all its texts, each once, and its device batches over them."""
+    """A step as one worker sees it: its share of the texts to encode, and all device batches."""
 
     chunks: Chunks
+    """This worker's texts."""
+    mine: torch.Tensor
+    """int64 [this worker's texts]: their places among the texts of the step."""
+    texts: int
+    """Distinct texts of the step."""
     batches: list[DeviceBatch]
+    """All device batches of the step, over the places of its texts."""
 
 
 class ContrastiveModel(nn.Module):
-    """Encoder and InfoNCE: forward takes a ContrastiveBatch, gives the mean loss of its device batches."""
+    """Encoder and objective: forward takes a ContrastiveBatch, gives the mean loss of the step's device batches."""
 
-    def __init__(self, encoder: ChunkedEncoder, pooling: Pooling, temperature: float) -> None:
+    def __init__(self, encoder: ChunkedEncoder, pooling: Pooling, settings: Contrastive) -> None:
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
-        self.temperature = temperature
+        self.settings = settings
 
     def forward(self, batch: ContrastiveBatch) -> torch.Tensor:
-        """The mean loss of the device batches, a scalar."""
-        vectors = self.encoder.embed(batch.chunks, self.pooling)
-        losses = [info_nce(vectors[part.queries], vectors[part.documents], part.relations, self.temperature) for part in batch.batches]
-        return torch.stack(losses).mean()
+        """The mean loss of the device batches, a scalar, the same on every worker."""
+        own = self.encoder.embed(batch.chunks, self.pooling)
+        vectors = gathered(own.new_zeros(batch.texts, own.shape[1]).index_copy(0, batch.mine, own))
+        views = [vectors, *(F.normalize(vectors[:, :size], dim=-1) for size in self.settings.dimensions)]
+        losses = [part.weight * self._loss(part, view) for view in views for part in batch.batches]
+        return torch.stack(losses).sum() / (len(views) * sum(part.weight for part in batch.batches))
+
+    def _loss(self, part: DeviceBatch, vectors: torch.Tensor) -> torch.Tensor:
+        queries, documents, settings = vectors[part.queries], vectors[part.documents], self.settings
+        if part.objective == "info_nce":
+            return info_nce(queries, documents, part.relations, settings.temperature, settings.margin, part.among)
+        assert part.scores is not None
+        if part.objective == "cosent":
+            return cosent(queries, documents, part.scores, settings.temperature)
+        return distillation(queries, documents, part.scores, settings.temperature, settings.teacher_temperature)
 
 
-def make_batch(examples: Examples, batches: Sequence[np.ndarray], chunk_tokens: int, device: torch.device) -> ContrastiveBatch:
-    """The texts of some device batches, each distinct one once, in chunks; and the relations within each batch.
+def make_batch(
+    examples: Examples, batches: Sequence[np.ndarray], settings: Contrastive, device: torch.device, rank: int = 0, world: int = 1
+) -> ContrastiveBatch:
+    """A worker's part of a step: each distinct text of its device batches is encoded once, by one worker.
 
     Args:
         examples: The prepared examples.
-        batches: Rows of each device batch.
-        chunk_tokens: Budget of a chunk.
+        batches: Rows of each device batch of the step, the same on every worker.
+        settings: Objectives and the budget of a chunk.
         device: Where the tensors go.
+        rank: The worker.
+        world: Workers.
+
+    Raises:
+        InputError: the step has fewer texts than there are workers.
     """
     place: dict[int, int] = {}
 
     def places(sequences: np.ndarray) -> torch.Tensor:
         return torch.tensor([place.setdefault(int(sequence), len(place)) for sequence in sequences], device=device)
 
+    objectives = objectives_of(examples, settings)
     parts = []
-    for rows in batches:
+    for rows, objective, weight in _joined(examples, batches, objectives, settings.cross_device_negatives):
         documents = documents_of(examples, rows)
         relations = torch.from_numpy(relations_of(examples, rows, documents)).to(device)
-        parts.append(DeviceBatch(places(examples.query[rows]), places(documents), relations))
-    return ContrastiveBatch(make_chunks([examples.tokens[sequence] for sequence in place], chunk_tokens).to(device), parts)
+        contrasts = objective == "info_nce"
+        among = torch.from_numpy(among_queries(examples, rows)).to(device) if contrasts and settings.same_tower else None
+        scores = None if contrasts else torch.from_numpy(scores_of(examples, rows, documents)).to(device)
+        parts.append(DeviceBatch(places(examples.query[rows]), places(documents), relations, objective, among, scores, weight))
+    sequences = np.fromiter(place, np.int64, len(place))
+    if len(sequences) < world:
+        raise InputError(f"resources.contrastive.workers: {world} workers for a step of {len(sequences)} texts; right would be fewer")
+    mine = share(examples.tokens.lengths[sequences], rank, world)
+    chunks = make_chunks([examples.tokens[sequence] for sequence in sequences[mine]], settings.chunk_tokens)
+    return ContrastiveBatch(chunks.to(device), torch.from_numpy(mine).to(device), len(sequences), parts)
+
+
+def plan_of(examples: Examples, settings: Contrastive, seed: int) -> ContrastivePlan:
+    """The batches that the settings ask for.
+
+    Raises:
+        InputError: see ContrastivePlan.
+    """
+    weights, sampling = settings.source_weights, settings.sampling
+    return ContrastivePlan(examples, settings.batch_size, settings.device_batches, weights, seed, sampling, settings.size_exponent)
+
+
+def objectives_of(examples: Examples, settings: Contrastive) -> list[Objective]:
+    """The objective of each source.
+
+    Raises:
+        InputError: one is set for a source that is not there, or needs scores and the source's rows have none.
+    """
+    for name, objective in settings.objectives.items():
+        if name not in examples.sources:
+            raise InputError(f"contrastive.objectives: no examples of {name!r}; there are {', '.join(examples.sources)}")
+        rows = examples.source == examples.sources.index(name)
+        if objective != "info_nce" and not np.isfinite(examples.positive_score[rows]).any():
+            raise InputError(
+                f"contrastive.objectives: {objective} learns from scores, and no positive of {name} has one; right would be info_nce"
+            )
+    return [settings.objectives.get(name, "info_nce") for name in examples.sources]
+
+
+def _joined(
+    examples: Examples, batches: Sequence[np.ndarray], objectives: Sequence[Objective], across: bool
+) -> list[tuple[np.ndarray, Objective, int]]:
+    """Rows, objective and weight of each batch to take a loss of: the device batches, or those of InfoNCE as one."""
+    single = [(rows, objectives[examples.source[rows[0]]], 1) for rows in batches]
+    together = [rows for rows, objective, _ in single if objective == "info_nce"]
+    if not across or len(together) < 2:
+        return single
+    return [(np.concatenate(together), "info_nce", len(together)), *(one for one in single if one[1] != "info_nce")]
 
 
 def train_contrastive(
@@ -113,26 +198,28 @@ def train_contrastive(
         The curve, one dictionary a step: step, loss, learning_rate, gradient_norm, seconds, tokens, tokens_per_second.
 
     Raises:
-        InputError: weights name no source, the workers do not divide the device batches, the checkpoint does not fit.
+        InputError: weights or objectives name no source, a step has fewer texts than workers, the texts do not fit the encoder,
+            Matryoshka dimensions are wider than its vectors, the checkpoint does not fit.
         NotFinite: the loss or gradient is NaN or infinite.
+        NotSaved: a checkpoint cannot be written.
     """
-    settings = recipe.contrastive
-    rank, world = workers()
-    if settings.device_batches % world:
-        raise InputError(f"contrastive.device_batches: {settings.device_batches} do not spread evenly over {world} workers")
-    plan = ContrastivePlan(examples, settings.batch_size, settings.device_batches, settings.source_weights, recipe.seed)
+    settings = recipe.contrastive if temperature is None else recipe.contrastive.model_copy(update={"temperature": temperature})
+    rank, _ = workers()
+    plan = plan_of(examples, settings, recipe.seed)
+    objectives_of(examples, settings)
     device = device_of(rank)
     loaded = load_encoder(encoder, dropout=settings.dropout)
+    check_fits("contrastive", examples.tokens, loaded.config)
+    for size in settings.dimensions:
+        if size >= loaded.config.hidden_size:
+            raise InputError(f"contrastive.dimensions: {size} of vectors of {loaded.config.hidden_size}; right would be smaller numbers")
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    model = ContrastiveModel(
-        ChunkedEncoder(loaded, settings.precision, settings.recompute),
-        recipe.encoder.pooling,
-        temperature if temperature is not None else settings.temperature,
-    )
+    chunked = ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens)
+    model = ContrastiveModel(chunked, recipe.encoder.pooling, settings)
 
     def work(step: int, rank: int, world: int) -> Work:
-        batches = plan.step(step, rank, world)
-        batch = make_batch(examples, batches, settings.chunk_tokens, device)
+        batches = plan.step(step)
+        batch = make_batch(examples, batches, settings, device, rank, world)
         return Work(batch, batch.chunks.real, "; ".join(_name(examples, rows) for rows in batches))
 
     total = steps or settings.steps or plan.steps(settings.epochs)

@@ -2,7 +2,8 @@
 
 With `recompute`, each chunk goes through `torch.utils.checkpoint`: only its embeddings are kept, and the backward pass encodes
 it again with the random state of the first time. That is GradCache (RECIPE.md 5.3) with exact gradients, dropout included,
-without the two separate passes that make gradient reduction fire twice. Without `recompute` the second forward is saved.
+without the two separate passes that make gradient reduction fire twice. Chunks within `kept_tokens` keep their activations, as far
+as memory allows: they are encoded once. Without `recompute` all are.
 
 Each chunk casts the weights for itself, so gradients are summed over the chunks in float32 even under bf16 autocast.
 """
@@ -25,7 +26,7 @@ Precision = Literal["bf16", "fp32"]
 class ChunkedEncoder(nn.Module):
     """A Hugging Face encoder that takes the chunks of a step."""
 
-    def __init__(self, encoder: PreTrainedModel, precision: Precision, recompute: bool) -> None:
+    def __init__(self, encoder: PreTrainedModel, precision: Precision, recompute: bool, kept_tokens: int = 0) -> None:
         """Wrap an encoder; on the CPU attention is the plain one, whose backward pass is faster there than the fused one's."""
         super().__init__()
         if next(encoder.parameters()).device.type == "cpu":
@@ -33,6 +34,7 @@ class ChunkedEncoder(nn.Module):
         self.encoder = encoder
         self.precision = precision
         self.recompute = recompute
+        self.kept_tokens = kept_tokens
 
     def rows(self, chunks: Chunks) -> torch.Tensor:
         """The embedding table's rows that this step needs, [distinct, H]: looked up once, differentiable."""
@@ -51,11 +53,16 @@ class ChunkedEncoder(nn.Module):
         def pooled(rows: torch.Tensor, chunk: Chunk) -> torch.Tensor:
             return pool(self.hidden(rows, chunk), chunk.mask, pooling)
 
-        found = [self.run(pooled, rows, chunk) for chunk in chunks.chunks]
+        found = [self.run(pooled, rows, chunk, keep=keep) for chunk, keep in zip(chunks.chunks, self.kept(chunks), strict=True)]
         return F.normalize(torch.cat(found)[chunks.order], dim=-1)
 
-    def run(self, part: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
-        """Call `part`, and where `recompute` is set forget its activations until the backward pass."""
-        if self.recompute and torch.is_grad_enabled():
+    def kept(self, chunks: Chunks) -> list[bool]:
+        """Which chunks keep their activations although `recompute` is set: the last ones, whose backward pass comes first."""
+        sizes = [chunk.tokens.numel() for chunk in chunks.chunks]
+        return [sum(sizes[place:]) <= self.kept_tokens for place in range(len(sizes))]
+
+    def run(self, part: Callable[..., torch.Tensor], *arguments: Any, keep: bool = False) -> torch.Tensor:
+        """Call `part`, and where `recompute` is set forget its activations until the backward pass, unless they are to be kept."""
+        if self.recompute and not keep and torch.is_grad_enabled():
             return checkpoint(part, *arguments, use_reentrant=False, preserve_rng_state=True)
         return part(*arguments)

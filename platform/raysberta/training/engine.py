@@ -1,9 +1,13 @@
 """One optimizer step, by DeepSpeed inside a process group and by plain torch outside one, with the same result.
 
 The reduction contract, which holds wherever a loss is made: **the global loss is the mean over workers of the workers' losses,
-and the global gradient is the mean of their gradients.** In-batch negatives never leave a device batch, so this is exact:
-contrastive workers hold equally many device batches and take their mean; MLM workers divide by the masked tokens of the whole
-step and multiply by the number of workers. DeepSpeed averages (`gradient_allreduce_op: mean`, its default).
+and the global gradient is the mean of their gradients.** DeepSpeed averages (`gradient_allreduce_op: mean`, its default).
+
+- Contrastive: each worker encodes its share of the step's texts, `gathered` gives all of them all vectors, and each takes the
+  loss of the whole step, so the mean of the losses is that loss. A worker's gradient is what the loss sends back through its own
+  vectors, times the number of workers; the mean over workers is then the sum over all texts. Negatives may come from any device
+  batch, or from the query's own only: that is a matter of the loss, not of the workers.
+- MLM: workers divide by the masked tokens of the whole step and multiply by the number of workers.
 
 Weights, gradients and optimizer state are float32; only the encoder's arithmetic is bf16, under autocast.
 """
@@ -12,8 +16,7 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -44,7 +47,7 @@ class Engine:
         self.rank, self.world = workers()
         self.max_norm = settings.max_gradient_norm
         self.parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-        self.optimizer = torch.optim.AdamW(_groups(self.parameters, settings.weight_decay), lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
+        self.optimizer = torch.optim.AdamW(decaying(self.parameters, settings.weight_decay), lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
         self.deepspeed = self._deepspeed(settings) if self.distributed else None
 
     def _deepspeed(self, settings: Optimisation) -> Any:
@@ -157,12 +160,35 @@ class Engine:
         for parameter in self.parameters.values():
             parameter.data = parameter.data.clone()
 
-    @contextmanager
-    def one_writer(self) -> Iterator[bool]:
-        """True on the worker that writes; the others wait at the end."""
-        yield self.rank == 0
-        if self.distributed:
-            dist.barrier()
+    def from_first(self, value: Any) -> Any:
+        """The first worker's value, on every worker; they wait for it."""
+        if not self.distributed:
+            return value
+        held = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
+
+
+class _Gathered(torch.autograd.Function):
+    """Sum over workers whose gradient is the same on all of them, so its own all-reduce is a multiplication."""
+
+    @staticmethod
+    def forward(ctx: Any, part: torch.Tensor) -> torch.Tensor:
+        whole = part.clone()
+        dist.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * dist.get_world_size()
+
+
+def gathered(part: torch.Tensor) -> torch.Tensor:
+    """What all workers hold together: the sum of tensors that are 0 where a worker has nothing to say. Differentiable.
+
+    Right only where every worker goes on to compute the same scalar from it, see the contract above.
+    """
+    return _Gathered.apply(part) if workers()[1] > 1 else part
 
 
 def workers() -> tuple[int, int]:
@@ -179,7 +205,7 @@ def device_of(rank: int) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device() if torch.cuda.device_count() == 1 else rank % torch.cuda.device_count())
 
 
-def _groups(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict[str, Any]]:
+def decaying(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict[str, Any]]:
     """Matrices decay; biases and layer norms do not."""
     wide = [parameter for parameter in parameters.values() if parameter.ndim > 1]
     flat = [parameter for parameter in parameters.values() if parameter.ndim <= 1]

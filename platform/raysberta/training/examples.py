@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from raysberta.errors import InputError
 from raysberta.prefixes import Prefixes
 
-COLUMNS = ["pair_id", "group", "source", "kind", "task", "query", "positive", "negatives"]
+COLUMNS = ["pair_id", "group", "source", "kind", "task", "query", "positive", "negatives", "positive_score", "negative_scores"]
 TOKENISE_AT_ONCE = 8192
 
 K = TypeVar("K")
@@ -81,6 +81,10 @@ class Examples:
     """Groups of each text (as in `raw`), those of all rows that it is a side of: never negatives for a row of one of them."""
     ids: np.ndarray
     """bytes [rows]: pair ids, to name rows in messages."""
+    positive_score: np.ndarray
+    """float32 [rows]: the teacher's score of query and positive, NaN where it gave none."""
+    negative_score: np.ndarray
+    """float32 [values of negatives]: the same of query and negative."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -110,7 +114,8 @@ class Examples:
             Ragged(arrays[f"{name}.values"], arrays[f"{name}.offsets"]) for name in ("tokens", "negatives", "friends", "groups")
         )
         raw, source, query, positive, group = (arrays[name] for name in ("raw", "source", "query", "positive", "group"))
-        return cls(tokens, raw, sources, source, query, positive, negatives, friends, group, groups, ids)
+        scores = arrays["positive_score"], arrays["negative_score"]
+        return cls(tokens, raw, sources, source, query, positive, negatives, friends, group, groups, ids, *scores)
 
 
 def write_arrays(arrays: Mapping[str, np.ndarray], path: str, filesystem: pafs.FileSystem) -> None:
@@ -163,11 +168,14 @@ def prepare(
         return number
 
     query, positive, hard = [], [], []
-    for task, left, right, wrong in zip(strings["task"], strings["query"], strings["positive"], strings["negatives"], strict=True):
+    hard_scores: list[float] = []
+    rows = zip(*(strings[name] for name in ("task", "query", "positive", "negatives", "negative_scores")), strict=True)
+    for task, left, right, wrong, scores in rows:
         before = prefixes.of(task, "document")
         query.append(sequence(left, prefixes.of(task, "query"), query_tokens))
         positive.append(sequence(right, before, document_tokens))
         hard.append([sequence(text, before, document_tokens) for text in (wrong or [])[:negatives]])
+        hard_scores += [*(scores or []), *[np.nan] * negatives][: len(hard[-1])]
     names = [f"{source}/{kind}" for source, kind in zip(strings["source"], strings["kind"], strict=True)]
     sources = tuple(sorted(set(names)))
     code = {name: number for number, name in enumerate(sources)}
@@ -188,6 +196,8 @@ def prepare(
         group=np.asarray(group, np.int32),
         groups=ragged(_groups(len(texts), group, left, right)),
         ids=np.asarray([name.encode() for name in strings["pair_id"]]),
+        positive_score=np.asarray([np.nan if score is None else score for score in strings["positive_score"]], np.float32),
+        negative_score=np.asarray([np.nan if score is None else score for score in hard_scores], np.float32),
     )
 
 
@@ -207,6 +217,25 @@ def tokenise(tokenizer: PreTrainedTokenizerFast, texts: Iterable[tuple[str, int]
 
 def _tokenise(tokenizer: PreTrainedTokenizerFast, texts: list[str], limit: int) -> list[list[int]]:
     return tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
+
+
+def check_fits(phase: str, tokens: Ragged, config: PreTrainedConfig) -> None:
+    """Token ids lie within the model's embedding table, and texts within its positions.
+
+    Raises:
+        InputError: they do not.
+    """
+    highest, longest = int(tokens.values.max(initial=0)), int(tokens.lengths.max(initial=0))
+    if highest >= config.vocab_size:
+        raise InputError(
+            f"{phase}: the texts hold token {highest}, the model has {config.vocab_size} pieces: the vocabulary is not its own"
+        )
+    taken = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0  # they count from the padding id
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and longest > positions - taken:
+        raise InputError(
+            f"{phase}: a text of {longest} tokens, the model takes {positions - taken}; right would be a lower limit of tokens"
+        )
 
 
 def _friends(queries: list[int], positives: list[int]) -> Iterator[list[int]]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from raysberta.recipe import Optimisation
-from raysberta.training.checkpoint import load_moments, load_weights, read_state, save_checkpoint
+from raysberta.training.checkpoint import NotSaved, load_moments, load_weights, read_state, save_checkpoint
 from raysberta.training.engine import Engine, NotFinite, keep_freed_memory
 from raysberta.training.schedule import learning_rate
 
@@ -88,6 +88,7 @@ def train(
 
     Raises:
         NotFinite: the loss or gradient is NaN or infinite; names the step, the rows and the last checkpoint.
+        NotSaved: a checkpoint cannot be written; names the step and the last checkpoint.
         InputError: `resume` is no checkpoint of this module.
     """
     keep_freed_memory()
@@ -123,7 +124,10 @@ def train(
             log.info("%s: step %d/%d, loss %.4f, %.0f tokens/s, %.0f s left", name, step + 1, steps, loss, metrics.tokens_per_second, left)
         if checkpoints is not None and (step + 1) % settings.checkpoint_every == 0 and step + 1 < steps:
             folder = checkpoints / f"step-{step + 1:08d}"
-            save_checkpoint(engine, folder, {"step": step + 1, "curve": curve})
+            try:
+                save_checkpoint(engine, folder, {"step": step + 1, "curve": curve})
+            except NotSaved as error:
+                raise NotSaved(f"{name}: step {step + 1} of {steps}: {error}; last good checkpoint: {last}") from error
             last = str(folder)
             if on_checkpoint is not None:
                 on_checkpoint(folder, step + 1)

@@ -4,6 +4,7 @@ Texts are read without prefix (RECIPE.md 1.3: the unique texts of the contrastiv
 the seed and the step, before the workers share the texts, so the number of workers changes neither texts, masks nor loss.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from raysberta.encoder.load import load_encoder, load_tokenizer, save
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe
 from raysberta.training.batches import MlmPlan
-from raysberta.training.chunks import Chunk, Chunks, make_chunks, plan_chunks
+from raysberta.training.chunks import Chunk, Chunks, make_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, workers
-from raysberta.training.examples import Ragged
+from raysberta.training.examples import Ragged, check_fits
 from raysberta.training.heads import MlmHead, load_head
 from raysberta.training.loop import OnCheckpoint, OnStep, Work, train
 
@@ -55,8 +56,8 @@ class MlmModel(nn.Module):
         rows = self.encoder.rows(batch.chunks)
         states = torch.cat(
             [
-                self.encoder.run(self._chosen, rows, chunk, positions)
-                for chunk, positions in zip(batch.chunks.chunks, batch.positions, strict=True)
+                self.encoder.run(self._chosen, rows, chunk, positions, keep=keep)
+                for chunk, positions, keep in zip(batch.chunks.chunks, batch.positions, self.encoder.kept(batch.chunks), strict=True)
             ]
         )
         parts = zip(states.split(HEAD_ROWS), batch.labels.split(HEAD_ROWS), strict=True)
@@ -81,22 +82,40 @@ class Pieces:
     """Ids that are never predicted."""
     ordinary: np.ndarray
     """Ids that a random replacement may be."""
+    begins: np.ndarray | None = None
+    """bool [ids]: whether a piece begins a word, where whole words are masked."""
 
 
-def pieces_of(tokenizer: PreTrainedTokenizerFast) -> Pieces:
-    """The pieces of a tokenizer.
+def pieces_of(tokenizer: PreTrainedTokenizerFast, whole_words: bool = False) -> Pieces:
+    """The pieces of a tokenizer. Words begin at "▁" (SentencePiece) or "Ġ" (byte-level BPE), and do not at "##" (WordPiece).
 
     Raises:
-        InputError: it has no mask token.
+        InputError: it has no mask token; or whole words are asked for and none of its pieces says where words begin.
     """
     if tokenizer.mask_token_id is None:
         raise InputError("mlm: the tokenizer has no mask token; right would be a masked language model's, or mlm.enabled: false")
     special = np.asarray(sorted(set(tokenizer.all_special_ids)), np.int64)
-    return Pieces(tokenizer.mask_token_id, special, np.setdiff1d(np.arange(len(tokenizer)), special))
+    ordinary = np.setdiff1d(np.arange(len(tokenizer)), special)
+    return Pieces(tokenizer.mask_token_id, special, ordinary, _begins(tokenizer, special) if whole_words else None)
+
+
+def _begins(tokenizer: PreTrainedTokenizerFast, special: np.ndarray) -> np.ndarray:
+    texts = [str(text) for text in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
+    if any(text.startswith("##") for text in texts):
+        found = np.asarray([not text.startswith("##") for text in texts])
+    else:
+        found = np.asarray([text.startswith(("▁", "Ġ")) for text in texts])
+    if not found.any():
+        raise InputError("mlm.whole_words: no piece of the vocabulary is marked as a word's first; right would be mlm.whole_words: false")
+    found[special] = True
+    return found
 
 
 def mask(tokens: np.ndarray, pieces: Pieces, probability: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Choose tokens to predict: each ordinary one with `probability`; of these 80 % masked, 10 % random, 10 % kept.
+
+    Where `pieces` knows which begin words, each word is chosen with `probability`, with all its pieces (what follows a special token
+    begins one); each piece meets its own fate.
 
     Args:
         tokens: int [n], of many texts end to end.
@@ -107,7 +126,12 @@ def mask(tokens: np.ndarray, pieces: Pieces, probability: float, generator: np.r
     Returns:
         What the encoder reads and the labels (IGNORED where nothing is predicted), int64 [n] both.
     """
-    chosen = (generator.random(len(tokens)) < probability) & ~np.isin(tokens, pieces.special)
+    special = np.isin(tokens, pieces.special)
+    drawn = generator.random(len(tokens))
+    if pieces.begins is not None:
+        begins = pieces.begins[tokens] | np.concatenate([[True], special[:-1]])
+        drawn = drawn[np.maximum.accumulate(np.where(begins, np.arange(len(tokens)), 0))]
+    chosen = (drawn < probability) & ~special
     fate = generator.random(len(tokens))
     strange = generator.choice(pieces.ordinary, len(tokens))
     read = tokens.astype(np.int64)
@@ -144,20 +168,32 @@ def make_batch(
     cuts = np.cumsum([len(part) for part in parts])[:-1]
     read, labels = mask(np.concatenate(parts), pieces, probability, np.random.default_rng(draw))
     predicted = int((labels != IGNORED).sum())
-    mine = np.argsort([-len(part) for part in parts], kind="stable")[rank::world]
+    mine = share(np.asarray([len(part) for part in parts]), rank, world)
     reads, wanted = np.split(read, cuts), np.split(labels, cuts)
-    reads, wanted = [reads[row] for row in mine], [wanted[row] for row in mine]
-    lengths = np.asarray([len(part) for part in reads])
+    return lay_out([reads[row] for row in mine], [wanted[row] for row in mine], chunk_tokens, world / max(1, predicted))
+
+
+def lay_out(reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], chunk_tokens: int, scale: float | None = None) -> MlmBatch:
+    """Masked texts as chunks.
+
+    Args:
+        reads: What the encoder reads, int [length] each.
+        labels: Of the same lengths: the right tokens, IGNORED where nothing is predicted.
+        chunk_tokens: Budget of a chunk.
+        scale: Of the summed loss; where None, the loss is the mean over these texts' predicted tokens.
+    """
+    lengths = np.asarray([len(read) for read in reads])
     positions, found = [], []
     for group in plan_chunks(lengths, chunk_tokens):
         matrix = np.full((len(group), int(lengths[group].max())), IGNORED, np.int64)
         for place, row in enumerate(group):
-            matrix[place, : lengths[row]] = wanted[row]
+            matrix[place, : lengths[row]] = labels[row]
         flat = matrix.reshape(-1)
         where = np.flatnonzero(flat != IGNORED)
         positions.append(torch.from_numpy(where))
         found.append(torch.from_numpy(flat[where]))
-    return MlmBatch(make_chunks(reads, chunk_tokens), positions, torch.cat(found), world / max(1, predicted))
+    right = torch.cat(found)
+    return MlmBatch(make_chunks(reads, chunk_tokens), positions, right, 1 / max(1, len(right)) if scale is None else scale)
 
 
 def to(batch: MlmBatch, device: torch.device) -> MlmBatch:
@@ -194,7 +230,7 @@ def train_mlm(
         The curve, as train_contrastive gives it.
 
     Raises:
-        InputError: there are no texts, fewer than workers, or the tokenizer has no mask token.
+        InputError: there are no texts, fewer than workers, they do not fit the encoder, or the tokenizer has no mask token.
         NotFinite: the loss or gradient is NaN or infinite.
     """
     settings = recipe.mlm
@@ -202,13 +238,14 @@ def train_mlm(
     if min(len(texts), settings.batch_size) < world:
         raise InputError(f"mlm: {len(texts)} texts in steps of {settings.batch_size} are too few for {world} workers")
     tokenizer = load_tokenizer(encoder)
-    pieces = pieces_of(tokenizer)
+    pieces = pieces_of(tokenizer, settings.whole_words)
     plan = MlmPlan(len(texts), settings.batch_size, recipe.seed)
     device = device_of(rank)
     loaded = load_encoder(encoder, dropout=settings.dropout)
+    check_fits("mlm", texts, loaded.config)
     head = load_head(encoder, loaded)
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    model = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute), head)
+    model = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens), head)
 
     def work(step: int, rank: int, world: int) -> Work:
         rows = plan.step(step)

@@ -1,4 +1,4 @@
-"""What is minimised: InfoNCE over a relations matrix, and the loss of masked tokens.
+"""What is minimised: InfoNCE over a relations matrix; CoSENT and distillation where a teacher scored the pairs.
 
 Relations of a query (row) to a document (column): +1 it answers the query, 0 it is left out, -1 it is a negative. What would be
 a false negative is 0: the same text, another answer to the same query, a text of the same group (a word's senses, a class).
@@ -10,14 +10,26 @@ import torch
 from raysberta.training.examples import Examples
 
 
-def info_nce(queries: torch.Tensor, documents: torch.Tensor, relations: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Mean over all positives of -log softmax of the positive against the negatives of its query (RECIPE.md 5.2).
+def info_nce(
+    queries: torch.Tensor,
+    documents: torch.Tensor,
+    relations: torch.Tensor,
+    temperature: float,
+    margin: float = 0.0,
+    among: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean over all positives of -log softmax of the positive against the negatives of its query.
+
+    With `among`, the improved loss of GTE (arXiv 2308.03281, equation 4), which Qwen3-Embedding (arXiv 2506.05176) masks alike:
+    the denominator also holds the query against other queries, and the positive against other queries and other positives.
 
     Args:
         queries: [B, H], L2-normalised.
         documents: [N, H], L2-normalised.
         relations: int8 [B, N] of +1, 0, -1. Other positives of a query do not stand in a positive's denominator.
         temperature: Divides the cosines.
+        margin: Taken off the cosine of each positive (additive margin, arXiv 1902.08564).
+        among: int8 [B, B], -1 where a query is a negative of another and 0 elsewhere: adds the same-tower terms.
 
     Returns:
         Scalar, float32 (float64 for float64 input). A query without a negative adds a loss of 0.
@@ -28,13 +40,70 @@ def info_nce(queries: torch.Tensor, documents: torch.Tensor, relations: torch.Te
     if not bool((relations > 0).any(1).all()):
         raise ValueError("a query has no positive document")
     wide = torch.promote_types(queries.dtype, torch.float32)
-    with torch.autocast(queries.device.type, enabled=False):
-        scores = queries.to(wide) @ documents.to(wide).T / temperature
-    # Finite, so that a row without negatives has a zero gradient and not NaN.
-    outside = torch.logsumexp(scores.masked_fill(relations >= 0, torch.finfo(wide).min / 4), dim=1)
+    queries, documents = queries.to(wide), documents.to(wide)
+    never = torch.finfo(wide).min / 4  # finite, so that a row without negatives has a zero gradient and not NaN
     row, column = torch.nonzero(relations > 0, as_tuple=True)
-    margin = outside[row] - scores[row, column]
-    return torch.logaddexp(margin, torch.zeros_like(margin)).mean()
+    with torch.autocast(queries.device.type, enabled=False):
+        scores = queries @ documents.T / temperature
+        outside = torch.logsumexp(scores.masked_fill(relations >= 0, never), dim=1)[row]
+        if among is not None:
+            positives = documents[column]
+            others = (relations[row] < 0) & (relations > 0).any(0)
+            same = [
+                (queries @ queries.T / temperature).masked_fill(among >= 0, never)[row],
+                (positives @ queries.T / temperature).masked_fill(among[row] >= 0, never),
+                (positives @ documents.T / temperature).masked_fill(~others, never),
+            ]
+            outside = torch.logsumexp(torch.cat([outside[:, None], *same], dim=1), dim=1)
+    short = outside - scores[row, column] + margin / temperature
+    return torch.logaddexp(short, torch.zeros_like(short)).mean()
+
+
+def cosent(queries: torch.Tensor, documents: torch.Tensor, scores: torch.Tensor, temperature: float) -> torch.Tensor:
+    """CoSENT: log(1 + sum of exp((cosine of the worse pair - cosine of the better pair) / temperature)) over all pairs of scored pairs.
+
+    Only the order of the scores counts. (Su 2022, kexue.fm/archives/8847.)
+
+    Args:
+        queries: [B, H], L2-normalised.
+        documents: [N, H], L2-normalised.
+        scores: [B, N], NaN where a pair has none.
+        temperature: Divides the differences.
+
+    Returns:
+        Scalar; 0 where no two scores differ.
+    """
+    row, column = torch.nonzero(torch.isfinite(scores), as_tuple=True)
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    cosines = (queries[row].to(wide) * documents[column].to(wide)).sum(1) / temperature
+    known = scores[row, column]
+    better, worse = torch.nonzero(known[:, None] > known[None, :], as_tuple=True)
+    return torch.logsumexp(torch.cat([cosines.new_zeros(1), cosines[worse] - cosines[better]]), dim=0)
+
+
+def distillation(
+    queries: torch.Tensor, documents: torch.Tensor, scores: torch.Tensor, temperature: float, teacher_temperature: float
+) -> torch.Tensor:
+    """Mean over queries of the cross entropy from the teacher's softmax over a query's scored documents to the student's.
+
+    Args:
+        queries: [B, H], L2-normalised.
+        documents: [N, H], L2-normalised.
+        scores: The teacher's, [B, N], NaN where a pair has none; queries without any are left out.
+        temperature: Divides the student's cosines.
+        teacher_temperature: Divides the teacher's scores.
+
+    Returns:
+        Scalar; 0 where nothing is scored.
+    """
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    there = torch.isfinite(scores)
+    never = torch.finfo(wide).min / 4
+    with torch.autocast(queries.device.type, enabled=False):
+        student = (queries.to(wide) @ documents.to(wide).T / temperature).masked_fill(~there, never).log_softmax(1)
+    teacher = (scores.to(wide) / teacher_temperature).masked_fill(~there, never).softmax(1)
+    entropies = -(teacher * student).masked_fill(~there, 0.0).sum(1)
+    return entropies.sum() / there.any(1).sum().clamp(min=1)
 
 
 def documents_of(examples: Examples, rows: np.ndarray) -> np.ndarray:
@@ -56,3 +125,19 @@ def relations_of(examples: Examples, rows: np.ndarray, documents: np.ndarray) ->
         relations[place, np.isin(texts, examples.friends[row])] = 0
     relations[examples.positive[rows][:, None] == documents[None, :]] = 1
     return relations
+
+
+def among_queries(examples: Examples, rows: np.ndarray) -> np.ndarray:
+    """Relations int8 [rows, rows] of a batch's queries to each other: -1, or 0 where they are the same, answers, or of one group."""
+    return np.minimum(relations_of(examples, rows, examples.query[rows]), 0)
+
+
+def scores_of(examples: Examples, rows: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """The teacher's scores float32 [rows, documents] of each row's own positive and negatives; NaN elsewhere."""
+    column = {document: place for place, document in enumerate(documents.tolist())}
+    scores = np.full((len(rows), len(documents)), np.nan, np.float32)
+    for place, row in enumerate(rows):
+        own = slice(examples.negatives.offsets[row], examples.negatives.offsets[row + 1])
+        scores[place, [column[document] for document in examples.negatives.values[own].tolist()]] = examples.negative_score[own]
+        scores[place, column[int(examples.positive[row])]] = examples.positive_score[row]
+    return scores

@@ -25,9 +25,8 @@ from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe, Workers
 from raysberta.telemetry import gauge
-from raysberta.training.batches import ContrastivePlan
-from raysberta.training.checkpoint import read_state
-from raysberta.training.contrastive import train_contrastive
+from raysberta.training.checkpoint import NotSaved, last_whole, read_state
+from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
 from raysberta.training.engine import NotFinite
 from raysberta.training.examples import COLUMNS, Examples, Ragged, prepare, ragged, read_arrays, tokenise, write_arrays
 from raysberta.training.loop import StepMetrics
@@ -35,7 +34,7 @@ from raysberta.training.mlm import train_mlm
 
 log = logging.getLogger(__name__)
 
-VERSION: int = 2
+VERSION: int = 3
 RESTARTS = 2
 CURVE_POINTS = 400
 CURVE_KEYS = ("step", "loss", "learning_rate", "seconds", "tokens_per_second")
@@ -70,7 +69,8 @@ def contrastive(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) ->
     tables = [inputs[name].table("examples", columns=COLUMNS) for name in ("mining", "mining_synthetic") if name in inputs]
     tokenizer = load_tokenizer(model.folder("model"))
     examples = prepare(tables, tokenizer, recipe.prefixes, settings.query_tokens, settings.document_tokens, settings.negatives)
-    plan = ContrastivePlan(examples, settings.batch_size, settings.device_batches, settings.source_weights, recipe.seed)
+    plan = plan_of(examples, settings, recipe.seed)
+    objectives_of(examples, settings)
     draft.rows_in = draft.rows_out = len(examples)
     temperature = float(inputs["temperature"].manifest.metrics["best"]) if "temperature" in inputs else settings.temperature
     shares = {name: int((examples.source == number).sum()) for number, name in enumerate(examples.sources)}
@@ -162,8 +162,8 @@ def _work(phase: str, config: dict[str, Any], run: Callable[..., list[dict[str, 
         shutil.rmtree(folder, ignore_errors=True)
 
     with ExitStack() as stack:
-        checkpoint = ray.train.get_checkpoint()
-        resume = Path(stack.enter_context(checkpoint.as_directory())) if checkpoint else None
+        reported = [found.checkpoint for found in ray.train.get_all_reported_checkpoints()] if ray.train.get_checkpoint() else []
+        resume = last_whole(Path(stack.enter_context(checkpoint.as_directory())) for checkpoint in reversed(reported))
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"raysberta-{phase}-")))
         output = stack.enter_context(draft.folder("model")) if first else None
         try:
@@ -171,7 +171,7 @@ def _work(phase: str, config: dict[str, Any], run: Callable[..., list[dict[str, 
             result: dict[str, Any] = {"curve": _thin(curve), "seconds": round(curve[-1]["seconds"], 1), "steps": len(curve)}
             result["resumed_after"] = read_state(resume)["step"] if resume else 0
             result["trained_tokens"] = int(sum(point["tokens"] for point in curve))
-        except NotFinite as error:  # the same again would be the same again: no restart
+        except (NotFinite, NotSaved) as error:  # the same again would be the same again: no restart
             result = {"error": str(error)}
         except InputError as error:
             result = {"input_error": str(error)}

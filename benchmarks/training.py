@@ -1,0 +1,179 @@
+"""Training against its peers, one JSON line a figure: `python benchmarks/training.py [--only NAME ...]`; `make bench-training`.
+
+Each side of a figure runs in a child process of its own, one after the other, in one run. What needs a GPU says so.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+MEASURE = Path(__file__).with_name("training_measure.py")
+Figure = dict[str, Any]
+
+NATURAL = {"queries": 32, "negatives": 7, "limit": 128, "precision": "bf16", "steps": 2, "warm": 1}
+OURS = {"chunk_tokens": 4096, "recompute": False, "mini_batch": 32}
+
+
+def start(what: str, side: str, work: Path, ask: dict[str, Any]) -> subprocess.Popen[str]:
+    """Start a side."""
+    return subprocess.Popen([sys.executable, str(MEASURE), what, side, str(work), json.dumps(ask)], stdout=subprocess.PIPE, text=True)
+
+
+def result(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a side printed last."""
+    out, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"error: {process.args} ended with {process.returncode}")
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def measure(what: str, side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
+    """Run a side."""
+    return result(start(what, side, work, ask))
+
+
+def figure(name: str, ours: float, peer: float, ratio: float, unit: str, goal: str, met: bool, note: str) -> Figure:
+    """One line."""
+    rounded = {"ours": round(ours, 4), "peer": round(peer, 4), "ratio": float(f"{ratio:.3g}")}
+    return {
+        "name": name,
+        **rounded,
+        "unit": unit,
+        "goal": goal,
+        "met": bool(met),
+        "device": f"CPU, {torch.get_num_threads()} threads",
+        "note": note,
+    }
+
+
+def pairs_per_second(found: dict[str, Any]) -> float:
+    """Of a contrastive side."""
+    return found["pairs"] / sum(found["seconds"])
+
+
+def contrastive_step(work: Path, side: str, goal: float) -> Iterator[Figure]:
+    """Pairs per second against a loss of sentence-transformers."""
+    ask = NATURAL | OURS
+    ours, peer = (measure("contrastive", one, work, ask) for one in ("ours", side))
+    ratio = pairs_per_second(ours) / pairs_per_second(peer)
+    note = (
+        f"32 queries, 7 negatives, up to 128 tokens, bf16; {ours['tokens']} tokens in the steps; first losses "
+        f"{ours['losses'][0]:.4f} and {peer['losses'][0]:.4f}; sentence-transformers' {side} loss"
+    )
+    name = f"contrastive step against the {side} loss"
+    yield figure(name, pairs_per_second(ours), pairs_per_second(peer), ratio, "pairs/s", f">= {goal:g}x", ratio >= goal, note)
+
+
+def equal_losses(work: Path, precision: str) -> Iterator[Figure]:
+    """The largest difference of the loss over 50 steps from the same weights and batches."""
+    ask = {"queries": 4, "negatives": 1, "limit": 16, "precision": precision, "steps": 50, "warm": 0, **OURS, "chunk_tokens": 128}
+    ours = measure("contrastive", "ours", work, ask)
+    for side in ("cached", "plain"):
+        peer = measure("contrastive", side, work, ask)
+        apart = max(abs(one - other) for one, other in zip(ours["losses"], peer["losses"], strict=True))
+        note = (
+            f"4 queries, 1 negative, up to 16 tokens, chunks of 128; mean loss {mean(ours['losses'])} and {mean(peer['losses'])}, "
+            f"first ten {mean(ours['losses'][:10])}, last ten {mean(ours['losses'][-10:])}; ratio is the largest difference"
+        )
+        name = f"losses over 50 steps against the {side} loss, {precision}"
+        yield figure(name, ours["losses"][-1], peer["losses"][-1], apart, "loss", "within 1e-3", apart <= 1e-3, note)
+
+
+def mean(values: list[float]) -> float:
+    """Of some losses, to be read."""
+    return round(sum(values) / len(values), 5)
+
+
+def mlm_tokens(work: Path, model: str, goal: float) -> Iterator[Figure]:
+    """Real tokens per second against transformers' Trainer."""
+    ask = {"model": model, "batch": 16, "limit": 128, "steps": 3, "chunk_tokens": 2048}
+    ours, peer = (measure("mlm", side, work, ask) for side in ("ours", "trainer"))
+    speeds = [side["tokens"] / sum(side["seconds"]) for side in (ours, peer)]
+    apart = abs(ours["first_loss"] - peer["first_loss"])
+    names = {"e5": "mE5-small, 250k pieces", "roberta": "RoBERTa-base, 50k pieces, random weights"}
+    note = (
+        f"{names[model]}; 16 texts a step, up to 128 tokens, bf16, 15 % masked; loss of the same masked batch "
+        f"{ours['first_loss']:.4f} and {peer['first_loss']:.4f} (apart {apart:.1e}); "
+        f"peaks {ours['peak_mib']:.0f} and {peer['peak_mib']:.0f} MiB"
+    )
+    ratio = speeds[0] / speeds[1]
+    yield figure(f"MLM tokens, {model}", *speeds, ratio, "tokens/s", f">= {goal:g}x, equal loss", ratio >= goal and apart < 1e-2, note)
+
+
+def memory(work: Path) -> Iterator[Figure]:
+    """Peak resident memory of a step of 256 queries and 9 texts each."""
+    ask = {
+        "queries": 256,
+        "negatives": 7,
+        "limit": 32,
+        "precision": "bf16",
+        "steps": 1,
+        "warm": 0,
+        **OURS,
+        "recompute": True,
+        "chunk_tokens": 1024,
+    }
+    ours, peer = (measure("contrastive", side, work, ask) for side in ("ours", "cached"))
+    ratio = ours["peak_mib"] / peer["peak_mib"]
+    note = (
+        f"256 queries, 9 texts each, up to 16 tokens, recomputed in chunks of 512 tokens against mini-batches of 32 texts; "
+        f"{pairs_per_second(ours):.2f} and {pairs_per_second(peer):.2f} pairs/s; the plain loss keeps all activations and does not fit"
+    )
+    name = "peak memory against the cached loss"
+    yield figure(name, ours["peak_mib"], peer["peak_mib"], ratio, "MiB", "<= the lower of the peers'", ratio <= 1, note)
+
+
+def two_workers(work: Path) -> Iterator[Figure]:
+    """Two workers of one thread against one, same global batch."""
+    with tempfile.TemporaryDirectory() as aside:
+        ask = {"queries": 8, "negatives": 7, "limit": 128, "steps": 2, "chunk_tokens": 4096, "meet": f"{aside}/meet"}
+        one = measure("workers", "1/1", work, ask)
+        both = [start("workers", side, work, ask) for side in ("1/2", "2/2")]
+        two, _ = [result(process) for process in both]
+    speeds = [side["tokens"] / sum(side["seconds"]) for side in (two, one)]
+    apart = max(abs(left - right) for left, right in zip(one["losses"], two["losses"], strict=True))
+    ratio = speeds[0] / speeds[1]
+    note = f"2 device batches of 8 queries of different sources, DeepSpeed ZeRO 1 over gloo; losses apart {apart:.1e}; ours against itself"
+    yield figure("two workers against one", *speeds, ratio, "tokens/s", ">= 1.7x", ratio >= 1.7, note) | {"device": "CPU, 1 thread each"}
+
+
+def gpu(work: Path) -> Iterator[Figure]:
+    """Model FLOP utilisation: not on this machine."""
+    device = torch.cuda.get_device_name() + ": not measured by this program yet" if torch.cuda.is_available() else "no GPU"
+    yield {"name": "GPU model FLOP utilisation, RoBERTa-large", "goal": ">= 45 % and >= 2x the peer", "met": None, "device": device}
+
+
+FIGURES: dict[str, Callable[[Path], Iterator[Figure]]] = {
+    "step-cached": lambda work: contrastive_step(work, "cached", 3.0),
+    "step-plain": lambda work: contrastive_step(work, "plain", 2.0),
+    "losses": lambda work: equal_losses(work, "fp32"),
+    "losses-bf16": lambda work: equal_losses(work, "bf16"),
+    "mlm": lambda work: mlm_tokens(work, "e5", 8.0),
+    "mlm-roberta": lambda work: mlm_tokens(work, "roberta", 2.5),
+    "memory": memory,
+    "workers": two_workers,
+    "gpu": gpu,
+}
+
+
+def main() -> None:
+    """Print the figures asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=FIGURES, default=list(FIGURES), help="these figures alone")
+    parser.add_argument("--work", type=Path, default=Path("runs/bench-training"), help="folder for the models and texts")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    for name in arguments.only:
+        for line in FIGURES[name](arguments.work.absolute()):
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()

