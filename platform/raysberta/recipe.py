@@ -274,7 +274,7 @@ class Mining(Section):
     """What ranks count: all candidates, the positives among them (FlagEmbedding, the paper), or only those that no rule bars
     (sentence-transformers)."""
     max_share_of_positive: Annotated[float, Field(gt=0.0)] | None = None
-    """Drop candidates that score above this share of the positive's score (TopK-PercPos: 0.95), also where that is negative; off where null."""
+    """Drop candidates that score above this share of the positive's score (TopK-PercPos: 0.95; safe for negative scores); off where null."""
     margin_to_positive: Annotated[float, Field(ge=0.0)] | None = None
     """Drop candidates that do not score this much below the positive (TopK-MarginPos: 0.05); off where null."""
     max_score: float | None = None
@@ -297,7 +297,7 @@ class Mining(Section):
     cross_encoder: ModelReference | None = None
     """Scores pairs of query and text: a sequence classifier with one output; none where null."""
     cross_encoder_for: Literal["estimate", "limits"] = "estimate"
-    """Estimate the share of false negatives on a sample, or let the score limits (and `sampling: top`) read its scores instead of cosines."""
+    """Estimate the share of false negatives on a sample, or let score limits and `sampling: top` read its scores instead of cosines."""
     cross_encoder_sample: Positive = 500
     """Examples of the estimate, chosen by hash of their id."""
     cross_encoder_tokens: Positive = 256
@@ -308,7 +308,9 @@ class Mining(Section):
         if self.rank_to <= self.rank_from:
             raise ValueError(f"rank_to {self.rank_to} is not after rank_from {self.rank_from}")
         if self.cross_encoder_for == "limits" and self.cross_encoder is None:
-            raise ValueError("cross_encoder_for: limits without a cross_encoder; right would be cross_encoder: path:/folder or hub:owner/name@revision")
+            raise ValueError(
+                "cross_encoder_for: limits without a cross_encoder; right would be cross_encoder: path:/folder or hub:owner/name@revision"
+            )
         return self
 
 

@@ -27,7 +27,9 @@ class CrossEncoder:
         self.tokenizer = load_tokenizer(folder)
         self.model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).eval()
         if self.model.config.num_labels != 1:
-            raise InputError(f"{folder}: a classifier of {self.model.config.num_labels} classes; right would be one with one output, a score")
+            raise InputError(
+                f"{folder}: a classifier of {self.model.config.num_labels} classes; right would be one with one output, a score"
+            )
         nn.Module.to(self.model, self.device)
         self.max_tokens = max_tokens
 

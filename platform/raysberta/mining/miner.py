@@ -1,4 +1,4 @@
-"""Pairs to examples: rank the pool of their source, choose, put the supplied negatives first. A few hundred queries are in hand at a time."""
+"""Pairs to examples: rank the pool of their source, choose, put the supplied negatives first; a few hundred queries at a time."""
 
 import math
 from collections import Counter
@@ -64,7 +64,10 @@ def mine(
 
 
 def depth(settings: Mining, candidates: Texts) -> int:
-    """How many ranks a search must give: to the end of the window, and further by what sentence-transformers' slicing does not count."""
+    """How many ranks a search must give: to the end of the window; where ranks count only what is not barred, further by a query's own texts.
+
+    What limits bar is not made up for, as in sentence-transformers: a limit that bars much leaves less to choose from, not easier texts.
+    """
     if settings.slicing == "flag_embedding":
         return settings.rank_to
     return settings.rank_to + min(MOST_OWN, candidates.same_document.most() + candidates.same_words.most())
@@ -125,7 +128,7 @@ def _with_positive(candidates: Texts, pairs: pa.Table, dropped: Counter[str]) ->
 
 
 def _barred(candidates: Texts, row: dict, positives: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows of the pool that are no negatives of a pair: the texts of its query and of every positive, and what shares its document or group."""
+    """Rows of the pool that are no negatives of a pair: its query, every positive of that, and what shares its document or group."""
     same = [candidates.same_words[normalise(text)] for text in (row["query"], *(candidates.texts[at] for at in positives.tolist()))]
     document = np.concatenate([candidates.same_document[row["doc_id"]], candidates.same_document[row["group"]]])
     return {"own_text": np.concatenate(same), "same_document": document}
@@ -168,7 +171,9 @@ def _mine(
         topped = 0
         if settings.too_few == "top_up" and len(chosen.rows) + len(row["negatives"] or ()) < settings.negatives:
             mine_own = answering[owners == number]
-            topped = _top_up(settings, pool, row, queries[number], mine_own, barred[number], float(lowest[number]), own[number], chosen, judge)
+            topped = _top_up(
+                settings, pool, row, queries[number], mine_own, barred[number], float(lowest[number]), own[number], chosen, judge
+            )
         at = np.flatnonzero(rows[number] == own[number])
         score = float(cosines[(owners == number) & (flat == own[number])][0])
         found.append(_with_supplied(settings, candidates, row, chosen, topped, score, int(at[0]) if len(at) else -1))
@@ -187,7 +192,9 @@ def _judge(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A cross-encoder's scores of the candidates that nothing but a limit could bar [q, k], and of all positives [p]."""
     texts = pool.candidates.texts
-    asked = np.stack([~np.isin(row, np.concatenate(list(forbidden.values()))) & (row >= 0) for row, forbidden in zip(rows, barred, strict=True)])
+    asked = np.stack(
+        [~np.isin(row, np.concatenate(list(forbidden.values()))) & (row >= 0) for row, forbidden in zip(rows, barred, strict=True)]
+    )
     if settings.slicing == "flag_embedding":
         asked[:, : min(settings.rank_from, len(texts) // 2)] = False
     which, column = np.nonzero(asked)
@@ -242,9 +249,7 @@ def _draws(pair_id: str, size: int, count: int) -> Iterator[int]:
         yield int.from_bytes(draw(pair_id, str(attempt))) % size
 
 
-def _with_supplied(
-    settings: Mining, candidates: Texts, row: dict, chosen: Chosen, topped_up: int, score: float, rank: int
-) -> dict:
+def _with_supplied(settings: Mining, candidates: Texts, row: dict, chosen: Chosen, topped_up: int, score: float, rank: int) -> dict:
     """Supplied negatives come first and count; mined ones fill up to the number wanted."""
     supplied = list(row["negatives"] or [])[: settings.negatives]
     texts = [candidates.texts[number] for number in chosen.rows]

@@ -2,15 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from raysberta.mining.choose import normalise
 from raysberta.retrieval.vectors import Matrix
-
-NOTHING = np.zeros(0, np.int64)
 
 
 class Lookup:
@@ -62,7 +60,7 @@ class Pool:
     candidates: Texts
     vectors: Matrix
     """[n, d], L2-normalised."""
-    bad: np.ndarray = NOTHING
+    bad: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """Rows whose vector is none; they are no negatives."""
     languages: np.ndarray | None = None
     """Of each text, where the recipe asks for one."""

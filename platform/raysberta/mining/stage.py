@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 VERSION = 2
 ROWS_PER_FILE = 1 << 18
 JUDGED_AT_ONCE = 2048
+COUNTED = ["pair_id", "source", "kind", "positive_score", "negative_scores", "negative_ranks", "positive_rank"]
+COUNTED += ["topped_up", "looked_at", "skipped"]
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
@@ -203,7 +205,7 @@ class _Written:
             fs, path = self.draft.path(name)
             pq.write_table(rows, f"{path}/part-{self.files:05d}.parquet", filesystem=fs, compression="zstd")
         counts = pc.list_value_length(table["negatives"])
-        self.counts.append(table.drop_columns(["query", "positive", "negatives"]).append_column("count", counts))
+        self.counts.append(table.select(COUNTED).append_column("count", counts))
         self.waiting, self.files = [], self.files + 1
 
 
@@ -219,12 +221,18 @@ def _report(
     positive = table["positive_score"].to_numpy()
     negative = pc.list_flatten(table["negative_scores"]).to_numpy()
     ranks = pc.list_flatten(table["negative_ranks"]).to_numpy()
-    hardest = np.array([max((s for s in row if np.isfinite(s)), default=np.nan) for row in table["negative_scores"].to_pylist()])
-    margin = positive - hardest if len(hardest) else hardest
+    owners = pc.list_parent_indices(table["negative_scores"].combine_chunks()).to_numpy()
+    hardest = np.full(table.num_rows, -np.inf, np.float32)
+    np.maximum.at(hardest, owners, np.where(np.isfinite(negative), negative, -np.inf))
+    margin = positive - hardest
     unseen = pc.sum(pc.and_(pc.equal(table["positive_rank"], -1), pc.is_finite(table["positive_score"]))).as_py() or 0
     draft.metrics.update(
         pools={
-            key: {"texts": len(pool.texts), "window": list(window(settings, len(pool.texts))), **({"search": reports[key]} if key in reports else {})}
+            key: {
+                "texts": len(pool.texts),
+                "window": list(window(settings, len(pool.texts))),
+                **({"search": reports[key]} if key in reports else {}),
+            }
             for key, pool in pools.items()
         },
         slicing=settings.slicing,
@@ -256,7 +264,7 @@ def _report(
 
 
 def _estimate(recipe: Recipe, written: _Written, judge: Judge, draft: Draft) -> dict[str, float]:
-    """The share of mined negatives that the cross-encoder scores at least as high as the positive, on examples drawn by hash of their id."""
+    """The share of mined negatives that the cross-encoder scores at least as high as the positive; examples drawn by hash of their id."""
     ids = written.counted()["pair_id"].to_pylist()
     drawn = sorted(ids, key=lambda name: hashlib.blake2b(f"{recipe.seed} {name}".encode()).digest())[: recipe.mining.cross_encoder_sample]
     fs, path = draft.path("examples")

@@ -108,9 +108,7 @@ def _ivf(documents: Matrix, first: int, last: int, k: int, slices: Slices) -> tu
     rows, dimension = last - first, documents.shape[1]
     lists = max(1, min(int(4 * rows**0.5), min(rows, TRAINING_ROWS) // ROWS_PER_LIST))
     quantiser = faiss.IndexFlatIP(dimension)
-    index = faiss.IndexIVFScalarQuantizer(
-        quantiser, dimension, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
-    )
+    index = faiss.IndexIVFScalarQuantizer(quantiser, dimension, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False)
     index.own_fields = True
     quantiser.this.disown()
     index.cp.seed = SEED

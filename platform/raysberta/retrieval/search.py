@@ -118,7 +118,7 @@ def exact(documents: Matrix, first: int, last: int, slices: Slices, threads: int
 
 
 def merge(found: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of several shards' results. Shards come in order of their documents, each with ties in order, so a stable sort keeps it."""
+    """The k best of several shards' results. Shards come in order of their documents, ties in order, so a stable sort keeps it."""
     if len(found) == 1:
         return found[0][0][:, :k], found[0][1][:, :k]
     scores = np.concatenate([part for part, _ in found], axis=1)

@@ -1,9 +1,11 @@
 """Embedding many texts and searching many vectors on Ray: what mining and the round-trip filter share."""
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -156,7 +158,7 @@ class Plan:
     """Target of ivf and hnsw."""
     memory_mib: int = 1024
     """Of each searcher, for vectors and results."""
-    workers: Workers = Workers()
+    workers: Workers = field(default_factory=Workers)
 
 
 class _Searcher:
@@ -170,9 +172,7 @@ class _Searcher:
         self.found: Find = self.exact
         self.tuned: Tuned | None = None
         if plan.method != "exact":
-            self.found, self.tuned = approximate(
-                plan.method, documents, first, last, k, plan.recall, sample, plan.memory_mib, threads
-            )
+            self.found, self.tuned = approximate(plan.method, documents, first, last, k, plan.recall, sample, plan.memory_mib, threads)
 
     def find(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         return self.found(queries, k)
@@ -182,6 +182,10 @@ class _Searcher:
 
     def how(self) -> Tuned | None:
         return self.tuned
+
+    def process(self) -> int:
+        """Its number, for who watches its memory."""
+        return os.getpid()
 
 
 class Ranking:
@@ -202,7 +206,6 @@ class Ranking:
         sample = sample_of(queries) if plan.method != "exact" else np.zeros((0, documents.shape[1]), np.float32)
         shards = max(1, min(plan.workers.workers, len(documents) // BLOCK_TEXTS))
         bounds = [len(documents) * number // shards // BLOCK_TEXTS * BLOCK_TEXTS for number in range(shards)] + [len(documents)]
-        ranges = list(zip(bounds, bounds[1:], strict=False))
         self.local: _Searcher | None = None
         self.actors: list[Any] = []
         if shards == 1 and not plan.workers.gpus:
@@ -212,7 +215,7 @@ class Ranking:
                 num_cpus=plan.workers.cpus, num_gpus=plan.workers.gpus, max_restarts=-1, max_task_retries=-1
             )
             shared = ray.put(documents)
-            self.actors = [actor.remote(shared, first, last, plan, self.k, sample) for first, last in ranges]
+            self.actors = [actor.remote(shared, first, last, plan, self.k, sample) for first, last in pairwise(bounds)]
         self.report = self._report(sample)
 
     def __enter__(self) -> "Ranking":

@@ -138,7 +138,9 @@ def is_direction(vectors: np.ndarray) -> np.ndarray:
 
 def undirected(vectors: Matrix, step: int = 16384) -> np.ndarray:
     """Numbers of the rows that point nowhere, read `step` at a time. int64."""
-    found = [start + np.flatnonzero(~is_direction(np.asarray(vectors[start:stop], np.float32))) for start, stop in steps(len(vectors), step)]
+    found = [
+        start + np.flatnonzero(~is_direction(np.asarray(vectors[start:stop], np.float32))) for start, stop in steps(len(vectors), step)
+    ]
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
