@@ -8,7 +8,7 @@ SET ?=
 DATA ?=
 OWN := $(if $(DATA),--set sources.own.kind=files --set sources.own.path=$(DATA))
 
-.PHONY: run test up down lint clean
+.PHONY: run test up down lint clean bench-mining
 .DELETE_ON_ERROR:
 
 run: $(VENV)/ready
@@ -25,6 +25,10 @@ down: $(VENV)/ready
 
 lint: $(VENV)/ready
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+# DATA names a folder of real text; without one the figures are measured on the laptop recipe's dictionary
+bench-mining: $(VENV)/ready
+	@PYTHONPATH=platform RAYSBERTA_BENCH_DATA=$(DATA) $(VENV)/bin/python benchmarks/mining.py
 
 # pinned and without a resolver: what is installed is what was tested (see docs/decisions.md)
 $(VENV)/ready: requirements/cpu.txt requirements/build.txt
