@@ -90,7 +90,7 @@ def memory(work: Path, options: argparse.Namespace) -> Iterator[Figure]:
     ratio = ours["mib"] / peer["mib"]
     yield figure(
         "memory_ready_vectors", ours["mib"], peer["mib"], ratio, "MiB beyond the loaded program", "<= 0.3x", ratio <= 0.3,
-        f"{rows} x {rows} vectors of {dimension}, search_memory_mib {options.memory_mib}; {ours['seconds']:.0f} s against {peer['seconds']:.0f} s",
+        f"{rows} x {rows} vectors of {dimension}, search_memory_mib {options.memory_mib}; {ours['seconds']:.0f} s, the peer {peer['seconds']:.0f}",
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def million(work: Path, options: argparse.Namespace) -> Iterator[Figure]:
     given = f"{options.million_queries} queries, {rows} passages of {dimension}, top 100, two threads"
     yield figure(
         "million_memory", ours["mib"], options.memory_mib, ours["mib"] / options.memory_mib, "MiB beyond the loaded program",
-        "<= configured", ours["mib"] <= options.memory_mib, f"{given}; peer is the configured bound; the FAISS index takes {peer['mib']:.0f}",
+        "<= configured", ours["mib"] <= options.memory_mib, f"{given}; peer is the bound; the FAISS index takes {peer['mib']:.0f}",
     )  # fmt: skip
     mine, theirs = (1000 * side["seconds"] / options.million_queries for side in (ours, peer))
     yield figure("million_throughput", mine, theirs, theirs / mine, "ms/query", ">= 0.9x", theirs / mine >= 0.9, given)
@@ -136,7 +136,7 @@ def planted(work: Path, options: argparse.Namespace) -> Iterator[Figure]:
     yield figure(
         "planted_let_through", rate, theirs, rate / theirs if theirs else float(rate > 0), "share", "<= peer and <= 0.02",
         rate <= min(theirs, 0.02),
-        f"{ours['limited']['planted']} planted (rewordings by rule, translations where the data has them); share 0.95 and likeness 0.95 against "
+        f"{ours['limited']['planted']} planted (rewordings by rule, translations where the data has them); share and likeness 0.95 against "
         f"relative_margin 0.05; without any limit {without:.3f}; negatives kept {ours['limited']['negatives']} against {peer['negatives']}",
     )  # fmt: skip
 
@@ -164,8 +164,8 @@ def scaling(work: Path, options: argparse.Namespace) -> Iterator[Figure]:
         write(work / "corpus", rows, dimension, 7)
         np.save(work / "query.npy", unit(4096, dimension, 8))
     ask = {
-        "of": of, "rows": rows, "dimension": dimension, "queries": 4096, "texts": [2048, 2048 + int(6144 * options.scale)], "max_tokens": 128,
-        "model": options.model, "threads": 1,
+        "of": of, "rows": rows, "dimension": dimension, "queries": 4096, "max_tokens": 128,
+        "texts": [2048, 2048 + int(6144 * options.scale)], "model": options.model, "threads": 1,
     }  # fmt: skip
     found = measure("scaling", "ours", work, ask)
     if "search" in of:

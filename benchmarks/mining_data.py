@@ -43,8 +43,8 @@ def table(pairs: list[tuple[str, str]]) -> pa.Table:
     """Rows of PAIR, each in a document of its own."""
     rows = [
         {
-            "pair_id": text_id(query, positive), "doc_id": text_id(positive), "group": text_id(positive), "split": "train", "source": "bench",
-            "kind": "pair", "task": "retrieval", "language": "ru", "query": query, "positive": positive, "negatives": [],
+            "pair_id": text_id(query, positive), "doc_id": text_id(positive), "group": text_id(positive), "split": "train",
+            "source": "bench", "kind": "pair", "task": "retrieval", "language": "ru", "query": query, "positive": positive, "negatives": [],
         }
         for query, positive in pairs
     ]  # fmt: skip

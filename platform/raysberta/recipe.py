@@ -274,7 +274,7 @@ class Mining(Section):
     """What ranks count: all candidates, the positives among them (FlagEmbedding, the paper), or only those that no rule bars
     (sentence-transformers)."""
     max_share_of_positive: Annotated[float, Field(gt=0.0)] | None = None
-    """Drop candidates that score above this share of the positive's score (TopK-PercPos: 0.95; safe for negative scores); off where null."""
+    """Drop candidates that score above this share of the positive's score (TopK-PercPos: 0.95), negative or not; off where null."""
     margin_to_positive: Annotated[float, Field(ge=0.0)] | None = None
     """Drop candidates that do not score this much below the positive (TopK-MarginPos: 0.05); off where null."""
     max_score: float | None = None

@@ -1,8 +1,8 @@
 """From a model reference to a plain Hugging Face folder: packages, paths and pinned hub snapshots, safetensors only.
 
 A folder is written whole under the name that the caller gives. Three kinds of use differ in what has to be there: an `encoder` is
-stored without head, in fp32, so that every later stage reads the same layout; a `generator` or `classifier` is stored as it comes; of a `tokenizer`
-nothing but the tokenizer is taken.
+stored without head, in fp32, so that every later stage reads the same layout; a `generator` or `classifier` is stored as it comes; of a
+`tokenizer` nothing but the tokenizer is taken.
 """
 
 import hashlib

@@ -64,7 +64,7 @@ def mine(
 
 
 def depth(settings: Mining, candidates: Texts) -> int:
-    """How many ranks a search must give: to the end of the window; where ranks count only what is not barred, further by a query's own texts.
+    """How many ranks a search must give: to the end of the window; where ranks count only what is not barred, a query's own texts further.
 
     What limits bar is not made up for, as in sentence-transformers: a limit that bars much leaves less to choose from, not easier texts.
     """
