@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysberta.mining.choose import Chosen, choose, normalise, verdicts, window
+from raysberta.mining.choose import REASONS, Chosen, choose, normalise, verdicts, window
 from raysberta.recipe import Mining
 
 SIZE = 60
@@ -111,7 +111,7 @@ def test_the_window_moves_up_in_a_small_pool(size: int, expected: tuple[int, int
 @given(st.floats(-1, 1), st.floats(0.5, 1.0), st.floats(-1, 1))
 def test_a_share_never_lets_a_text_above_the_positive_through(positive: float, share: float, score: float) -> None:
     rules = Mining(max_share_of_positive=share)
-    reason = verdicts(rules, np.array([score]), np.array([1]), {}, positive)[0]
+    reason = REASONS[verdicts(rules, np.array([score]), np.array([1]), {}, positive)[0]]
     assert (reason == "") == (score <= positive - abs(positive) * (1 - share))
     if score > positive:
         assert reason == "too_close_to_query"
@@ -130,8 +130,8 @@ def test_languages_and_what_a_search_did_not_find() -> None:
     languages = (np.array(["ru", "en", "", "ru"]), "ru")
     same = verdicts(Mining(language="same"), scores, rows, {}, 1.0, None, languages)
     other = verdicts(Mining(language="other"), scores, rows, {}, 1.0, None, languages)
-    assert same.tolist() == ["", "language", "language", "nothing_found"]
-    assert other.tolist() == ["language", "", "", "nothing_found"]
+    assert [REASONS[reason] for reason in same] == ["", "language", "language", "nothing_found"]
+    assert [REASONS[reason] for reason in other] == ["language", "", "", "nothing_found"]
 
 
 def test_a_cross_encoder_s_order_decides_what_is_on_top() -> None:

@@ -13,7 +13,21 @@ import numpy as np
 
 from raysberta.recipe import Mining
 
-ALLOWED = ""
+ALLOWED = 0
+REASONS = (
+    "",
+    "nothing_found",
+    "vector_is_none",
+    "own_text",
+    "same_document",
+    "language",
+    "too_close_to_query",
+    "within_the_margin",
+    "score_too_high",
+    "score_too_low",
+    "like_the_positive",
+)
+"""Why a candidate may not be a negative, by number; the first that holds counts."""
 NOT_WORD = re.compile(r"[\W_]+")
 
 
@@ -30,8 +44,9 @@ class Chosen:
 
     def skip(self, reasons: np.ndarray) -> None:
         """Count candidates that may not be negatives, by reason."""
-        for reason, count in zip(*np.unique(reasons[reasons != ALLOWED], return_counts=True), strict=True):
-            self.skipped[str(reason)] = self.skipped.get(str(reason), 0) + int(count)
+        for reason, count in enumerate(np.bincount(reasons).tolist()):
+            if reason != ALLOWED and count:
+                self.skipped[REASONS[reason]] = count
 
 
 def window(settings: Mining, size: int) -> tuple[int, int]:
@@ -49,22 +64,22 @@ def verdicts(
     likeness: np.ndarray | None = None,
     languages: tuple[np.ndarray, str] | None = None,
 ) -> np.ndarray:
-    """For each candidate why it may not be a negative, "" where it may. str [k].
+    """For each candidate why it may not be a negative, as a number of REASONS; 0 where it may. int8 [k].
 
     Args:
         settings: The limits. A share is taken of the positive's absolute value, p - |p| (1 - share), so that it lowers a negative score too
             (RECIPE.md 5.4).
         scores: What limits read, float [k]: cosines to the query, or a cross-encoder's scores.
         rows: Rows of the candidates in the pool, int64 [k]; -1 where there is none.
-        barred: By reason, the rows of the pool that are no negatives of this query; the first reason counts.
+        barred: By reason, the rows of the pool that are no negatives of this query.
         positive_score: Of the positive on the same scale; the lowest of them where the query has several.
         likeness: Greatest cosine of each candidate to a positive of the query, float [k]; read where the settings limit it.
         languages: Of the candidates, str [k], and of the positive; read where the settings ask for one.
     """
-    found = np.full(len(rows), ALLOWED, dtype="<U24")
+    found = np.zeros(len(rows), np.int8)
 
     def bar(mask: np.ndarray, reason: str) -> None:
-        found[mask & (found == ALLOWED)] = reason
+        found[mask & (found == ALLOWED)] = REASONS.index(reason)
 
     bar(rows < 0, "nothing_found")
     for reason, forbidden in barred.items():
@@ -103,7 +118,7 @@ def choose(
         pair_id: Seeds the draw, so it does not depend on batch, worker or order.
         scores: Cosines of the ranked candidates, float32 [k], falling.
         rows: Their rows in the pool, int64 [k].
-        reasons: The verdict on each, str [k].
+        reasons: The verdict on each, int8 [k].
         judged: A cross-encoder's scores, float [k]: `sampling: top` takes the best of these.
     """
     chosen = Chosen()

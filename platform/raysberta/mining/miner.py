@@ -152,7 +152,7 @@ def _mine(
     flat = np.concatenate(answers)
     answering = np.asarray(pool.vectors[flat], np.float32)
     cosines = np.einsum("nd,nd->n", answering, queries[owners])
-    barred = [{**_barred(candidates, row, found), "vector_is_none": pool.bad} for row, found in zip(pairs, answers, strict=True)]
+    barred = [{"vector_is_none": pool.bad, **_barred(candidates, row, found)} for row, found in zip(pairs, answers, strict=True)]
     judged, limits = scores, cosines
     if judge is not None:
         judged, limits = _judge(judge, settings, pool, pairs, owners, flat, rows, barred)

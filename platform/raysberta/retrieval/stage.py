@@ -45,12 +45,14 @@ class _Embed:
 
 
 class _EmbedToStorage(_Embed):
-    """The same, a block a call, which it writes. Called again after a death, it writes the same file."""
+    """The same for blocks that are a row each, which it writes. Called again after a death, it writes the same files."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        vectors = self.embedder.encode(batch["text"].to_pylist())
-        bad = write_block(batch["path"][0].as_py(), vectors)
-        return pa.table({"rows": [batch.num_rows], "bad": [bad], "dimension": [vectors.shape[1]]})
+        done = []
+        for row in batch.to_pylist():
+            vectors = self.embedder.encode(row["texts"])
+            done.append({"rows": len(vectors), "bad": write_block(row["path"], vectors), "dimension": vectors.shape[1]})
+        return pa.Table.from_pylist(done)
 
 
 def embed_texts(texts: Sequence[str], models: Artifact, role: Role, pooling: Pooling, max_tokens: int, workers: Workers) -> np.ndarray:
@@ -96,7 +98,7 @@ def embed_to_storage(
     parts = [texts[start:stop] for start, stop in steps(len(texts), BLOCK_TEXTS)]
     paths = [block_path(folder, block) for block in parts]
     todo, dimension = missing(paths, [len(block) for block in parts])
-    blocks = [pa.table({"path": [paths[number]] * len(parts[number]), "text": pa.array(parts[number], pa.string())}) for number in todo]
+    blocks = [pa.table({"path": [paths[number]], "texts": pa.array([parts[number]], pa.list_(pa.string()))}) for number in todo]
     fresh = sum(len(parts[number]) for number in todo)
     bad = 0
     for batch in _embedded(blocks, _EmbedToStorage, models, role, pooling, max_tokens, workers, fresh):
