@@ -90,7 +90,7 @@ def memory(work: Path, options: argparse.Namespace) -> Iterator[Figure]:
     ratio = ours["mib"] / peer["mib"]
     yield figure(
         "memory_ready_vectors", ours["mib"], peer["mib"], ratio, "MiB beyond the loaded program", "<= 0.3x", ratio <= 0.3,
-        f"{rows} x {rows} vectors of {dimension}, search_memory_mib {options.memory_mib}; {ours['seconds']:.0f} s, the peer {peer['seconds']:.0f}",
+        f"{rows} x {rows} vectors of {dimension}, bound {options.memory_mib} MiB; {ours['seconds']:.0f} s, the peer {peer['seconds']:.0f}",
     )  # fmt: skip
 
 
