@@ -59,10 +59,11 @@ def texts(ask: Ask) -> tuple[list[tuple[str, str]], list[str]]:
 def peer_model(folder: str, ask: Ask) -> Any:
     """The encoder as a sentence-transformers model."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
     word = Transformer(folder, max_seq_length=ask["max_tokens"])
-    model = SentenceTransformer(modules=[word, Pooling(word.get_word_embedding_dimension(), "mean")], device="cpu")
+    model = SentenceTransformer(modules=[word, Pooling(word.get_embedding_dimension(), "mean")], device="cpu")
     return model.to(torch.bfloat16) if ask["precision"] == "bf16" else model
 
 
