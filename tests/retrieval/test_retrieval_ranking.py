@@ -17,9 +17,9 @@ from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, write_block
 TWO = Workers(workers=2, cpus=1)
 
 
-def unit(count: int, seed: int) -> np.ndarray:
-    found = np.random.default_rng(seed).normal(size=(count, 24)).astype(np.float32)
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
+def exact(count: int, seed: int) -> np.ndarray:
+    """Vectors whose products are exact in any order of summation, so that equal means equal in any shard."""
+    return (np.random.default_rng(seed).integers(-8, 9, (count, 24)) / 32).astype(np.float32)
 
 
 def ranked(ranking: Ranking) -> tuple[np.ndarray, np.ndarray]:
@@ -37,8 +37,8 @@ def on_storage(folder: Path, rows: np.ndarray) -> Vectors:
 
 @pytest.mark.usefixtures("ray_local")
 def test_two_actors_with_a_shard_each_and_one_of_them_killed(tmp_path: Path) -> None:
-    documents = np.concatenate([unit(2600, 1), unit(900, 1)])  # 900 equal pairs, in different shards
-    queries = unit(700, 2)
+    documents = np.concatenate([exact(2600, 1), exact(900, 1)])  # 900 equal pairs, in different shards
+    queries = exact(700, 2)
     scores, rows = search(queries, documents, 30)
     vectors = on_storage(tmp_path, documents)
     with Ranking(vectors, queries, 30, Plan(workers=TWO)) as ranking:
@@ -59,7 +59,7 @@ def test_two_actors_with_a_shard_each_and_one_of_them_killed(tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("ray_local")
 def test_approximate_shards_report_the_recall_of_the_whole() -> None:
-    documents, queries = unit(3000, 1), unit(300, 2)
+    documents, queries = exact(3000, 1), exact(300, 2)
     with Ranking(documents, queries, 25, Plan("ivf", 0.95, 256, TWO)) as ranking:
         rows = ranked(ranking)[1]
         report = ranking.report
@@ -71,7 +71,7 @@ def test_approximate_shards_report_the_recall_of_the_whole() -> None:
 
 
 def test_one_worker_searches_here_and_within_its_memory() -> None:
-    documents, queries = unit(500, 1), unit(40, 2)
+    documents, queries = exact(500, 1), exact(40, 2)
     ranking = Ranking(documents, queries, 10, Plan())
     assert ranking.actors == []
     assert np.array_equal(ranked(ranking)[1], search(queries, documents, 10)[1])
