@@ -68,12 +68,12 @@ def peer_model(folder: str, ask: Ask) -> Any:
 
 
 def end_to_end_peer(folder: Path, ask: Ask) -> Ask:
-    """mine_hard_negatives on one process of two threads, the model's loading included."""
+    """mine_hard_negatives in one process of two threads, loading of library and model included, as the start of the actors is in ours."""
+    pairs, passages = texts(ask)
+    started = time.perf_counter()
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
-    pairs, passages = texts(ask)
-    started = time.perf_counter()
     model = peer_model(ask["model"], ask)
     found = mine_hard_negatives(
         Dataset.from_dict({"query": [query for query, _ in pairs], "positive": [positive for _, positive in pairs]}),
