@@ -79,7 +79,8 @@ def test_hard_negatives_of_real_words(tmp_path: Path, e5_folder: Path) -> None:
     assert metrics["pools"] == {"words/term_definition": {"texts": 24, "window": [1, 9], "search": {"method": "exact"}}}
     table = artifact.table("examples")  # read now: the next attempt at the same fingerprint removes this one
     again = mined(store, models, pairs().take(list(reversed(range(24)))))
-    assert again.table("examples").equals(table), "the order of the input changes nothing"
+    same = repr(again.table("examples").to_pylist()) == repr(table.to_pylist())  # as text: one score is NaN
+    assert same, "the order of the input changes nothing"
 
 
 @pytest.mark.usefixtures("ray_local")

@@ -36,6 +36,8 @@ class CrossEncoder:
     @torch.inference_mode()
     def score(self, queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
         """The model's raw output for each query with its text, float32 [len(queries)], in the order given."""
+        if not len(queries):
+            return np.zeros(0, np.float32)
         ids = self.tokenizer(list(queries), list(texts), truncation=True, max_length=self.max_tokens)
         names = [name for name in self.tokenizer.model_input_names if name in ids]
         lengths = [len(row) for row in ids["input_ids"]]
