@@ -8,7 +8,7 @@ SET ?=
 DATA ?=
 OWN := $(if $(DATA),--set sources.own.kind=files --set sources.own.path=$(DATA))
 
-.PHONY: run test up down lint clean bench-training
+.PHONY: run test up down lint clean bench-training bench-mining
 .DELETE_ON_ERROR:
 
 run: $(VENV)/ready
@@ -28,6 +28,10 @@ lint: $(VENV)/ready
 
 bench-training: $(VENV)/ready
 	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/training.py
+
+# DATA names a folder of real text; without one the figures are measured on the laptop recipe's dictionary
+bench-mining: $(VENV)/ready
+	@PYTHONPATH=platform RAYSBERTA_BENCH_DATA=$(DATA) $(VENV)/bin/python benchmarks/mining.py
 
 # pinned and without a resolver: what is installed is what was tested (see docs/decisions.md)
 $(VENV)/ready: requirements/cpu.txt requirements/build.txt

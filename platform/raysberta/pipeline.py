@@ -80,7 +80,7 @@ STAGES: tuple[Stage, ...] = (
         encoder.fetch_models,
         encoder.VERSION,
         (),
-        ("encoder.base", "encoder.layers", "encoder.vocabulary.extend_from", "mining.encoder"),
+        ("encoder.base", "encoder.layers", "encoder.vocabulary.extend_from", "mining.encoder", "mining.cross_encoder"),
         outside=model_identity,
     ),
     Stage(

@@ -269,20 +269,50 @@ class Mining(Section):
     negatives: Natural = 7
     """How many a pair gets at most."""
     rank_from: Natural = 20
-    """First rank of the window, counted from 0 over all candidates, the positive included (FlagEmbedding's slicing)."""
+    """First rank of the window, counted from 0."""
     rank_to: Positive = 100
     """First rank after the window."""
+    slicing: Literal["flag_embedding", "sentence_transformers"] = "flag_embedding"
+    """What ranks count: all candidates, the positives among them (FlagEmbedding, the paper), or only those that no rule bars
+    (sentence-transformers)."""
     max_share_of_positive: Annotated[float, Field(gt=0.0)] | None = None
-    """Drop candidates that score above this share of the positive's score (TopK-PercPos: 0.95); off where null."""
+    """Drop candidates that score above this share of the positive's score (TopK-PercPos: 0.95), negative or not; off where null."""
+    margin_to_positive: Annotated[float, Field(ge=0.0)] | None = None
+    """Drop candidates that do not score this much below the positive (TopK-MarginPos: 0.05); off where null."""
+    max_score: float | None = None
+    """Drop candidates that score above this (TopK-Abs: 0.7); off where null."""
+    min_score: float | None = None
+    """Drop candidates that score below this: too easy; off where null."""
     max_similarity_to_positive: Annotated[float, Field(gt=0.0)] | None = None
-    """Drop candidates whose cosine to the positive is above this: near-duplicates of it; off where null."""
+    """Drop candidates whose cosine to a positive is above this: near-duplicates of it; off where null."""
+    language: Literal["any", "same", "other"] = "any"
+    """Of the negatives: any, that of the positive, or any but that."""
     sampling: Literal["random", "top"] = "random"
     """How to choose inside the window; random is seeded by the pair's id."""
+    too_few: Literal["keep", "top_up", "drop"] = "keep"
+    """A pair that gets fewer than `negatives`: kept with fewer, topped up with texts of its pool that no rule bars (drawn by the pair's id
+    and counted), or dropped."""
+    search: Literal["exact", "ivf", "hnsw"] = "exact"
+    """How candidates are found. What ivf and hnsw find depends on how many workers share the passages."""
+    recall: Annotated[float, Field(gt=0.0, le=1.0)] = 0.98
+    """Share of the best candidates that ivf and hnsw are tuned to find; what was measured stands in the manifest."""
+    cross_encoder: ModelReference | None = None
+    """Scores pairs of query and text: a sequence classifier with one output; none where null."""
+    cross_encoder_for: Literal["estimate", "limits"] = "estimate"
+    """Estimate the share of false negatives on a sample, or let score limits and `sampling: top` read its scores instead of cosines."""
+    cross_encoder_sample: Positive = 500
+    """Examples of the estimate, chosen by hash of their id."""
+    cross_encoder_tokens: Positive = 256
+    """Longer pairs are cut."""
 
     @model_validator(mode="after")
     def _window(self) -> Self:
         if self.rank_to <= self.rank_from:
             raise ValueError(f"rank_to {self.rank_to} is not after rank_from {self.rank_from}")
+        if self.cross_encoder_for == "limits" and self.cross_encoder is None:
+            raise ValueError(
+                "cross_encoder_for: limits without a cross_encoder; right would be cross_encoder: path:/folder or hub:owner/name@revision"
+            )
         return self
 
 
@@ -514,7 +544,9 @@ class Resources(Section):
     corpus: Workers = Workers(workers=2)
     """Filter tasks."""
     embedding: Workers = Workers(workers=1)
-    """Actors that embed, for mining and the round-trip filter."""
+    """Actors that embed, for mining and the round-trip filter, and that search."""
+    search_memory_mib: Annotated[int, Field(ge=128)] = 1024
+    """Memory of each searching worker for vectors and results, however many passages there are."""
     generation: Workers = Workers(workers=1)
     """LLM engines and seq2seq actors."""
     mlm: Workers = Workers(workers=1)

@@ -1,49 +1,98 @@
-"""The choice of negatives against a brute-force reading of the rules, and planted cases."""
+"""The choice of negatives against a plain reading of the rules, and planted cases."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysberta.mining.choose import Pool, choose, window
+from raysberta.mining.choose import REASONS, Chosen, choose, normalise, verdicts, window
 from raysberta.recipe import Mining
 
 SIZE = 60
+TEXTS = [f"text {n}" for n in range(SIZE)]
 
 
-def pool(seed: int = 0) -> Pool:
-    vectors = np.random.default_rng(seed).normal(size=(SIZE, 8)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return Pool([f"text {n}" for n in range(SIZE)], [frozenset((f"doc {n}", f"group {n // 2}")) for n in range(SIZE)], vectors)
+def vectors(seed: int = 0) -> np.ndarray:
+    found = np.random.default_rng(seed).normal(size=(SIZE, 8)).astype(np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def mined(rules: Mining, at: int = 5, seed: int = 0, pair_id: str = "p"):
-    candidates = pool(seed)
-    query = candidates.vectors[at] * 0.8 + 0.05
-    query /= np.linalg.norm(query)
-    scores = candidates.vectors @ query
-    rows = np.argsort(-scores, kind="stable")[: rules.rank_to]
-    own = frozenset((f"doc {at}", f"group {at // 2}"))
-    chosen = choose(
-        rules, candidates, pair_id, own, frozenset((f"text {at}", "a query")), candidates.vectors[at], float(scores[at]), scores[rows], rows
-    )
-    return chosen, candidates, scores, rows
+def mined(rules: Mining, at: int = 5, seed: int = 0, pair_id: str = "p") -> tuple[Chosen, np.ndarray, np.ndarray]:
+    pool = vectors(seed)
+    query = pool[at] * 0.8 + 0.05
+    scores = pool @ (query / np.linalg.norm(query))
+    rows = np.argsort(-scores, kind="stable")
+    barred = {"own_text": np.array([at]), "same_document": np.array([at, at - 1])}
+    reasons = verdicts(rules, scores[rows], rows, barred, float(scores[at]), pool[rows] @ pool[at])
+    return choose(rules, TEXTS, pair_id, scores[rows], rows, reasons), scores, rows
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.integers(0, 30), st.integers(1, 40), st.integers(0, 9), st.sampled_from(["random", "top"]), st.integers(0, 50))
-def test_every_negative_obeys_every_rule(first: int, width: int, negatives: int, sampling: str, seed: int) -> None:
-    rules = Mining(rank_from=first, rank_to=first + width, negatives=negatives, sampling=sampling, max_share_of_positive=0.9)
-    chosen, _, scores, rows = mined(rules, seed=seed)
+def plainly(rules: Mining, scores: np.ndarray, rows: np.ndarray, pool: np.ndarray, at: int = 5) -> list[int]:
+    """Rows that may be chosen, in order, candidate by candidate."""
     low, high = window(rules, SIZE)
-    ceiling = scores[5] - abs(scores[5]) * 0.1
-    allowed = [rank for rank in range(low, high) if rows[rank] not in (4, 5) and scores[rows[rank]] <= ceiling]
-    assert set(chosen.ranks) <= set(allowed)
-    assert len(chosen.rows) == min(negatives, len(allowed))
+    free, counted = [], 0
+    for rank, row in enumerate(rows.tolist()):
+        score, positive = float(scores[row]), float(scores[at])
+        own = row in (at, at - 1)
+        limited = (
+            (rules.max_share_of_positive is not None and score > positive - abs(positive) * (1 - rules.max_share_of_positive))
+            or (rules.margin_to_positive is not None and score > positive - rules.margin_to_positive)
+            or (rules.max_score is not None and score > rules.max_score)
+            or (rules.min_score is not None and score < rules.min_score)
+            or (rules.max_similarity_to_positive is not None and float(pool[row] @ pool[at]) > rules.max_similarity_to_positive)
+        )
+        place = rank if rules.slicing == "flag_embedding" else counted
+        if not own and not limited:
+            counted += 1
+            if low <= place < high:
+                free.append(row)
+    return free
+
+
+limit = st.one_of(st.none(), st.sampled_from([0.05, 0.3, 0.9]))
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    st.builds(
+        lambda first, width, **rest: Mining(rank_from=first, rank_to=first + width, **rest),
+        first=st.integers(0, 30),
+        width=st.integers(1, 40),
+        negatives=st.integers(0, 9),
+        sampling=st.sampled_from(["random", "top"]),
+        slicing=st.sampled_from(["flag_embedding", "sentence_transformers"]),
+        max_share_of_positive=limit,
+        margin_to_positive=limit,
+        max_score=limit,
+        min_score=st.one_of(st.none(), st.sampled_from([-0.5, 0.0])),
+        max_similarity_to_positive=limit,
+    ),
+    st.integers(0, 50),
+)
+def test_every_negative_obeys_every_rule(rules: Mining, seed: int) -> None:
+    chosen, scores, rows = mined(rules, seed=seed)
+    allowed = plainly(rules, scores, rows, vectors(seed))
+    assert set(chosen.rows) <= set(allowed)
+    assert len(chosen.rows) == min(rules.negatives, len(allowed))
     assert chosen.ranks == sorted(chosen.ranks)
-    if sampling == "top":
-        assert chosen.ranks == allowed[:negatives]
-    assert sum(chosen.skipped.values()) == high - low - len(allowed)
+    assert np.allclose(chosen.scores, scores[chosen.rows])
+    if rules.sampling == "top":
+        assert chosen.rows == allowed[: rules.negatives]
+    if rules.slicing == "flag_embedding":
+        assert chosen.looked_at - sum(chosen.skipped.values()) == len(allowed)
+        assert [rows[rank] for rank in chosen.ranks] == chosen.rows
+
+
+def test_the_two_slicings_differ_by_what_is_barred_before_the_window() -> None:
+    scores = np.linspace(0.9, 0.1, SIZE, dtype=np.float32)
+    rows, barred = np.arange(SIZE), {"own_text": np.array([0, 2])}
+    taken = {}
+    for slicing in ("flag_embedding", "sentence_transformers"):
+        rules = Mining(rank_from=3, rank_to=8, negatives=9, sampling="top", slicing=slicing)
+        taken[slicing] = choose(rules, TEXTS, "p", scores, rows, verdicts(rules, scores, rows, barred, 0.9))
+    assert taken["flag_embedding"].rows == [3, 4, 5, 6, 7]
+    assert taken["sentence_transformers"].rows == [5, 6, 7, 8, 9]
+    assert taken["sentence_transformers"].ranks == [3, 4, 5, 6, 7]
 
 
 def test_the_draw_depends_on_the_pair_alone() -> None:
@@ -58,27 +107,43 @@ def test_the_window_moves_up_in_a_small_pool(size: int, expected: tuple[int, int
     assert window(Mining(), size) == expected
 
 
-def test_a_planted_paraphrase_of_the_positive_is_passed_over() -> None:
-    candidates = pool()
-    candidates.vectors[17] = candidates.vectors[5] * 0.999 + 0.001
-    candidates.vectors[17] /= np.linalg.norm(candidates.vectors[17])
-    scores = candidates.vectors @ candidates.vectors[5]
-    rows = np.argsort(-scores, kind="stable")
-    arguments = (candidates, "p", frozenset(("doc 5",)), frozenset(("text 5",)), candidates.vectors[5], 1.0, scores[rows], rows)
-    careless = choose(Mining(rank_from=0, rank_to=10, negatives=9), *arguments)
-    careful = choose(Mining(rank_from=0, rank_to=10, negatives=9, max_similarity_to_positive=0.98), *arguments)
-    assert 17 in careless.rows
-    assert 17 not in careful.rows
-    assert careful.skipped["like_the_positive"] == 1
+@settings(deadline=None, max_examples=60)
+@given(st.floats(-1, 1), st.floats(0.5, 1.0), st.floats(-1, 1))
+def test_a_share_never_lets_a_text_above_the_positive_through(positive: float, share: float, score: float) -> None:
+    rules = Mining(max_share_of_positive=share)
+    reason = REASONS[verdicts(rules, np.array([score]), np.array([1]), {}, positive)[0]]
+    assert (reason == "") == (score <= positive - abs(positive) * (1 - share))
+    if score > positive:
+        assert reason == "too_close_to_query"
 
 
-def test_a_negative_positive_score_does_not_turn_the_limit_around() -> None:
-    candidates = pool()
-    scores = np.linspace(-0.2, -0.9, SIZE, dtype=np.float32)
-    rows = np.arange(SIZE)
-    chosen = choose(
-        Mining(rank_from=0, rank_to=SIZE, negatives=60, max_share_of_positive=0.9),
-        candidates, "p", frozenset(), frozenset(), candidates.vectors[0], -0.5, scores, rows,
-    )  # fmt: skip
+def test_a_negative_positive_score_does_not_turn_the_share_around() -> None:
+    rules = Mining(rank_from=0, rank_to=SIZE, negatives=60, max_share_of_positive=0.9)
+    scores, rows = np.linspace(-0.2, -0.9, SIZE, dtype=np.float32), np.arange(SIZE)
+    chosen = choose(rules, TEXTS, "p", scores, rows, verdicts(rules, scores, rows, {}, -0.5))
     assert chosen.scores
     assert max(chosen.scores) <= -0.55
+
+
+def test_languages_and_what_a_search_did_not_find() -> None:
+    scores, rows = np.array([0.9, 0.8, 0.7, 0.0]), np.array([3, 1, 2, -1])
+    languages = (np.array(["ru", "en", "", "ru"]), "ru")
+    same = verdicts(Mining(language="same"), scores, rows, {}, 1.0, None, languages)
+    other = verdicts(Mining(language="other"), scores, rows, {}, 1.0, None, languages)
+    assert [REASONS[reason] for reason in same] == ["", "language", "language", "nothing_found"]
+    assert [REASONS[reason] for reason in other] == ["language", "", "", "nothing_found"]
+
+
+def test_a_cross_encoder_s_order_decides_what_is_on_top() -> None:
+    rules = Mining(rank_from=0, rank_to=4, negatives=2, sampling="top", max_score=0.5)
+    scores, rows, judged = np.array([0.9, 0.8, 0.7, 0.6]), np.arange(4), np.array([0.1, 0.7, 0.3, 0.2])
+    chosen = choose(rules, TEXTS, "p", scores, rows, verdicts(rules, judged, rows, {}, 1.0), judged)
+    assert chosen.rows == [2, 3]
+    assert chosen.scores == [0.7, 0.6]
+    assert chosen.skipped == {"score_too_high": 1}
+
+
+def test_texts_that_differ_in_signs_alone_are_the_same() -> None:
+    assert normalise("  Ещё раз, «ЁЛКА»! ") == normalise("еще раз елка")
+    assert normalise("+ +") == "+ +"
+    assert normalise("кот") != normalise("кит")

@@ -1,9 +1,13 @@
+import itertools
+
 import faiss
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from raysberta.errors import InputError
-from raysberta.retrieval.search import search
+from raysberta.retrieval.search import FAISS_MIB, Slices, merge, search
 
 
 def vectors(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
@@ -11,9 +15,14 @@ def vectors(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
+def signs(count: int, seed: int) -> np.ndarray:
+    """Unit vectors whose products are exact in any order of summation, so that equal means equal."""
+    return np.random.default_rng(seed).choice(np.array([-0.25, 0.25], np.float32), (count, 16))
+
+
 def test_the_same_as_sorting_the_full_matrix():
     queries, documents = vectors(40, seed=1), vectors(300, seed=2)
-    scores, ids = search(queries, documents, 25, slice_rows=7)
+    scores, ids = search(queries, documents, 25, slices=Slices(7, 60))
     full = queries @ documents.T
     assert np.array_equal(ids, np.argsort(-full, axis=1, kind="stable")[:, :25])
     assert np.allclose(scores, np.take_along_axis(full, ids, 1), atol=1e-6)
@@ -21,12 +30,13 @@ def test_the_same_as_sorting_the_full_matrix():
 
 
 def test_equal_scores_stand_in_order_of_the_index_also_at_the_end():
-    documents = np.repeat(vectors(3), 40, axis=0)[np.random.default_rng(3).permutation(120)]
-    queries = vectors(5, seed=4)
-    for k in (1, 7, 40, 41, 119):
-        _, ids = search(queries, documents, k)
-        full = np.round(queries @ documents.T, 5)
-        assert np.array_equal(ids, np.lexsort((np.broadcast_to(np.arange(120), full.shape), -full))[:, :k])
+    documents = np.repeat(signs(3, 1), 40, axis=0)[np.random.default_rng(3).permutation(120)]
+    queries = signs(30, 2)
+    full = queries @ documents.T
+    order = np.lexsort((np.broadcast_to(np.arange(120), full.shape), -full))
+    for k, slices, device in itertools.product((1, 7, 40, 41, 119), (Slices(), Slices(3, 50)), ("cpu", "cpu:0")):
+        _, ids = search(queries, documents, k, slices=slices, device=device)
+        assert np.array_equal(ids, order[:, :k])
 
 
 def test_fewer_documents_than_asked_for_give_fewer_columns():
@@ -60,3 +70,38 @@ def test_what_cannot_be_searched():
         search(vectors(2), np.zeros((0, 16), np.float32), 2)
     with pytest.raises(InputError, match="16 dimensions, documents 8"):
         search(vectors(2), vectors(2, 8), 2)
+
+
+def test_torch_slices_give_what_faiss_gives():
+    queries, documents = vectors(50, seed=1), vectors(400, seed=2)
+    scores, ids = search(queries, documents, 33)
+    for slices in (Slices(), Slices(9, 64)):
+        torch_scores, torch_ids = search(queries, documents, 33, slices=slices, device="cpu:0")
+        assert np.array_equal(torch_ids, ids)
+        np.testing.assert_allclose(torch_scores, scores, atol=1e-6)
+
+
+def test_merged_shards_are_the_whole():
+    queries, documents = vectors(30, seed=1), vectors(300, seed=2)
+    scores, ids = search(queries, documents, 20)
+    parts = []
+    for first, last in ((0, 100), (100, 110), (110, 300)):
+        some, rows = search(queries, documents[first:last], 20)
+        parts.append((some, rows + first))
+    merged = merge(parts, 20)
+    assert np.array_equal(merged[1], ids)
+    np.testing.assert_allclose(merged[0], scores, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(81, 4000), st.integers(2, 1024), st.integers(1, 500))
+def test_slices_stay_within_the_memory_or_say_what_is_needed(memory: int, dimension: int, k: int):
+    try:
+        slices = Slices.within(memory, dimension, k)
+    except InputError as error:
+        least = int(str(error).rsplit(" ", 1)[1])
+        assert least > memory
+        Slices.within(least, dimension, k)
+        return
+    held = slices.documents * 8 * dimension + slices.queries * (4 * dimension + 36 * (k + 1))
+    assert held <= (memory - FAISS_MIB) * 2**20

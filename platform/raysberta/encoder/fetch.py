@@ -1,8 +1,8 @@
 """From a model reference to a plain Hugging Face folder: packages, paths and pinned hub snapshots, safetensors only.
 
 A folder is written whole under the name that the caller gives. Three kinds of use differ in what has to be there: an `encoder` is
-stored without head, in fp32, so that every later stage reads the same layout; a `generator` is stored as it comes; of a `tokenizer`
-nothing but the tokenizer is taken.
+stored without head, in fp32, so that every later stage reads the same layout; a `generator` or `classifier` is stored as it comes; of a
+`tokenizer` nothing but the tokenizer is taken.
 """
 
 import hashlib
@@ -21,10 +21,17 @@ from raysberta.encoder.load import load_encoder, load_tokenizer, save
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe
 
-Role = Literal["encoder", "miner", "llm", "seq2seq", "donor"]
-Use = Literal["encoder", "generator", "tokenizer"]
+Role = Literal["encoder", "miner", "cross_encoder", "llm", "seq2seq", "donor"]
+Use = Literal["encoder", "classifier", "generator", "tokenizer"]
 
-USES: Mapping[Role, Use] = {"encoder": "encoder", "miner": "encoder", "llm": "generator", "seq2seq": "generator", "donor": "tokenizer"}
+USES: Mapping[Role, Use] = {
+    "encoder": "encoder",
+    "miner": "encoder",
+    "cross_encoder": "classifier",
+    "llm": "generator",
+    "seq2seq": "generator",
+    "donor": "tokenizer",
+}
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 TOKENIZER = (
     "tokenizer*",
@@ -42,6 +49,8 @@ CONFIGS = ("generation_config.json",)
 def references(recipe: Recipe) -> dict[Role, str]:
     """The models that a recipe needs, by role."""
     found: dict[Role, str] = {"encoder": recipe.encoder.base, "miner": recipe.mining.encoder}
+    if recipe.mining.cross_encoder:
+        found["cross_encoder"] = recipe.mining.cross_encoder
     if recipe.synthesis.llm.enabled:
         found["llm"] = recipe.synthesis.llm.model
     if recipe.synthesis.seq2seq.enabled and recipe.synthesis.seq2seq.model:

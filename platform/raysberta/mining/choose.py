@@ -1,26 +1,34 @@
 """Which of the candidates become hard negatives: the rank window, what is never a negative, and the draw.
 
-The window is cut from the ranking that still holds the positive (FlagEmbedding's slicing, RECIPE.md 1.4), exclusions come after.
+Two readings of a rank window are in use, and they differ. FlagEmbedding cuts the window from the ranking that still holds the positive, and
+bars texts afterwards (RECIPE.md 1.4: what the paper did); sentence-transformers bars first and counts ranks over what is left.
 """
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from raysberta.recipe import Mining
 
-
-@dataclass(frozen=True)
-class Pool:
-    """The candidates: distinct texts with what they belong to."""
-
-    texts: Sequence[str]
-    keys: Sequence[frozenset[str]]
-    """For each text, the doc_ids and groups of all pairs that it is the positive of."""
-    vectors: np.ndarray
-    """float32 [n, d], L2-normalised."""
+ALLOWED = 0
+REASONS = (
+    "",
+    "nothing_found",
+    "vector_is_none",
+    "own_text",
+    "same_document",
+    "language",
+    "too_close_to_query",
+    "within_the_margin",
+    "score_too_high",
+    "score_too_low",
+    "like_the_positive",
+)
+"""Why a candidate may not be a negative, by number; the first that holds counts."""
+NOT_WORD = re.compile(r"[\W_]+")
 
 
 @dataclass
@@ -31,10 +39,14 @@ class Chosen:
     scores: list[float] = field(default_factory=list)
     ranks: list[int] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
+    looked_at: int = 0
+    """Candidates of the window."""
 
-    def skip(self, reason: str) -> None:
-        """Count a candidate of the window that may not be a negative."""
-        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+    def skip(self, reasons: np.ndarray) -> None:
+        """Count candidates that may not be negatives, by reason."""
+        for reason, count in enumerate(np.bincount(reasons).tolist()):
+            if reason != ALLOWED and count:
+                self.skipped[REASONS[reason]] = count
 
 
 def window(settings: Mining, size: int) -> tuple[int, int]:
@@ -43,54 +55,96 @@ def window(settings: Mining, size: int) -> tuple[int, int]:
     return min(settings.rank_from, last // 2), last
 
 
-def choose(
+def verdicts(
     settings: Mining,
-    pool: Pool,
-    pair_id: str,
-    own: frozenset[str],
-    own_texts: frozenset[str],
-    positive: np.ndarray,
-    positive_score: float,
     scores: np.ndarray,
     rows: np.ndarray,
+    barred: Mapping[str, np.ndarray],
+    positive_score: float,
+    likeness: np.ndarray | None = None,
+    languages: tuple[np.ndarray, str] | None = None,
+) -> np.ndarray:
+    """For each candidate why it may not be a negative, as a number of REASONS; 0 where it may. int8 [k].
+
+    Args:
+        settings: The limits. A share is taken of the positive's absolute value, p - |p| (1 - share), so that it lowers a negative score too
+            (RECIPE.md 5.4).
+        scores: What limits read, float [k]: cosines to the query, or a cross-encoder's scores.
+        rows: Rows of the candidates in the pool, int64 [k]; -1 where there is none.
+        barred: By reason, the rows of the pool that are no negatives of this query.
+        positive_score: Of the positive on the same scale; the lowest of them where the query has several.
+        likeness: Greatest cosine of each candidate to a positive of the query, float [k]; read where the settings limit it.
+        languages: Of the candidates, str [k], and of the positive; read where the settings ask for one.
+    """
+    found = np.zeros(len(rows), np.int8)
+
+    def bar(mask: np.ndarray, reason: str) -> None:
+        found[mask & (found == ALLOWED)] = REASONS.index(reason)
+
+    bar(rows < 0, "nothing_found")
+    for reason, forbidden in barred.items():
+        if len(forbidden):
+            bar(np.isin(rows, forbidden), reason)
+    if languages is not None and settings.language != "any":
+        of_candidate, of_positive = languages
+        bar((of_candidate == of_positive) != (settings.language == "same"), "language")
+    if settings.max_share_of_positive is not None:
+        bar(scores > positive_score - abs(positive_score) * (1 - settings.max_share_of_positive), "too_close_to_query")
+    if settings.margin_to_positive is not None:
+        bar(scores > positive_score - settings.margin_to_positive, "within_the_margin")
+    if settings.max_score is not None:
+        bar(scores > settings.max_score, "score_too_high")
+    if settings.min_score is not None:
+        bar(scores < settings.min_score, "score_too_low")
+    if likeness is not None and settings.max_similarity_to_positive is not None:
+        bar(likeness > settings.max_similarity_to_positive, "like_the_positive")
+    return found
+
+
+def choose(
+    settings: Mining,
+    texts: Sequence[str],
+    pair_id: str,
+    scores: np.ndarray,
+    rows: np.ndarray,
+    reasons: np.ndarray,
+    judged: np.ndarray | None = None,
 ) -> Chosen:
     """Choose up to `settings.negatives` of the ranked candidates of one query.
 
     Args:
-        settings: Window, limits and sampling.
-        pool: The candidates.
+        settings: Window, slicing and sampling.
+        texts: The pool.
         pair_id: Seeds the draw, so it does not depend on batch, worker or order.
-        own: doc_id and group of the pair; candidates that share one are not negatives.
-        own_texts: Query and all its positives, normalised; candidates with the same text are not negatives.
-        positive: Vector of the positive, float32 [d].
-        positive_score: Its cosine to the query; the lowest of them where the query has several positives.
         scores: Cosines of the ranked candidates, float32 [k], falling.
         rows: Their rows in the pool, int64 [k].
+        reasons: The verdict on each, int8 [k].
+        judged: A cross-encoder's scores, float [k]: `sampling: top` takes the best of these.
     """
     chosen = Chosen()
-    first, last = window(settings, len(pool.texts))
-    allowed: list[int] = []
-    ceiling = (
-        None if settings.max_share_of_positive is None else positive_score - abs(positive_score) * (1 - settings.max_share_of_positive)
-    )
-    for rank in range(first, min(last, len(rows))):
-        row = int(rows[rank])
-        if normalise(pool.texts[row]) in own_texts:
-            chosen.skip("own_text")
-        elif pool.keys[row] & own:
-            chosen.skip("same_document")
-        elif ceiling is not None and scores[rank] > ceiling:
-            chosen.skip("too_close_to_query")
-        elif settings.max_similarity_to_positive is not None and float(pool.vectors[row] @ positive) > settings.max_similarity_to_positive:
-            chosen.skip("like_the_positive")
-        else:
-            allowed.append(rank)
+    first, last = window(settings, len(texts))
+    if settings.slicing == "flag_embedding":
+        ranks = np.arange(first, min(last, len(rows)))
+        chosen.skip(reasons[ranks])
+        chosen.looked_at = len(ranks)
+        allowed = ranked = ranks[reasons[ranks] == ALLOWED]
+    else:
+        free = np.flatnonzero(reasons == ALLOWED)[:last]
+        end = int(free[-1]) + 1 if len(free) == last else len(rows)
+        chosen.skip(reasons[:end])
+        chosen.looked_at = end
+        allowed, ranked = free[first:], np.arange(first, len(free))
     if settings.sampling == "random":
-        allowed.sort(key=lambda rank: draw(pair_id, pool.texts[int(rows[rank])]))
-    for rank in sorted(allowed[: settings.negatives]):
-        chosen.rows.append(int(rows[rank]))
-        chosen.scores.append(float(scores[rank]))
-        chosen.ranks.append(rank)
+        order = sorted(range(len(allowed)), key=lambda place: draw(pair_id, texts[int(rows[allowed[place]])]))
+    elif judged is not None:
+        order = list(np.argsort(-judged[allowed], kind="stable"))
+    else:
+        order = list(range(len(allowed)))
+    for place in sorted(order[: settings.negatives]):
+        at = int(allowed[place])
+        chosen.rows.append(int(rows[at]))
+        chosen.scores.append(float(scores[at]))
+        chosen.ranks.append(int(ranked[place]))
     return chosen
 
 
@@ -100,5 +154,6 @@ def draw(pair_id: str, text: str) -> bytes:
 
 
 def normalise(text: str) -> str:
-    """What makes two texts the same for mining: case and blanks aside."""
-    return " ".join(text.casefold().split())
+    """What makes two texts the same for mining: case, blanks, punctuation and the dots of ё aside; a text of signs alone stays itself."""
+    folded = text.casefold().replace("ё", "е")
+    return NOT_WORD.sub(" ", folded).strip() or " ".join(folded.split())

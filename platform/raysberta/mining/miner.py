@@ -1,20 +1,24 @@
-"""Pairs to examples: search the pool of their source, choose, put the supplied negatives first."""
+"""Pairs to examples: rank the pool of their source, choose, put the supplied negatives first; a few hundred queries at a time."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from raysberta.mining.choose import Pool, choose, draw, normalise
+from raysberta.mining.choose import ALLOWED, Chosen, choose, draw, normalise, verdicts
+from raysberta.mining.pool import Lookup, Pool, Texts
 from raysberta.recipe import Mining
-from raysberta.retrieval.search import search
+from raysberta.retrieval.vectors import Matrix, View, steps, undirected
 from raysberta.schema import EXAMPLE, PAIR
 
 MINED = pa.schema(
     [
         *EXAMPLE,
         ("positive_rank", pa.int32()),  # -1 below the window
+        ("topped_up", pa.int32()),
+        ("looked_at", pa.int32()),
         ("skipped", pa.list_(pa.struct([("reason", pa.string()), ("count", pa.int32())]))),
     ]
 )
@@ -22,94 +26,250 @@ MINED = pa.schema(
 
 DRAWS = 50
 """Tries for each random negative before the row has to do with fewer."""
+IN_HAND = 256
+"""Queries chosen for at once: their candidates' vectors are 30 MiB at 80 ranks and 384 dimensions."""
+MOST_OWN = 1000
+"""Greatest number of further ranks searched for the texts that sentence-transformers' slicing does not count."""
+
+Judge = Callable[[list[str], list[str]], np.ndarray]
+"""A cross-encoder: queries and texts, as many, to scores float32; higher is more relevant."""
 
 
-def make_pool(texts: Sequence[str], doc_ids: Sequence[str], groups: Sequence[str]) -> tuple[list[str], list[frozenset[str]]]:
-    """Distinct texts in sorted order, each with the doc_ids and groups of all rows that hold it."""
-    keys: dict[str, set[str]] = {}
-    for text, doc_id, group in zip(texts, doc_ids, groups, strict=True):
-        keys.setdefault(text, set()).update((doc_id, group))
-    ordered = sorted(keys)
-    return ordered, [frozenset(keys[text]) for text in ordered]
-
-
-def mine(settings: Mining, pool: Pool, rows: Sequence[dict], queries: np.ndarray, threads: int) -> list[dict]:
-    """Rows of MINED for rows of PAIR that share one pool, in the same order.
+def mine(
+    settings: Mining,
+    pool: Pool,
+    pairs: pa.Table,
+    queries: Matrix,
+    ranked: Iterable[tuple[int, int, np.ndarray, np.ndarray]],
+    dropped: Counter[str],
+    judge: Judge | None = None,
+) -> Iterator[pa.Table]:
+    """Tables of MINED for rows of PAIR that share one pool, in the same order.
 
     Args:
         settings: Window, limits and sampling.
-        pool: The candidates; holds every positive of `rows`.
-        rows: Pairs of one source and kind.
-        queries: Vectors of their queries, float32 [len(rows), d], L2-normalised.
-        threads: Of the search.
+        pool: The candidates.
+        pairs: Rows of PAIR of one source and kind, each `usable`.
+        queries: Vectors of their queries, [len(pairs), d], L2-normalised.
+        ranked: First query, the one after the last, scores float32 [q, k] and rows of the pool int64 [q, k] of `depth` candidates.
+        dropped: Takes up how many rows were left out, by reason.
+        judge: Scores for the limits, where the settings want a cross-encoder's.
     """
-    at = {text: row for row, text in enumerate(pool.texts)}
-    positives = _positives(rows)
-    ranked, candidates = search(queries, pool.vectors, settings.rank_to, threads)
-    found = []
-    for number, row in enumerate(rows):
-        own_row = at[row["positive"]]
-        positive = pool.vectors[own_row]
-        score = float(queries[number] @ positive)
-        also = positives[normalise(row["query"])]
-        lowest = min(float(queries[number] @ pool.vectors[at[text]]) for text in also)
-        own = frozenset((row["doc_id"], row["group"]))
-        own_texts = _own_texts(row, also)
-        chosen = choose(settings, pool, row["pair_id"], own, own_texts, positive, lowest, ranked[number], candidates[number])
-        ranks = np.flatnonzero(candidates[number] == own_row)
-        texts = [pool.texts[number] for number in chosen.rows]
-        skipped = [{"reason": reason, "count": count} for reason, count in sorted(chosen.skipped.items())]
-        rank = int(ranks[0]) if len(ranks) else -1
-        found.append(_with_supplied(settings, row, texts, chosen.scores, chosen.ranks, score, rank, skipped))
-    return found
+    positives = Positives(pool.candidates, pairs)
+    for start, _, scores, rows in ranked:
+        for low, high in steps(len(scores), IN_HAND):
+            some = pairs.slice(start + low, high - low).to_pylist()
+            vectors = np.asarray(queries[start + low : start + high], np.float32)
+            yield _table(settings, _mine(settings, pool, positives, some, vectors, scores[low:high], rows[low:high], judge), dropped)
 
 
-def sample(settings: Mining, pool: Pool, rows: Sequence[dict]) -> list[dict]:
+def depth(settings: Mining, candidates: Texts) -> int:
+    """How many ranks a search must give: to the end of the window; where ranks count only what is not barred, a query's own texts further.
+
+    What limits bar is not made up for, as in sentence-transformers: a limit that bars much leaves less to choose from, not easier texts.
+    """
+    if settings.slicing == "flag_embedding":
+        return settings.rank_to
+    return settings.rank_to + min(MOST_OWN, candidates.same_document.most() + candidates.same_words.most())
+
+
+def sample(settings: Mining, candidates: Texts, pairs: pa.Table, dropped: Counter[str]) -> Iterator[pa.Table]:
     """The same for a data set that the recipe does not mine: random texts of its pool, drawn by the pair's id.
 
     A draw takes as long in a pool of millions as in one of ten. In a small one it may end with fewer: after DRAWS tries a negative.
     """
-    positives = _positives(rows)
-    found = []
-    for row in rows:
-        own = frozenset((row["doc_id"], row["group"]))
-        own_texts = _own_texts(row, positives[normalise(row["query"])])
-        drawn: dict[int, None] = {}
-        for attempt in range(DRAWS * settings.negatives):
-            number = int.from_bytes(draw(row["pair_id"], str(attempt))) % len(pool.texts)
-            if not pool.keys[number] & own and normalise(pool.texts[number]) not in own_texts:
-                drawn.setdefault(number)
-            if len(drawn) == settings.negatives:
-                break
-        texts = [pool.texts[number] for number in drawn]
-        found.append(_with_supplied(settings, row, texts, [math.nan] * len(texts), [-1] * len(texts), math.nan, -1, []))
-    return found
+    pairs = _with_positive(candidates, pairs, dropped)
+    positives = Positives(candidates, pairs)
+    for start, stop in steps(len(pairs), IN_HAND):
+        found = []
+        for row in pairs.slice(start, stop - start).to_pylist():
+            barred = _barred(candidates, row, positives.of(row["query"]))
+            forbidden = np.concatenate(list(barred.values()))
+            drawn: list[int] = []
+            for number in _draws(row["pair_id"], len(candidates.texts), DRAWS * settings.negatives):
+                if number not in drawn and number not in forbidden:
+                    drawn.append(number)
+                if len(drawn) == settings.negatives:
+                    break
+            chosen = Chosen(drawn, [math.nan] * len(drawn), [-1] * len(drawn))
+            found.append(_with_supplied(settings, candidates, row, chosen, 0, math.nan, -1))
+        yield _table(settings, found, dropped)
 
 
-def _positives(rows: Sequence[dict]) -> dict[str, set[str]]:
+class Positives:
     """All positives of each query: a text that answers it in one row is no negative in another."""
-    found: dict[str, set[str]] = {}
-    for row in rows:
-        found.setdefault(normalise(row["query"]), set()).add(row["positive"])
+
+    def __init__(self, candidates: Texts, pairs: pa.Table) -> None:
+        rows = np.fromiter((candidates.row(text.as_py()) for text in pairs["positive"]), np.int64, len(pairs))
+        self._of = Lookup((normalise(query.as_py()) for query in pairs["query"]), rows)
+
+    def of(self, query: str) -> np.ndarray:
+        """Rows of the pool, distinct, rising."""
+        return np.unique(self._of[normalise(query)])
+
+
+def usable(pool: Pool, pairs: pa.Table, queries: Matrix, dropped: Counter[str]) -> tuple[pa.Table, Matrix]:
+    """The pairs that can be mined for, with their queries' vectors: both sides point somewhere, and the positive is in the pool."""
+    without = np.zeros(len(pairs), bool)
+    without[undirected(queries)] = True
+    rows = np.fromiter((pool.candidates.row(text.as_py()) for text in pairs["positive"]), np.int64, len(pairs))
+    absent = rows < 0
+    without |= np.isin(rows, pool.bad)
+    dropped["positive_not_in_pool"] += int(absent.sum())
+    dropped["vector_is_none"] += int((without & ~absent).sum())
+    keep = np.flatnonzero(~(without | absent))
+    return (pairs, queries) if len(keep) == len(pairs) else (pairs.take(pa.array(keep)), View(queries, keep))
+
+
+def _with_positive(candidates: Texts, pairs: pa.Table, dropped: Counter[str]) -> pa.Table:
+    there = np.fromiter((candidates.row(text.as_py()) >= 0 for text in pairs["positive"]), bool, len(pairs))
+    dropped["positive_not_in_pool"] += int((~there).sum())
+    return pairs.filter(pa.array(there))
+
+
+def _barred(candidates: Texts, row: dict, positives: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of the pool that are no negatives of a pair: its query, every positive of that, and what shares its document or group."""
+    same = [candidates.same_words[normalise(text)] for text in (row["query"], *(candidates.texts[at] for at in positives.tolist()))]
+    document = np.concatenate([candidates.same_document[row["doc_id"]], candidates.same_document[row["group"]]])
+    return {"own_text": np.concatenate(same), "same_document": document}
+
+
+def _mine(
+    settings: Mining,
+    pool: Pool,
+    positives: Positives,
+    pairs: list[dict],
+    queries: np.ndarray,
+    scores: np.ndarray,
+    rows: np.ndarray,
+    judge: Judge | None,
+) -> list[dict]:
+    """Rows of MINED for some queries and their ranked candidates."""
+    candidates = pool.candidates
+    own = [candidates.row(row["positive"]) for row in pairs]
+    answers = [positives.of(row["query"]) for row in pairs]
+    owners = np.repeat(np.arange(len(pairs)), [len(found) for found in answers])
+    flat = np.concatenate(answers)
+    answering = np.asarray(pool.vectors[flat], np.float32)
+    cosines = np.einsum("nd,nd->n", answering, queries[owners])
+    barred = [{"vector_is_none": pool.bad, **_barred(candidates, row, found)} for row, found in zip(pairs, answers, strict=True)]
+    judged, limits = scores, cosines
+    if judge is not None:
+        judged, limits = _judge(judge, settings, pool, pairs, owners, flat, rows, barred)
+    lowest = np.minimum.reduceat(limits, np.flatnonzero(np.diff(owners, prepend=-1)))
+    likeness = _likeness(pool, rows, owners, answering) if settings.max_similarity_to_positive is not None else None
+    found = []
+    for number, row in enumerate(pairs):
+        languages = None
+        if pool.languages is not None:
+            languages = (pool.languages[rows[number]], str(pool.languages[own[number]]))
+        alike = None if likeness is None else likeness[number]
+        reasons = verdicts(settings, judged[number], rows[number], barred[number], float(lowest[number]), alike, languages)
+        chosen = choose(
+            settings, candidates.texts, row["pair_id"], scores[number], rows[number], reasons, None if judge is None else judged[number]
+        )
+        topped = 0
+        if settings.too_few == "top_up" and len(chosen.rows) + len(row["negatives"] or ()) < settings.negatives:
+            mine_own = answering[owners == number]
+            topped = _top_up(
+                settings, pool, row, queries[number], mine_own, barred[number], float(lowest[number]), own[number], chosen, judge
+            )
+        at = np.flatnonzero(rows[number] == own[number])
+        score = float(cosines[(owners == number) & (flat == own[number])][0])
+        found.append(_with_supplied(settings, candidates, row, chosen, topped, score, int(at[0]) if len(at) else -1))
     return found
 
 
-def _own_texts(row: dict, positives: set[str]) -> frozenset[str]:
-    return frozenset((normalise(row["query"]), *(normalise(text) for text in positives)))
+def _judge(
+    judge: Judge,
+    settings: Mining,
+    pool: Pool,
+    pairs: list[dict],
+    owners: np.ndarray,
+    flat: np.ndarray,
+    rows: np.ndarray,
+    barred: list[dict[str, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """A cross-encoder's scores of the candidates that nothing but a limit could bar [q, k], and of all positives [p]."""
+    texts = pool.candidates.texts
+    asked = np.stack(
+        [~np.isin(row, np.concatenate(list(forbidden.values()))) & (row >= 0) for row, forbidden in zip(rows, barred, strict=True)]
+    )
+    if settings.slicing == "flag_embedding":
+        asked[:, : min(settings.rank_from, len(texts) // 2)] = False
+    which, column = np.nonzero(asked)
+    queries = [pairs[number]["query"] for number in (*which, *owners)]
+    answer = judge(queries, [texts[row] for row in (*rows[which, column], *flat)])
+    judged = np.full(rows.shape, -np.inf, np.float32)
+    judged[which, column] = answer[: len(which)]
+    return judged, answer[len(which) :]
 
 
-def _with_supplied(
-    settings: Mining, row: dict, texts: list[str], scores: list[float], ranks: list[int], score: float, rank: int, skipped: list[dict]
-) -> dict:
+def _likeness(pool: Pool, rows: np.ndarray, owners: np.ndarray, answering: np.ndarray) -> np.ndarray:
+    """The greatest cosine of every candidate to a positive of its query, [q, k]."""
+    distinct, where = np.unique(rows, return_inverse=True)
+    vectors = np.asarray(pool.vectors[np.maximum(distinct, 0)], np.float32)
+    found = np.empty(rows.shape, np.float32)
+    for number, at in enumerate(where.reshape(rows.shape)):
+        found[number] = (vectors[at] @ answering[owners == number].T).max(axis=1)
+    return found
+
+
+def _top_up(
+    settings: Mining,
+    pool: Pool,
+    row: dict,
+    query: np.ndarray,
+    answering: np.ndarray,
+    barred: dict[str, np.ndarray],
+    lowest: float,
+    own: int,
+    chosen: Chosen,
+    judge: Judge | None,
+) -> int:
+    """Add texts of the pool that no rule bars, drawn by the pair's id, below the ranks looked at or wherever; their rank is -1."""
+    wanted = settings.negatives - len(row["negatives"] or ()) - len(chosen.rows)
+    drawn = dict.fromkeys(_draws(row["pair_id"], len(pool.candidates.texts), DRAWS * wanted))
+    rows = np.array([number for number in drawn if number not in chosen.rows], np.int64)
+    vectors = np.asarray(pool.vectors[rows], np.float32)
+    scores = vectors @ query
+    judged = scores if judge is None else judge([row["query"]] * len(rows), [pool.candidates.texts[number] for number in rows])
+    languages = None if pool.languages is None else (pool.languages[rows], str(pool.languages[own]))
+    reasons = verdicts(settings, judged, rows, barred, lowest, (vectors @ answering.T).max(axis=1), languages)
+    taken = np.flatnonzero(reasons == ALLOWED)[:wanted]
+    chosen.rows += rows[taken].tolist()
+    chosen.scores += scores[taken].tolist()
+    chosen.ranks += [-1] * len(taken)
+    return len(taken)
+
+
+def _draws(pair_id: str, size: int, count: int) -> Iterator[int]:
+    """Row numbers that the pair's id decides; some come twice."""
+    for attempt in range(count):
+        yield int.from_bytes(draw(pair_id, str(attempt))) % size
+
+
+def _with_supplied(settings: Mining, candidates: Texts, row: dict, chosen: Chosen, topped_up: int, score: float, rank: int) -> dict:
     """Supplied negatives come first and count; mined ones fill up to the number wanted."""
     supplied = list(row["negatives"] or [])[: settings.negatives]
+    texts = [candidates.texts[number] for number in chosen.rows]
     keep = [number for number, text in enumerate(texts) if text not in supplied][: settings.negatives - len(supplied)]
     return {
         **{name: row[name] for name in PAIR.names},
         "negatives": supplied + [texts[number] for number in keep],
         "positive_score": score,
-        "negative_scores": [math.nan] * len(supplied) + [scores[number] for number in keep],
-        "negative_ranks": [-1] * len(supplied) + [ranks[number] for number in keep],
+        "negative_scores": [math.nan] * len(supplied) + [chosen.scores[number] for number in keep],
+        "negative_ranks": [-1] * len(supplied) + [chosen.ranks[number] for number in keep],
         "positive_rank": rank,
-        "skipped": skipped,
+        "topped_up": topped_up,
+        "looked_at": chosen.looked_at,
+        "skipped": [{"reason": reason, "count": count} for reason, count in sorted(chosen.skipped.items())],
     }
+
+
+def _table(settings: Mining, rows: Sequence[dict], dropped: Counter[str]) -> pa.Table:
+    if settings.too_few == "drop":
+        kept = [row for row in rows if len(row["negatives"]) >= settings.negatives]
+        dropped["too_few_negatives"] += len(rows) - len(kept)
+        rows = kept
+    return pa.Table.from_pylist(list(rows), schema=MINED)

@@ -1,36 +1,73 @@
-"""Exact nearest neighbours by inner product: FAISS does the products and the top-k, this file makes the answer reproducible.
+"""Exact nearest neighbours by inner product in bounded memory: slices of the documents, a running top-k, ties in order of the index.
 
-Memory is the two matrices, the result, and FAISS's own blocks (some tens of MB): the full matrix of scores never exists.
+FAISS does the products and the top-k on processors; on a GPU torch does both, slice by slice. The full matrix of scores never exists,
+and of vectors on storage no more than one slice of queries and one of documents is in memory.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import faiss
 import numpy as np
+import torch
 
 from raysberta.errors import InputError
+from raysberta.retrieval.vectors import BLOCK_TEXTS, Matrix, require, steps
 
 log = logging.getLogger(__name__)
 
-SLICE_ROWS = 16384
 PROGRESS_SECONDS = 10.0
+FAISS_MIB = 80
+"""What FAISS and the merging of slices need beside the slices: blocks of 4096 queries by 1024 documents, results in the making."""
+GREATEST_SLICE = 1 << 18
+TORCH_SCORES = 1 << 26
+"""Scores held at once on a GPU: 256 MiB."""
 
 Find = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""Queries float32 [q, d] and k to scores float32 [q, k], falling, and document rows int64 [q, k]."""
+
+
+@dataclass(frozen=True)
+class Slices:
+    """How many rows are in memory at once."""
+
+    queries: int = 16384
+    documents: int = 65536
+
+    @classmethod
+    def within(cls, memory_mib: int, dimension: int, k: int) -> "Slices":
+        """The slices that keep a search within so much memory beside the program itself: at most half of it for either side.
+
+        A document costs its vector in float32 and once more while it is read; a query its vector, its k results, and these twice more
+        while slices are merged and put in order.
+
+        Raises:
+            InputError: it cannot be done with less than a block of each.
+        """
+        half = (memory_mib - FAISS_MIB) * 2**20 // 2
+        documents = half // (8 * dimension) // BLOCK_TEXTS * BLOCK_TEXTS
+        queries = half // (4 * dimension + 3 * 12 * (k + 1)) // 256 * 256
+        if documents < BLOCK_TEXTS or queries < 256:
+            least = FAISS_MIB + 2 * max(8 * dimension * BLOCK_TEXTS, (4 * dimension + 36 * (k + 1)) * 256) // 2**20 + 1
+            raise InputError(f"search: {memory_mib} MiB are too few for {dimension} dimensions and {k} results; right would be {least}")
+        return cls(min(queries, cls.queries), min(documents, GREATEST_SLICE))
 
 
 def search(
-    queries: np.ndarray, documents: np.ndarray, k: int, threads: int = 1, slice_rows: int = SLICE_ROWS
+    queries: Matrix, documents: Matrix, k: int, threads: int = 1, slices: Slices = Slices(), device: str = "cpu"
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k documents with the greatest inner product with each query, best first; equal scores in order of the index.
 
     Args:
-        queries: float [q, d], normalised where cosine is meant.
-        documents: float [n, d].
+        queries: [q, d], normalised where cosine is meant.
+        documents: [n, d].
         k: How many; with fewer documents the result has n columns.
         threads: Of FAISS. The result does not depend on it beyond rounding.
-        slice_rows: Queries searched at once.
+        slices: Rows in memory at once. The result does not depend on them beyond rounding.
+        device: "cpu" for FAISS; any other is a torch device, searched by sliced top-k in fp32.
 
     Returns:
         Scores float32 [q, min(k, n)] and document rows int64 [q, min(k, n)].
@@ -38,34 +75,112 @@ def search(
     Raises:
         InputError: a vector is zero or not finite, dimensions differ, or there is no document.
     """
-    queries, documents = _checked(queries, "query"), _checked(documents, "document")
+    require(queries, "query")
+    require(documents, "document")
+    check(queries, documents)
+    columns = min(k, len(documents))
+    scores = np.empty((len(queries), columns), np.float32)
+    rows = np.empty((len(queries), columns), np.int64)
+    find = exact(documents, 0, len(documents), slices, threads, device)
+    shown = time.monotonic()
+    for start, stop in steps(len(queries), slices.queries):
+        scores[start:stop], rows[start:stop] = find(part(queries, start, stop), k)
+        if time.monotonic() - shown > PROGRESS_SECONDS:
+            log.info("searched %d of %d queries", stop, len(queries))
+            shown = time.monotonic()
+    return scores, rows
+
+
+def check(queries: Matrix, documents: Matrix) -> None:
+    """Raise where these cannot be searched.
+
+    Raises:
+        InputError: dimensions differ, or there is no document.
+    """
     if not len(documents):
         raise InputError("search: no documents; right would be at least one vector")
     if queries.shape[1] != documents.shape[1]:
         raise InputError(f"search: queries have {queries.shape[1]} dimensions, documents {documents.shape[1]}; one encoder must embed both")
-    columns = min(k, len(documents))
-    index = faiss.IndexFlatIP(documents.shape[1])
-    index.add(documents)
-    scores = np.empty((len(queries), columns), np.float32)
-    ids = np.empty((len(queries), columns), np.int64)
-    threads_before, shown = faiss.omp_get_max_threads(), time.monotonic()
+
+
+def exact(documents: Matrix, first: int, last: int, slices: Slices, threads: int = 1, device: str = "cpu") -> Find:
+    """A search of the documents from `first` to `last`, reading one slice of them after the other. Ties stand in order of the index."""
+    sliced = _sliced_faiss if device == "cpu" else _sliced_torch
+
+    def once(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return sliced(queries, documents, first, last, k, slices.documents, device)
+
+    def find(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        with faiss_threads(threads):
+            return _ordered(once, queries, min(k, last - first), last - first)
+
+    return find
+
+
+def merge(found: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of several shards' results. Shards come in order of their documents, ties in order, so a stable sort keeps it."""
+    if len(found) == 1:
+        return found[0][0][:, :k], found[0][1][:, :k]
+    scores = np.concatenate([part for part, _ in found], axis=1)
+    rows = np.concatenate([part for _, part in found], axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
+def part(vectors: Matrix, start: int, stop: int) -> np.ndarray:
+    """Rows as contiguous float32, without a copy where they are that already."""
+    return np.ascontiguousarray(vectors[start:stop], np.float32)
+
+
+@contextmanager
+def faiss_threads(threads: int) -> Iterator[None]:
+    """FAISS with so many threads, and with as many as before afterwards."""
+    before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)
     try:
-        for start in range(0, len(queries), slice_rows):
-            rows = slice(start, start + slice_rows)
-            scores[rows], ids[rows] = _ordered(index.search, queries[rows], columns, len(documents))
-            if time.monotonic() - shown > PROGRESS_SECONDS:
-                log.info("searched %d of %d queries", min(start + slice_rows, len(queries)), len(queries))
-                shown = time.monotonic()
+        yield
     finally:
-        faiss.omp_set_num_threads(threads_before)
-    return scores, ids
+        faiss.omp_set_num_threads(before)
+
+
+def _sliced_faiss(
+    queries: np.ndarray, documents: Matrix, first: int, last: int, k: int, step: int, device: str
+) -> tuple[np.ndarray, np.ndarray]:
+    if last - first <= step:
+        scores, rows = faiss.knn(queries, part(documents, first, last), k, metric=faiss.METRIC_INNER_PRODUCT)
+        rows += first
+        return scores, rows
+    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    for start, stop in steps(last, step, first):
+        scores, rows = faiss.knn(queries, part(documents, start, stop), min(k, stop - start), metric=faiss.METRIC_INNER_PRODUCT)
+        rows += start
+        best.add_result(scores, rows)
+    best.finalize()
+    return best.D, best.I
+
+
+def _sliced_torch(
+    queries: np.ndarray, documents: Matrix, first: int, last: int, k: int, step: int, device: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same on a torch device; fp32 products (TF32 is off by torch's default), so the scores are those of a processor up to rounding."""
+    asked = torch.from_numpy(np.ascontiguousarray(queries)).to(device)
+    scores = torch.full((len(queries), k), -torch.inf, device=device)
+    rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=device)
+    for start, stop in steps(last, step, first):
+        block = torch.from_numpy(part(documents, start, stop)).to(device)
+        for low, high in steps(len(queries), max(1, TORCH_SCORES // (stop - start))):
+            fresh, where = torch.topk(asked[low:high] @ block.T, min(k, stop - start), dim=1)
+            both = torch.cat([scores[low:high], fresh], dim=1)
+            places = torch.cat([rows[low:high], where + start], dim=1)
+            scores[low:high], order = torch.topk(both, k, dim=1)
+            rows[low:high] = places.gather(1, order)
+    return scores.cpu().numpy(), rows.cpu().numpy()
 
 
 def _ordered(find: Find, queries: np.ndarray, k: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Top k with ties in order of the index, also where the tie crosses the k-th place.
 
-    FAISS keeps any of equal scores. One column more shows where that matters; only those rows are searched again, with twice as
+    FAISS and torch keep any of equal scores. One column more shows where that matters; only those rows are searched again, with twice as
     many columns until the tie ends.
     """
     columns = min(k + 1, n)
@@ -82,14 +197,10 @@ def _ordered(find: Find, queries: np.ndarray, k: int, n: int) -> tuple[np.ndarra
 
 
 def _sorted(scores: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    order = np.lexsort((ids, -scores), axis=1)[:, :k]
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
-
-
-def _checked(vectors: np.ndarray, what: str) -> np.ndarray:
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    lengths = np.einsum("nd,nd->n", vectors, vectors)
-    for row in np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))[:1]:
-        kind = "zero" if lengths[row] == 0 else "not finite"
-        raise InputError(f"search: the vector of {what} {row} is {kind}; right would be a finite vector that is not zero")
-    return vectors
+    """The first k columns, rows with equal neighbours put in order of the index."""
+    tied = np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1))
+    if len(tied):
+        order = np.lexsort((ids[tied], -scores[tied]), axis=1)
+        scores[tied] = np.take_along_axis(scores[tied], order, axis=1)
+        ids[tied] = np.take_along_axis(ids[tied], order, axis=1)
+    return scores[:, :k].copy(), ids[:, :k].copy()
