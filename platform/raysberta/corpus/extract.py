@@ -22,11 +22,14 @@ NESTED = ("div", "table", "section", "article", "ul", "ol", "blockquote", "cente
 HEADING = re.compile(r"<h([1-6])>(.*?)</h\1>", re.DOTALL)
 TAG = re.compile(r"</?(?:p|ul|ol|li|pre|br|a|h[1-6])\b[^<>]*>")
 BLANKS = re.compile(r"[^\S\n]+")
-BREAKS = re.compile(r"\s*\n\s*\n\s*")
-SKIPPED = re.compile("comment|gallery|promo|footer|author|social|newsletter|byline|popular|cookie", re.IGNORECASE)
+BREAKS = re.compile(r"\n\s*\n\s*")
+SKIPPED = ("comment", "gallery", "promo", "footer", "author", "social", "newsletter", "byline", "popular", "cookie")
 """Words in the names of what is not the article."""
-PLAIN_NAME = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
-NOT_WHOLE = ":not(body):not(html):not(main):not(article)"
+MOST_NAMES = 4096
+"""Classes and ids of a page that are looked at."""
+PLAIN_NAME = re.compile(r"[.#][A-Za-z][\w-]*", re.ASCII)
+WHOLE = ("body", "html", "main", "article")
+"""Elements that are never left out, nor anything that is named as one of them."""
 MOST_PARAGRAPHS = 0.8
 """Share of the page's paragraphs that cannot be cut out at once: then the name means something else."""
 FEW_PARAGRAPHS = 2
@@ -57,7 +60,9 @@ def extract(html: str) -> Page:
     Raises:
         Unreadable: it is nested more than MAX_DEPTH deep.
     """
-    if _deepest(np.frombuffer(html.encode("utf-8", "surrogatepass"), np.uint8), _NESTED) > MAX_DEPTH:
+    data = html.encode("utf-8", "surrogatepass")
+    deepest, spans = _scan(np.frombuffer(data, np.uint8), _NESTED, _WHOLE, _SKIPPED)
+    if deepest > MAX_DEPTH:
         raise Unreadable(f"nested more than {MAX_DEPTH} deep")
     tree = HTMLTree.parse(html)
     title = _title(tree)
@@ -67,7 +72,7 @@ def extract(html: str) -> Page:
         main_content=True,
         alt_texts=False,
         list_bullets=False,
-        skip_elements=_skipped(tree, html),
+        skip_elements=_skipped(tree, data, spans),
     )
     pieces = HEADING.split(marked)  # text, level, heading, text, level, heading, ...
     headings = [_plain(heading).replace("\n", " ") for heading in pieces[2::3]]
@@ -80,26 +85,19 @@ def extract(html: str) -> Page:
     return Page(title or (headings[0] if headings else ""), text, sections)
 
 
-def _skipped(tree: HTMLTree, html: str) -> list[str]:
-    """CSS selectors of what is named as something that readers skip."""
+def _skipped(tree: HTMLTree, data: bytes, spans: np.ndarray) -> list[str]:
+    """CSS selectors of what is named as something that readers skip; `spans` as `_scan` found them."""
     body = tree.body
-    names = [*(f".{name}{NOT_WHOLE}" for name in _names(html, "class")), *(f"#{name}{NOT_WHOLE}" for name in _names(html, "id"))]
+    marks: tuple[set[str], set[str]] = set(), set()
+    for start, end, is_id, whole in spans.tolist():
+        marks[whole].add(("#" if is_id else ".") + data[start:end].decode("ascii", "replace"))
+    names = [mark for mark in sorted(marks[False] - marks[True]) if PLAIN_NAME.fullmatch(mark)]
     if body is None or not names:
         return []
     most = max(FEW_PARAGRAPHS, MOST_PARAGRAPHS * len(body.query_selector_all("p")))
     if len(body.query_selector_all(",".join(f"{name} p" for name in names))) <= most:
         return names
     return [name for name in names if len(body.query_selector_all(f"{name} p")) <= most]
-
-
-def _names(html: str, attribute: str) -> list[str]:
-    """Values of an attribute, single names, that hold a word of SKIPPED."""
-    values: set[str] = set()
-    for quote in "\"'":
-        opening = f"{attribute}={quote}"
-        if opening in html:
-            values.update([piece[: piece.find(quote)] for piece in html.split(opening)[1:]])
-    return sorted(name for name in set(" ".join(values).split()) if SKIPPED.search(name) and PLAIN_NAME.fullmatch(name))
 
 
 def _paragraphs(tree: HTMLTree, text: str) -> str:
@@ -130,7 +128,7 @@ def _title(tree: HTMLTree) -> str:
 
 def _plain(marked: str) -> str:
     text = entities.unescape(TAG.sub("", marked))
-    return BREAKS.sub("\n\n", BLANKS.sub(" ", text)).strip()
+    return BREAKS.sub("\n\n", BLANKS.sub(" ", text).replace(" \n", "\n")).strip()
 
 
 def _name_hash(name: str) -> int:
@@ -141,31 +139,83 @@ def _name_hash(name: str) -> int:
 
 
 _NESTED = np.array([_name_hash(name) for name in NESTED], dtype=np.int64)
+_WHOLE = np.array([_name_hash(name) for name in WHOLE], dtype=np.int64)
+_SKIPPED = np.frombuffer(b"\0".join(word.encode() for word in SKIPPED) + b"\0", np.uint8)
 
 
 @njit(cache=True, nogil=True)
-def _deepest(data: np.ndarray, nested: np.ndarray) -> int:
-    """How deep the elements are nested whose names have these hashes."""
-    depth = deepest = 0
+def _scan(data: np.ndarray, nested: np.ndarray, whole: np.ndarray, skipped: np.ndarray) -> tuple[int, np.ndarray]:
+    """One pass over a page.
+
+    Args:
+        data: uint8, the page.
+        nested: int64, hashes of the names of elements that count as depth.
+        whole: int64, hashes of the names in WHOLE.
+        skipped: uint8, words in lower case, a zero after each.
+
+    Returns:
+        How deep elements are nested; int64 [names, 4]: where each class and id with one of the words starts and ends, whether it is an id,
+        and whether the element is one of WHOLE.
+    """
+    depth = deepest = found = value = 0
+    spans = np.empty((MOST_NAMES, 4), np.int64)
     size = len(data)
     at = 0
     while at < size:
-        if data[at] != 60:  # <
-            at += 1
-            continue
+        byte = data[at]
         at += 1
-        closing = at < size and data[at] == 47  # /
-        if closing:
+        if byte == 60:  # <
+            closing = at < size and data[at] == 47  # /
+            if closing:
+                at += 1
+            value = 0
+            while at < size:
+                letter = np.int64(data[at]) | 32
+                if letter < 97 or letter > 122:
+                    break
+                value = (value * 31 + letter) & 0xFFFFFFFF
+                at += 1
+            for name in nested:
+                if name == value:
+                    depth = max(0, depth - 1) if closing else depth + 1
+                    deepest = max(deepest, depth)
+        elif byte == 61 and at > 3 and at < size and (data[at] == 34 or data[at] == 39):  # = and a quote
+            is_class = at > 6 and data[at - 2] == 115 and data[at - 3] == 115 and data[at - 4] == 97 and data[at - 5] == 108
+            is_id = data[at - 2] == 100 and data[at - 3] == 105 and data[at - 4] <= 32
+            if not is_class and not is_id:
+                continue
+            quote = data[at]
             at += 1
-        value = 0
-        while at < size:
-            letter = np.int64(data[at]) | 32
-            if letter < 97 or letter > 122:
-                break
-            value = (value * 31 + letter) & 0xFFFFFFFF
-            at += 1
-        for name in nested:
-            if name == value:
-                depth = max(0, depth - 1) if closing else depth + 1
-                deepest = max(deepest, depth)
-    return deepest
+            start = at
+            while at < size:
+                last = data[at] == quote or data[at] == 62
+                if last or data[at] <= 32:
+                    if at > start and found < MOST_NAMES and _holds(data, start, at, skipped):
+                        spans[found, 0], spans[found, 1], spans[found, 2] = start, at, is_id
+                        spans[found, 3] = (whole == value).any()
+                        found += 1
+                    start = at + 1
+                    if last:
+                        break
+                at += 1
+    return deepest, spans[:found]
+
+
+@njit(cache=True, nogil=True)
+def _holds(data: np.ndarray, start: int, end: int, words: np.ndarray) -> bool:
+    """Whether one of the words stands somewhere in the bytes from start to end, in either case."""
+    first = 0
+    while first < len(words):
+        last = first
+        while words[last] != 0:
+            last += 1
+        for place in range(start, end - (last - first) + 1):
+            if data[place] | 32 != words[first]:
+                continue
+            index = 1
+            while index < last - first and data[place + index] | 32 == words[first + index]:
+                index += 1
+            if index == last - first:
+                return True
+        first = last + 1
+    return False
