@@ -26,6 +26,7 @@ KEYS = {
     "Recipe": "(top level)",
     "Prefixes": "prefixes, mining.prefixes, encoder.base_prefixes",
     "Corpus": "corpus",
+    "QualityRules": "corpus.quality_rules.<language>",
     "Pairs": "pairs",
     "Synthesis": "synthesis",
     "Llm": "synthesis.llm",

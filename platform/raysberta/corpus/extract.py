@@ -1,9 +1,15 @@
-"""HTML to title, sections and main text, by resiliparse's main-content rules; menus, scripts and styles stay away."""
+"""HTML to title, sections and main text: resiliparse's main-content rules, without what readers skip.
+
+Comments, galleries, adverts for other articles and the like are known by the words in their `class` and `id`. Where the rules leave
+next to nothing of a page that has paragraphs, the paragraphs of the place with most text are taken.
+"""
 
 import html as entities
 import re
 from dataclasses import dataclass
 
+import numpy as np
+from numba import njit
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
@@ -11,12 +17,26 @@ from raysberta.corpus.stream import Unreadable
 
 MAX_DEPTH = 1500
 """Deeper nesting makes extraction quadratic, and no page that is meant to be read has it."""
-DEPTH_CHECK_FROM = 2 * MAX_DEPTH
-BLOCK = re.compile(r"<(/?)(?:div|table|section|article|ul|ol|blockquote|center|form|fieldset|main|aside|dl|nav)\b", re.IGNORECASE)
+NESTED = ("div", "table", "section", "article", "ul", "ol", "blockquote", "center", "form", "fieldset", "main", "aside", "dl", "nav")
+"""Elements that count as depth: those that pages nest and browsers do not close by themselves."""
 HEADING = re.compile(r"<h([1-6])>(.*?)</h\1>", re.DOTALL)
 TAG = re.compile(r"</?(?:p|ul|ol|li|pre|br|a|h[1-6])\b[^<>]*>")
 BLANKS = re.compile(r"[^\S\n]+")
-BREAKS = re.compile(r"\s*\n\s*\n\s*")
+BREAKS = re.compile(r"\n\s*\n\s*")
+SKIPPED = ("comment", "gallery", "promo", "footer", "author", "social", "newsletter", "byline", "popular", "cookie")
+"""Words in the names of what is not the article."""
+MOST_NAMES = 4096
+"""Classes and ids of a page that are looked at."""
+PLAIN_NAME = re.compile(r"[.#][A-Za-z][\w-]*", re.ASCII)
+WHOLE = ("body", "html", "main", "article")
+"""Elements that are never left out, nor anything that is named as one of them."""
+MOST_PARAGRAPHS = 0.8
+"""Share of the page's paragraphs that cannot be cut out at once: then the name means something else."""
+FEW_PARAGRAPHS = 2
+SHORT_TEXT = 400
+LONG_PARAGRAPH = 60
+LOST = 0.2
+"""A short text with less than this share of the longest group of paragraphs is not the main text."""
 TITLE_PARTS = re.compile(r"\s+(?:[|–—·•»/-]|::)\s+")
 
 
@@ -40,24 +60,64 @@ def extract(html: str) -> Page:
     Raises:
         Unreadable: it is nested more than MAX_DEPTH deep.
     """
-    if html.count("<") > DEPTH_CHECK_FROM and _depth(html) > MAX_DEPTH:
+    data = html.encode("utf-8", "surrogatepass")
+    deepest, spans = _scan(np.frombuffer(data, np.uint8), _NESTED, _WHOLE, _SKIPPED)
+    if deepest > MAX_DEPTH:
         raise Unreadable(f"nested more than {MAX_DEPTH} deep")
     tree = HTMLTree.parse(html)
-    marked = extract_plain_text(tree, preserve_formatting="minimal_html", main_content=True, alt_texts=False, list_bullets=False)
+    title = _title(tree)
+    marked = extract_plain_text(
+        tree,
+        preserve_formatting="minimal_html",
+        main_content=True,
+        alt_texts=False,
+        list_bullets=False,
+        skip_elements=_skipped(tree, data, spans),
+    )
     pieces = HEADING.split(marked)  # text, level, heading, text, level, heading, ...
     headings = [_plain(heading).replace("\n", " ") for heading in pieces[2::3]]
     bodies = [_plain(body) for body in pieces[3::3]]
     sections = [(heading, body) for heading, body in zip(headings, bodies, strict=True) if heading and body]
-    return Page(_title(tree, headings), _plain(marked), sections)
+    parts = [_plain(pieces[0]), *(part for pair in zip(headings, bodies, strict=True) for part in pair)]
+    text = "\n\n".join(filter(None, parts))
+    if len(text) < SHORT_TEXT:
+        text = _paragraphs(tree, text)
+    return Page(title or (headings[0] if headings else ""), text, sections)
 
 
-def _title(tree: HTMLTree, headings: list[str]) -> str:
-    """The page's title without the site's name; its first heading where there is no title."""
+def _skipped(tree: HTMLTree, data: bytes, spans: np.ndarray) -> list[str]:
+    """CSS selectors of what is named as something that readers skip; `spans` as `_scan` found them."""
+    body = tree.body
+    marks: tuple[set[str], set[str]] = set(), set()
+    for start, end, is_id, whole in spans.tolist():
+        marks[whole].add(("#" if is_id else ".") + data[start:end].decode("ascii", "replace"))
+    names = [mark for mark in sorted(marks[False] - marks[True]) if PLAIN_NAME.fullmatch(mark)]
+    if body is None or not names:
+        return []
+    most = max(FEW_PARAGRAPHS, MOST_PARAGRAPHS * len(body.query_selector_all("p")))
+    if len(body.query_selector_all(",".join(f"{name} p" for name in names))) <= most:
+        return names
+    return [name for name in names if len(body.query_selector_all(f"{name} p")) <= most]
+
+
+def _paragraphs(tree: HTMLTree, text: str) -> str:
+    """The paragraphs of the place with most text, where the text found is next to nothing against them; else the text."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for node in tree.body.query_selector_all("p") if tree.body is not None else ():
+        paragraph = " ".join(node.text.split())
+        if len(paragraph) > LONG_PARAGRAPH and node.parent is not None:
+            place = (node.parent.tag, node.parent.getattr("class") or "", node.parent.getattr("id") or "")
+            places.setdefault(place, []).append(paragraph)
+    longest = "\n\n".join(max(places.values(), key=lambda own: sum(map(len, own)))) if places else ""
+    return longest if len(text) < LOST * len(longest) else text
+
+
+def _title(tree: HTMLTree) -> str:
+    """The page's title without the site's name; its first heading of the first rank where there is no title."""
     title = BLANKS.sub(" ", (tree.title or "").replace("\n", " ")).strip()
     body = tree.body
     first = body.query_selector("h1") if body is not None else None
     heading = " ".join(((first.text if first is not None else "") or "").split())
-    heading = heading or (headings[0] if headings else "")
     if not title:
         return heading
     if heading and heading.lower() in title.lower():
@@ -68,12 +128,94 @@ def _title(tree: HTMLTree, headings: list[str]) -> str:
 
 def _plain(marked: str) -> str:
     text = entities.unescape(TAG.sub("", marked))
-    return BREAKS.sub("\n\n", BLANKS.sub(" ", text)).strip()
+    return BREAKS.sub("\n\n", BLANKS.sub(" ", text).replace(" \n", "\n")).strip()
 
 
-def _depth(html: str) -> int:
-    depth = deepest = 0
-    for match in BLOCK.finditer(html):
-        depth = max(0, depth - 1) if match[1] else depth + 1
-        deepest = max(deepest, depth)
-    return deepest
+def _name_hash(name: str) -> int:
+    value = 0
+    for letter in name.encode():
+        value = (value * 31 + letter) & 0xFFFFFFFF
+    return value
+
+
+_NESTED = np.array([_name_hash(name) for name in NESTED], dtype=np.int64)
+_WHOLE = np.array([_name_hash(name) for name in WHOLE], dtype=np.int64)
+_SKIPPED = np.frombuffer(b"\0".join(word.encode() for word in SKIPPED) + b"\0", np.uint8)
+
+
+@njit(cache=True, nogil=True)
+def _scan(data: np.ndarray, nested: np.ndarray, whole: np.ndarray, skipped: np.ndarray) -> tuple[int, np.ndarray]:
+    """One pass over a page.
+
+    Args:
+        data: uint8, the page.
+        nested: int64, hashes of the names of elements that count as depth.
+        whole: int64, hashes of the names in WHOLE.
+        skipped: uint8, words in lower case, a zero after each.
+
+    Returns:
+        How deep elements are nested; int64 [names, 4]: where each class and id with one of the words starts and ends, whether it is an id,
+        and whether the element is one of WHOLE.
+    """
+    depth = deepest = found = value = 0
+    spans = np.empty((MOST_NAMES, 4), np.int64)
+    size = len(data)
+    at = 0
+    while at < size:
+        byte = data[at]
+        at += 1
+        if byte == 60:  # <
+            closing = at < size and data[at] == 47  # /
+            if closing:
+                at += 1
+            value = 0
+            while at < size:
+                letter = np.int64(data[at]) | 32
+                if letter < 97 or letter > 122:
+                    break
+                value = (value * 31 + letter) & 0xFFFFFFFF
+                at += 1
+            for name in nested:
+                if name == value:
+                    depth = max(0, depth - 1) if closing else depth + 1
+                    deepest = max(deepest, depth)
+        elif byte == 61 and at > 3 and at < size and (data[at] == 34 or data[at] == 39):  # = and a quote
+            is_class = at > 6 and data[at - 2] == 115 and data[at - 3] == 115 and data[at - 4] == 97 and data[at - 5] == 108
+            is_id = data[at - 2] == 100 and data[at - 3] == 105 and data[at - 4] <= 32
+            if not is_class and not is_id:
+                continue
+            quote = data[at]
+            at += 1
+            start = at
+            while at < size:
+                last = data[at] == quote or data[at] == 62
+                if last or data[at] <= 32:
+                    if at > start and found < MOST_NAMES and _holds(data, start, at, skipped):
+                        spans[found, 0], spans[found, 1], spans[found, 2] = start, at, is_id
+                        spans[found, 3] = (whole == value).any()
+                        found += 1
+                    start = at + 1
+                    if last:
+                        break
+                at += 1
+    return deepest, spans[:found]
+
+
+@njit(cache=True, nogil=True)
+def _holds(data: np.ndarray, start: int, end: int, words: np.ndarray) -> bool:
+    """Whether one of the words stands somewhere in the bytes from start to end, in either case."""
+    first = 0
+    while first < len(words):
+        last = first
+        while words[last] != 0:
+            last += 1
+        for place in range(start, end - (last - first) + 1):
+            if data[place] | 32 != words[first]:
+                continue
+            index = 1
+            while index < last - first and data[place + index] | 32 == words[first + index]:
+                index += 1
+            if index == last - first:
+                return True
+        first = last + 1
+    return False

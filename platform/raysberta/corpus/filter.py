@@ -1,7 +1,8 @@
 """One batch of candidates through all rules that look at a document alone. The result has every row, with reason and score.
 
-Order: what the reader found, empty text, language, quality, length. The first reason stands. Added columns are what the comparison of
-all documents needs, so that texts can stay where they are: `key` (equal for equal texts), `bands` (MinHash), `characters`.
+Personal data is masked first, so that no table has it. Then, in order: what the reader found, empty text, language, quality, the
+learned score, length. The first reason stands. Added columns are what the comparison of all documents needs, so that texts can stay
+where they are: `key` (equal for equal texts), `bands` (MinHash), `characters`; and `masked`, the number of replaced items by kind.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,20 @@ from raysberta.corpus.duplicates import BANDS, bands, minhashes
 from raysberta.corpus.language import identify
 from raysberta.corpus.length import token_counts
 from raysberta.corpus.normal import content_key
+from raysberta.corpus.personal import KINDS, mask
 from raysberta.corpus.quality import judge
-from raysberta.recipe import Corpus
+from raysberta.corpus.scoring import SCORED, scores
+from raysberta.recipe import Corpus, PersonalData
 
-FILTERED = pa.schema([*CANDIDATE, ("key", pa.string()), ("characters", pa.int64()), ("bands", pa.list_(pa.uint64(), BANDS))])
+FILTERED = pa.schema(
+    [
+        *CANDIDATE,
+        ("key", pa.string()),
+        ("characters", pa.int64()),
+        ("bands", pa.list_(pa.uint64(), BANDS)),
+        ("masked", pa.list_(pa.int32(), len(KINDS))),  # in the order of personal.KINDS
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +43,8 @@ class Settings:
     """Two-letter codes that are kept."""
     language: str | None
     """Of every document, where the recipe says so."""
-    quality: bool
-    """Whether the rules for web text apply."""
+    web: bool
+    """Whether it is web text: quality rules, learned score and masking apply."""
     near_duplicates: bool
     """Whether near-duplicates are looked for: not among sentences that one template makes."""
 
@@ -64,6 +75,9 @@ def filter_batch(table: pa.Table, settings: Settings, tokenizer: Path) -> pa.Tab
     Returns:
         The same rows in the same order with the columns of FILTERED.
     """
+    masked = np.zeros((table.num_rows, len(KINDS)), dtype=np.int32)
+    if settings.web and settings.corpus.mask:
+        table = _mask(table, settings.corpus.mask, masked)
     verdicts = _Verdicts(table.column("reason").to_pylist())
     texts: list[str] = table.column("text").to_pylist()
     titles: list[str] = table.column("title").to_pylist()
@@ -71,13 +85,54 @@ def filter_batch(table: pa.Table, settings: Settings, tokenizer: Path) -> pa.Tab
         if not any(map(str.isalnum, texts[row])):
             verdicts.drop(row, "empty")
     languages = _languages(table, texts, settings, verdicts)
-    if settings.corpus.quality and settings.quality:
-        for row in verdicts.open():
-            verdict = judge(texts[row], languages[row])
+    if settings.corpus.quality and settings.web:
+        _quality(texts, languages, settings.corpus, verdicts)
+    if settings.corpus.scorer is not None and settings.web:
+        _learned(table, languages, settings.corpus, verdicts)
+    _lengths(titles, texts, settings.corpus, tokenizer, verdicts)
+    return _with_columns(table, texts, languages, masked, settings, verdicts)
+
+
+def _mask(table: pa.Table, kinds: Sequence[PersonalData], counts: np.ndarray) -> pa.Table:
+    """The table without personal data; `counts` [rows, KINDS] is filled."""
+
+    def replaced(row: int, text: str) -> str:
+        text, found = mask(text, kinds)
+        for kind, number in found.items():
+            counts[row, KINDS.index(kind)] += number
+        return text
+
+    columns = {name: [replaced(row, text) for row, text in enumerate(table.column(name).to_pylist())] for name in ("title", "text")}
+    seen = counts.copy()
+    columns["sections"] = [
+        [{name: replaced(row, text) for name, text in section.items()} for section in sections or ()]
+        for row, sections in enumerate(table.column("sections").to_pylist())
+    ]
+    counts[:] = seen  # sections repeat what the text has
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+    return table
+
+
+def _quality(texts: Sequence[str], languages: Sequence[str], rules: Corpus, verdicts: _Verdicts) -> None:
+    for language, limits in rules.quality_rules.items():
+        rows = [row for row in verdicts.open() if languages[row] == language]
+        if limits is None or not rows:
+            continue
+        for row, verdict in zip(rows, judge([texts[row] for row in rows], limits), strict=True):
             if verdict is not None:
                 verdicts.drop(row, *verdict)
-    _lengths(titles, texts, settings.corpus, tokenizer, verdicts)
-    return _with_columns(table, texts, languages, settings, verdicts)
+
+
+def _learned(table: pa.Table, languages: Sequence[str], rules: Corpus, verdicts: _Verdicts) -> None:
+    rows = verdicts.open()
+    if not rows:
+        return
+    asked = table.select(SCORED).set_column(SCORED.index("language"), "language", pa.array(languages, pa.string())).take(rows)
+    for row, score in zip(rows, scores(str(rules.scorer), asked).tolist(), strict=True):
+        if not score >= rules.min_score:  # NaN is no score either
+            verdicts.drop(row, "quality_score", score)
 
 
 def _languages(table: pa.Table, texts: Sequence[str], settings: Settings, verdicts: _Verdicts) -> list[str]:
@@ -90,7 +145,7 @@ def _languages(table: pa.Table, texts: Sequence[str], settings: Settings, verdic
             if declared not in settings.languages:
                 verdicts.drop(row, "language")
             continue
-        language, score = identify(texts[row], settings.languages, rules.language_min_characters)
+        language, score = identify(texts[row], settings.languages, rules.language_min_characters, rules.language_model)
         languages[row] = language
         if not language or (len(texts[row]) >= rules.language_min_characters and score < rules.min_language_score):
             verdicts.drop(row, "language", score)
@@ -112,7 +167,7 @@ def _surely_within(title: str, text: str, rules: Corpus) -> bool:
     return len(text.split()) >= rules.min_tokens and len(title.encode()) + len(text.encode()) < rules.max_tokens
 
 
-def _with_columns(table: pa.Table, texts: Sequence[str], languages: list[str], settings: Settings, verdicts: _Verdicts) -> pa.Table:
+def _with_columns(table: pa.Table, texts: Sequence[str], languages: list[str], masked: np.ndarray, settings: Settings, verdicts: _Verdicts) -> pa.Table:
     rows = verdicts.open()
     keys = [""] * len(texts)
     for row in rows:
@@ -130,6 +185,7 @@ def _with_columns(table: pa.Table, texts: Sequence[str], languages: list[str], s
         "key": pa.array(keys, pa.string()),
         "characters": pc.utf8_length(table.column("text")).cast(pa.int64()),
         "bands": band_column,
+        "masked": pa.FixedSizeListArray.from_arrays(pa.array(masked.reshape(-1)), len(KINDS)),
     }
     return pa.table(
         {name: columns.get(name, table.column(name) if name in table.schema.names else None) for name in FILTERED.names}, schema=FILTERED

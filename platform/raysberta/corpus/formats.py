@@ -10,7 +10,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from raysberta.artifacts import filesystem
 from raysberta.corpus.documents import Found, broken
-from raysberta.corpus.encoding import decode_page, decode_text
+from raysberta.corpus.encoding import decode_page, decode_text, repair
 from raysberta.corpus.extract import Page, extract
 from raysberta.corpus.locate import File, check_start
 from raysberta.corpus.markdown import read_markdown
@@ -38,9 +38,17 @@ def read_file(file: File, source: FilesSource, key: str) -> Iterator[Found]:
     """
     try:
         for found in READERS[file.format](file, source, key):
-            yield _sound(found, file.name)
+            yield _sound(_repaired(found), file.name)
     except Unreadable as error:
         yield broken(file.name, f"{file.name}: {error}")
+
+
+def _repaired(found: Found) -> Found:
+    """The document with text that was decoded wrongly, somewhere on its way here, decoded rightly."""
+    title, text = repair(found.title), repair(found.text)
+    if title == found.title and text == found.text:
+        return found
+    return found._replace(title=title, text=text, sections=[(repair(heading), repair(body)) for heading, body in found.sections])
 
 
 def _sound(found: Found, name: str) -> Found:

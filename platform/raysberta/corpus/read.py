@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from raysberta.corpus.documents import WRONG_INPUT, Found, to_tables
 from raysberta.corpus.formats import read_file
+from raysberta.corpus.language import model_size
 from raysberta.corpus.locate import File, locate, peek
 from raysberta.corpus.packaged import docstrings, intents, interface, senses, wiktionary
 from raysberta.corpus.packaged.place import folder, installed_version
+from raysberta.corpus.scoring import scorer_identity
 from raysberta.errors import InputError
 from raysberta.recipe import (
     DatasetSource,
@@ -74,6 +76,10 @@ def source_identity(recipe: Recipe) -> dict[str, Any]:
         except InputError:
             content = {"missing": True}
         identity[name] = {"settings": settings, "content": content}
+    if recipe.corpus.scorer is not None:
+        identity["corpus.scorer"] = scorer_identity(recipe.corpus.scorer)
+    if recipe.corpus.language_model is not None:
+        identity["corpus.language_model"] = model_size(recipe.corpus.language_model)
     return identity
 
 

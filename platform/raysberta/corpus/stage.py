@@ -26,7 +26,7 @@ from raysberta.errors import InputError
 from raysberta.recipe import DatasetSource, Recipe, Source, Workers
 from raysberta.schema import DOCUMENT, REJECTED
 
-VERSION: int = 1
+VERSION: int = 2
 ROWS_PER_FILE = 200_000
 
 log = logging.getLogger(__name__)
