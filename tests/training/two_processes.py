@@ -117,8 +117,8 @@ def main(folder: Path, encoder: Path, rank: int) -> None:
     last = folder / "zero1" / "step-00000003"
     curves["1 resumed"] = train_contrastive(staged(recipe, 1), encoder, examples, folder / "resumed", steps=4, resume=last)
     # Written by one process without DeepSpeed, read by two under ZeRO 2.
-    alone = folder / "one" / "step-00000003"
-    curves["elastic"] = train_contrastive(staged(recipe, 2), encoder, examples, folder / "elastic", steps=4, resume=alone)
+    single = folder / "one" / "step-00000003"
+    curves["elastic"] = train_contrastive(staged(recipe, 2), encoder, examples, folder / "elastic", steps=4, resume=single)
     (folder / f"rank{rank}.json").write_text(json.dumps(curves))
     ways = {"ddp": by_torch(encoder, examples, rank), **{f"zero{stage}": by_zero(stage, encoder, examples, rank) for stage in (0, 1, 2)}}
     apart = {way: {name: farthest(found, expected[name]) for name, found in gradients} for way, gradients in ways.items()}
