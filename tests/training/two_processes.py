@@ -77,7 +77,8 @@ def by_zero(stage: int, encoder: Path, examples: Examples, rank: int) -> Iterato
     get_accelerator().supported_dtypes = lambda: [torch.float32, torch.float64]
     config.get_communication_data_type = lambda *arguments, **more: torch.float64
     DeepSpeedEngine.zero_reduce_scatter = lambda self: False  # it takes no float64
-    DeepSpeedEngine.get_data_types = lambda self: (torch.float64, torch.float64)
+    if stage:
+        DeepSpeedEngine.get_data_types = lambda self: (torch.float64, torch.float64)
     DeepSpeedZeroOptimizer._configure_master_weights = lambda self, **more: torch.float64
     model = model_of(encoder, Contrastive())
     engine = Engine(model, Contrastive(zero_stage=stage, max_gradient_norm=1e9), torch.device("cpu")).deepspeed
