@@ -131,7 +131,7 @@ def planted(work: Path, options: argparse.Namespace) -> Iterator[Figure]:
         "planted_let_through", rate, theirs, rate / theirs if theirs else float(rate > 0), "share", "<= peer and <= 0.02",
         rate <= min(theirs, 0.02),
         f"{ours['limited']['planted']} planted; share 0.95 and likeness {ours['limit']} (set on other pairs) against relative_margin 0.05; "
-        f"through by kind {ours['limited']['kinds']}, peer {peer['kinds']}; share alone {found['share']:.3f}, no limit {found['none']:.3f}, "
+        f"by kind {ours['limited']['kinds']}, peer {peer['kinds']}, share alone {found['share']:.3f}, no limit {found['none']:.3f}, "
         f"ranks 20-100 alone {found['paper']:.3f}; negatives kept {ours['limited']['negatives']}, peer {peer['negatives']}",
     )  # fmt: skip
 
