@@ -343,8 +343,9 @@ def agreement_ours(folder: Path, ask: Ask) -> Ask:
     settings = Mining(max_share_of_positive=None, sampling="top", rank_from=20, rank_to=100)
     ranking = Ranking(pool.vectors, queries, 100, Plan(memory_mib=128, workers=Workers(cpus=2)))
     found = [row["negatives"] for part in mine(settings, pool, pairs, queries, ranking, Counter()) for row in part.to_pylist()]
+    whole = documents[order].astype(np.float64)
     for number, negatives in enumerate(found):
-        scores = pool.vectors @ queries[number]
+        scores = whole @ queries[number].astype(np.float64)
         ranked = [candidates.texts[at] for at in np.argsort(-scores, kind="stable")[:100]]
         same += negatives == [text for text in ranked[20:] if text != f"passage {number:07d}"][:7]
     sample = queries[:256]
