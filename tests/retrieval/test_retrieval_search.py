@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from raysberta.errors import InputError
 from raysberta.retrieval.search import FAISS_MIB, Slices, merge, search
+from raysberta.retrieval.vectors import BLOCK_TEXTS
 
 
 def vectors(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
@@ -116,5 +117,5 @@ def test_slices_stay_within_the_memory_or_say_what_is_needed(memory: int, dimens
         assert least > memory
         Slices.within(least, dimension, k)
         return
-    held = slices.documents * 8 * dimension + slices.queries * (4 * dimension + 36 * (k + 1))
+    held = (slices.documents + BLOCK_TEXTS) * 4 * dimension + slices.queries * (4 * dimension + 36 * (k + 1))
     assert held <= (memory - FAISS_MIB) * 2**20

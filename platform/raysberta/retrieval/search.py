@@ -42,21 +42,22 @@ class Slices:
 
     @classmethod
     def within(cls, memory_mib: int, dimension: int, k: int) -> "Slices":
-        """The slices that keep a search within so much memory beside the program itself: at most half of it for either side.
+        """The slices that keep a search within so much memory beside the program itself.
 
-        A document costs its vector in float32 and once more while it is read; a query its vector, its k results, and these twice more
-        while slices are merged and put in order.
+        A query costs its vector, its k results, and these twice more while slices are merged and put in order; a document costs its vector.
+        Queries get at most half, documents what is left: the fewer slices of documents, the less there is to merge.
 
         Raises:
             InputError: it cannot be done with less than a block of each.
         """
-        half = (memory_mib - FAISS_MIB) * 2**20 // 2
-        documents = half // (8 * dimension) // BLOCK_TEXTS * BLOCK_TEXTS
-        queries = half // (4 * dimension + 3 * 12 * (k + 1)) // 256 * 256
+        left = (memory_mib - FAISS_MIB) * 2**20
+        query, document = 4 * dimension + 3 * 12 * (k + 1), 4 * dimension
+        queries = min(left // 2 // query // 256 * 256, cls.queries)
+        documents = (left - queries * query) // document // BLOCK_TEXTS * BLOCK_TEXTS - BLOCK_TEXTS  # a block more while one is read
         if documents < BLOCK_TEXTS or queries < 256:
-            least = FAISS_MIB + 2 * max(8 * dimension * BLOCK_TEXTS, (4 * dimension + 36 * (k + 1)) * 256) // 2**20 + 1
+            least = FAISS_MIB + 2 * max(3 * BLOCK_TEXTS * document, 256 * query) // 2**20 + 1
             raise InputError(f"search: {memory_mib} MiB are too few for {dimension} dimensions and {k} results; right would be {least}")
-        return cls(min(queries, cls.queries), min(documents, GREATEST_SLICE))
+        return cls(queries, min(documents, GREATEST_SLICE))
 
 
 def search(
