@@ -122,22 +122,17 @@ def million(work: Path, options: argparse.Namespace) -> Iterator[Figure]:
 def planted(work: Path, options: argparse.Namespace) -> Iterator[Figure]:
     """Paraphrases and translations of the positive put into the corpus."""
     ask = {"queries": 400, "passages": 1500, "max_tokens": 128, "precision": "bf16", "model": options.model, "threads": 2}
-    limited = {**WINDOW, "max_share_of_positive": 0.95, "max_similarity_to_positive": 0.95}
-    paper = {**limited, "rank_from": 20, "rank_to": 100, "slicing": "flag_embedding", "sampling": "random"}
-    ours = measure(
-        "planted",
-        "ours",
-        work,
-        {**ask, "mining": {"limited": limited, "paper": paper, "share": {**WINDOW, "max_share_of_positive": 0.95}, "none": WINDOW}},
-    )
+    limits = [0.96, 0.94, 0.92, 0.91, 0.9, 0.89, 0.88, 0.87, 0.86]
+    ours = measure("planted", "ours", work, {**ask, "mining": {**WINDOW, "max_share_of_positive": 0.95}, "limits": limits})
     peer = measure("planted", "peer", work, {**ask, "peer_mining": {**PEER_WINDOW, "relative_margin": 0.05}})
-    rate, theirs = ours["limited"]["through"] / ours["limited"]["planted"], peer["through"] / peer["planted"]
-    without = ours["none"]["through"] / ours["none"]["planted"]
+    found = {name: ours[name]["through"] / ours[name]["planted"] for name in ("limited", "share", "none", "paper")}
+    rate, theirs = found["limited"], peer["through"] / peer["planted"]
     yield figure(
         "planted_let_through", rate, theirs, rate / theirs if theirs else float(rate > 0), "share", "<= peer and <= 0.02",
         rate <= min(theirs, 0.02),
-        f"{ours['limited']['planted']} planted (rewordings by rule, translations where the data has them); share and likeness 0.95 against "
-        f"relative_margin 0.05; without any limit {without:.3f}; negatives kept {ours['limited']['negatives']} against {peer['negatives']}",
+        f"{ours['limited']['planted']} planted; share 0.95 and likeness {ours['limit']} (set on other pairs) against relative_margin 0.05; "
+        f"by kind {ours['limited']['kinds']}, peer {peer['kinds']}, share alone {found['share']:.3f}, no limit {found['none']:.3f}, "
+        f"ranks 20-100 alone {found['paper']:.3f}; negatives kept {ours['limited']['negatives']}, peer {peer['negatives']}",
     )  # fmt: skip
 
 

@@ -248,21 +248,29 @@ def million_peer(folder: Path, ask: Ask) -> Ask:
 # planted false negatives
 
 
-def planted(ask: Ask) -> tuple[list[tuple[str, str]], list[str], dict[str, set[str]]]:
-    """Pairs, passages with what was planted among them, and what was planted for each positive."""
+def planted(ask: Ask, first: int = 0) -> tuple[list[tuple[str, str]], list[str], dict[str, dict[str, str]]]:
+    """Pairs, passages with what was planted among them, and for each positive what was planted, with its kind."""
     pairs, translations = real_pairs()
-    asked = pairs[: ask["queries"]]
-    plants = {text: {reworded(text)} | ({translations[text]} if text in translations else set()) for _, text in asked}
-    fill = [text for _, text in pairs[ask["queries"] :]][: ask["passages"] - len(asked)]
+    asked = pairs[first : first + ask["queries"]]
+    plants = {
+        text: {reworded(text): "reworded"} | ({translations[text]: "translated"} if text in translations else {}) for _, text in asked
+    }
+    fill = [text for _, text in pairs[2 * ask["queries"] :]][: ask["passages"] - len(asked)]
     every = [text for _, text in asked] + fill + [text for found in plants.values() for text in sorted(found)]
     return asked, list(dict.fromkeys(every)), plants
 
 
-def let_through(rows: list[tuple[str, list[str]]], plants: dict[str, set[str]]) -> Ask:
+def let_through(rows: list[tuple[str, list[str]]], plants: dict[str, dict[str, str]]) -> Ask:
     """How many of the planted texts are among the negatives of the pair that they were planted for."""
-    through = sum(len(plants[positive] & set(negatives)) for positive, negatives in rows)
-    total = sum(len(found) for found in plants.values())
-    return {"through": through, "planted": total, "negatives": sum(len(negatives) for _, negatives in rows), "rows": len(rows)}
+    found = Counter(plants[positive][text] for positive, negatives in rows for text in negatives if text in plants[positive])
+    total = Counter(kind for kinds in plants.values() for kind in kinds.values())
+    return {
+        "through": found.total(),
+        "planted": total.total(),
+        "kinds": {kind: [found[kind], total[kind]] for kind in total},
+        "negatives": sum(len(negatives) for _, negatives in rows),
+        "rows": sum(bool(negatives) for _, negatives in rows),
+    }
 
 
 def planted_peer(folder: Path, ask: Ask) -> Ask:
@@ -286,21 +294,35 @@ def planted_peer(folder: Path, ask: Ask) -> Ask:
 
 
 def planted_ours(folder: Path, ask: Ask) -> Ask:
-    """The miner with the same window and share, and its limit of likeness to the positive; then without any limit."""
+    """The miner with the same window and share, and with its limit of likeness to the positive.
+
+    That limit depends on the encoder. It is set on pairs of their own: the highest of those asked for that lets at most 1 % through there.
+    """
     from raysberta.retrieval.embed import Embedder
 
-    pairs, passages, plants = planted(ask)
     embedder = Embedder(Path(ask["model"]), "mean", ask["max_tokens"], ask["precision"])
-    candidates = make_texts(table([*pairs, *(("", text) for text in passages)]))
-    vectors = embedder.encode([E5.retrieval_document + text for text in candidates.texts])
-    queries = embedder.encode([E5.retrieval_query + query for query, _ in pairs])
-    pool, found = Pool(candidates, vectors), {}
-    for name, rules in ask["mining"].items():
-        settings = Mining(**rules)
-        ranking = Ranking(vectors, queries, depth(settings, candidates), Plan(workers=Workers(cpus=2)))
-        rows = [row for part in mine(settings, pool, table(pairs), queries, ranking, Counter()) for row in part.to_pylist()]
-        found[name] = let_through([(row["positive"], row["negatives"]) for row in rows], plants)
-    return found
+
+    def measured(first: int, rules: dict[str, Ask]) -> Ask:
+        pairs, passages, plants = planted(ask, first)
+        candidates = make_texts(table([*pairs, *(("", text) for text in passages)]))
+        vectors = embedder.encode([E5.retrieval_document + text for text in candidates.texts])
+        queries = embedder.encode([E5.retrieval_query + query for query, _ in pairs])
+        pool, found = Pool(candidates, vectors), {}
+        for name, rule in rules.items():
+            settings = Mining(**rule)
+            ranking = Ranking(vectors, queries, depth(settings, candidates), Plan(workers=Workers(cpus=2)))
+            rows = [row for part in mine(settings, pool, table(pairs), queries, ranking, Counter()) for row in part.to_pylist()]
+            found[name] = let_through([(row["positive"], row["negatives"]) for row in rows], plants)
+        return found
+
+    base = ask["mining"]
+    tried = measured(ask["queries"], {str(limit): {**base, "max_similarity_to_positive": limit} for limit in ask["limits"]})
+    good = [float(limit) for limit, found in tried.items() if found["through"] <= 0.01 * found["planted"]]
+    limit = max(good, default=min(ask["limits"]))
+    unlimited = {name: value for name, value in base.items() if name != "max_share_of_positive"}
+    paper = {**unlimited, "rank_from": 20, "rank_to": 100, "slicing": "flag_embedding", "sampling": "random"}
+    rules = {"limited": {**base, "max_similarity_to_positive": limit}, "share": base, "none": unlimited, "paper": paper}
+    return {"limit": limit, "tried": tried, **measured(0, rules)}
 
 
 # agreement
@@ -321,8 +343,9 @@ def agreement_ours(folder: Path, ask: Ask) -> Ask:
     settings = Mining(max_share_of_positive=None, sampling="top", rank_from=20, rank_to=100)
     ranking = Ranking(pool.vectors, queries, 100, Plan(memory_mib=128, workers=Workers(cpus=2)))
     found = [row["negatives"] for part in mine(settings, pool, pairs, queries, ranking, Counter()) for row in part.to_pylist()]
+    whole = documents[order].astype(np.float64)
     for number, negatives in enumerate(found):
-        scores = pool.vectors @ queries[number]
+        scores = whole @ queries[number].astype(np.float64)
         ranked = [candidates.texts[at] for at in np.argsort(-scores, kind="stable")[:100]]
         same += negatives == [text for text in ranked[20:] if text != f"passage {number:07d}"][:7]
     sample = queries[:256]

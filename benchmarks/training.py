@@ -93,7 +93,7 @@ def mean(values: list[float]) -> float:
 
 def mlm_tokens(work: Path, model: str, goal: float) -> Iterator[Figure]:
     """Real tokens per second against transformers' Trainer."""
-    ask = {"model": model, "batch": 16, "limit": 128, "steps": 3, "chunk_tokens": 2048}
+    ask = {"model": model, "batch": 16, "limit": 128, "steps": 2, "chunk_tokens": 2048}
     ours, peer = (measure("mlm", side, work, ask) for side in ("ours", "trainer"))
     speeds = [side["tokens"] / sum(side["seconds"]) for side in (ours, peer)]
     apart = abs(ours["first_loss"] - peer["first_loss"])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from raysberta.errors import InputError
 from raysberta.retrieval.search import FAISS_MIB, Slices, merge, search
+from raysberta.retrieval.vectors import BLOCK_TEXTS
 
 
 def vectors(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
@@ -88,9 +89,22 @@ def test_merged_shards_are_the_whole():
     for first, last in ((0, 100), (100, 110), (110, 300)):
         some, rows = search(queries, documents[first:last], 20)
         parts.append((some, rows + first))
-    merged = merge(parts, 20)
+    merged = merge(parts, queries, documents, 20)
     assert np.array_equal(merged[1], ids)
     np.testing.assert_allclose(merged[0], scores, atol=1e-6)
+
+
+def test_scores_closer_than_rounding_stand_as_in_float64_whatever_the_slices_and_the_library():
+    draw = np.random.default_rng(5)
+    documents = np.repeat(vectors(6, 48), 50, axis=0) + draw.normal(0, 3e-8, (300, 48))
+    documents, queries = documents.astype(np.float32), vectors(40, 48, seed=1)
+    truth = queries.astype(np.float64) @ documents.astype(np.float64).T
+    expected = np.lexsort((np.broadcast_to(np.arange(300), truth.shape), -truth))
+    changed = 0
+    for k, slices, device in itertools.product((10, 60), (Slices(), Slices(9, 70)), ("cpu", "cpu:0")):
+        assert np.array_equal(search(queries, documents, k, slices=slices, device=device)[1], expected[:, :k])
+        changed += int((np.argsort(-(queries @ documents.T), axis=1, kind="stable")[:, :k] != expected[:, :k]).sum())
+    assert changed, "float32 alone gives another order"
 
 
 @settings(deadline=None, max_examples=40)
@@ -103,5 +117,5 @@ def test_slices_stay_within_the_memory_or_say_what_is_needed(memory: int, dimens
         assert least > memory
         Slices.within(least, dimension, k)
         return
-    held = slices.documents * 8 * dimension + slices.queries * (4 * dimension + 36 * (k + 1))
+    held = (slices.documents + BLOCK_TEXTS) * 4 * dimension + slices.queries * (4 * dimension + 36 * (k + 1))
     assert held <= (memory - FAISS_MIB) * 2**20

@@ -9,13 +9,10 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 import torch
-from safetensors.torch import load_file
-from variants import VARIANTS, batches_of_two_sources
+from variants import VARIANTS
 
 from raysberta.encoder.load import load_encoder
-from raysberta.recipe import Contrastive
-from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
-from raysberta.training.encode import ChunkedEncoder
+from raysberta.training.contrastive import train_contrastive
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -65,18 +62,9 @@ def test_two_processes_are_one(runs, stage):
 
 @pytest.mark.parametrize("way", ["ddp", "zero0", "zero1", "zero2"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_gradient_of_two_processes_is_that_of_one(runs, tiny, examples, variant, way):
+def test_the_gradient_of_two_processes_is_that_of_one(runs, variant, way):
     """In float64, each process with half of the texts of both device batches, whatever is minimised and whoever reduces."""
-    settings = Contrastive(temperature=0.05, chunk_tokens=10**6, **VARIANTS[variant])
-    model = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=0.0).double(), "fp32", False), "mean", settings).train()
-    model(make_batch(examples, batches_of_two_sources(examples), settings, torch.device("cpu"))).backward()
-    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
-    found = load_file(runs / f"gradients-{way}.safetensors")
-    floor = 1e-6 * max(float(gradient.abs().max()) for gradient in expected.values())
-    for name, gradient in expected.items():
-        other = found[f"{variant}/{name}"].view_as(gradient)
-        assert other.dtype == torch.float64
-        assert float((other - gradient).abs().max()) <= 1e-9 * max(float(gradient.abs().max()), floor), name
+    assert json.loads((runs / "gradients.json").read_text())[way][variant] < 1e-9
 
 
 def test_both_processes_see_the_same_numbers(runs):

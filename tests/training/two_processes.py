@@ -1,7 +1,7 @@
 """What two processes do in test_training_engine.py: contrastive steps under DeepSpeed at a ZeRO stage, a resume among them, gradients.
 
 Run as `python two_processes.py <folder> <encoder> <rank>`; reads recipe.json and data.safetensors of the folder, writes a JSON line
-and, by the first process, a safetensors file of gradients for each way to reduce them.
+and, by the first process, how far gradients are from those of one process, for each way to reduce them.
 """
 
 import json
@@ -13,7 +13,6 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
 from variants import VARIANTS, batches_of_two_sources
 
@@ -35,24 +34,40 @@ def model_of(encoder: Path, settings: Contrastive) -> ContrastiveModel:
     return ContrastiveModel(ChunkedEncoder(load_encoder(encoder, dropout=0.0).double(), "fp32", True), "mean", settings).train()
 
 
-def variants(examples: Examples, rank: int) -> Iterator[tuple[str, Contrastive, ContrastiveBatch]]:
+def variants(examples: Examples, rank: int, world: int = 2) -> Iterator[tuple[str, Contrastive, ContrastiveBatch]]:
     """A worker's batch of each variant."""
     for name, changes in VARIANTS.items():
         settings = Contrastive(temperature=0.05, chunk_tokens=96, **changes)
-        yield name, settings, make_batch(examples, batches_of_two_sources(examples), settings, torch.device("cpu"), rank, 2)
+        yield name, settings, make_batch(examples, batches_of_two_sources(examples), settings, torch.device("cpu"), rank, world)
 
 
-def by_torch(encoder: Path, examples: Examples, rank: int) -> dict[str, torch.Tensor]:
-    """Gradients as torch's DistributedDataParallel reduces them, by variant and parameter."""
+def alone(encoder: Path, examples: Examples) -> dict[str, dict[str, torch.Tensor]]:
+    """Gradients of one process, by variant and parameter: before there is a process group."""
     found = {}
-    for name, settings, batch in variants(examples, rank):
+    for name, settings, batch in variants(examples, 0, 1):
         model = model_of(encoder, settings)
-        DistributedDataParallel(model)(batch).backward()
-        found |= {f"{name}/{parameter}": value.grad for parameter, value in model.named_parameters()}
+        model(batch).backward()
+        found[name] = {parameter: value.grad for parameter, value in model.named_parameters()}
     return found
 
 
-def by_zero(stage: int, encoder: Path, examples: Examples, rank: int) -> dict[str, torch.Tensor]:
+def farthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """The largest relative difference; key biases' own gradients are 0 but for rounding, so there is a floor."""
+    floor = 1e-6 * max(float(gradient.abs().max()) for gradient in expected.values())
+    assert all(gradient.dtype == torch.float64 for gradient in found.values())
+    return max(float((found[name] - expected[name]).abs().max() / expected[name].abs().max().clamp(min=floor)) for name in expected)
+
+
+def by_torch(encoder: Path, examples: Examples, rank: int) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+    """Gradients as torch's DistributedDataParallel reduces them, for each variant by parameter."""
+    for name, settings, batch in variants(examples, rank):
+        model = model_of(encoder, settings)
+        parallel = DistributedDataParallel(model)  # held on to: its hooks live as long as it does
+        parallel(batch).backward()
+        yield name, {parameter: value.grad for parameter, value in model.named_parameters()}
+
+
+def by_zero(stage: int, encoder: Path, examples: Examples, rank: int) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
     """Gradients as DeepSpeed reduces them: its own code, but in float64 throughout, where it would reduce and store float32."""
     from deepspeed.accelerator import get_accelerator
     from deepspeed.runtime import config
@@ -62,19 +77,18 @@ def by_zero(stage: int, encoder: Path, examples: Examples, rank: int) -> dict[st
     get_accelerator().supported_dtypes = lambda: [torch.float32, torch.float64]
     config.get_communication_data_type = lambda *arguments, **more: torch.float64
     DeepSpeedEngine.zero_reduce_scatter = lambda self: False  # it takes no float64
+    if stage:
+        DeepSpeedEngine.get_data_types = lambda self: (torch.float64, torch.float64)
     DeepSpeedZeroOptimizer._configure_master_weights = lambda self, **more: torch.float64
     model = model_of(encoder, Contrastive())
     engine = Engine(model, Contrastive(zero_stage=stage, max_gradient_norm=1e9), torch.device("cpu")).deepspeed
     for group in engine.optimizer.param_groups:
         group["lr"] = 0.0
-    found = {}
     for name, settings, batch in variants(examples, rank):
         model.settings = settings
         engine.backward(engine(batch))
-        for parameter, value in model.named_parameters():
-            found[f"{name}/{parameter}"] = value.grad.clone() if value.grad is not None else assembled(value)
+        yield name, {parameter: value.grad if value.grad is not None else assembled(value) for parameter, value in model.named_parameters()}
         engine.step()
-    return found
 
 
 def assembled(parameter: torch.nn.Parameter) -> torch.Tensor:
@@ -92,10 +106,11 @@ def assembled(parameter: torch.nn.Parameter) -> torch.Tensor:
 
 def main(folder: Path, encoder: Path, rank: int) -> None:
     torch.set_num_threads(1)
+    examples = Examples.load(f"{folder}/data.safetensors", pafs.LocalFileSystem())
+    expected = alone(encoder, examples)
     os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
     recipe = Recipe.model_validate_json((folder / "recipe.json").read_text())
-    examples = Examples.load(f"{folder}/data.safetensors", pafs.LocalFileSystem())
     curves = {}
     for stage in (0, 1, 2):
         home = folder / f"zero{stage}"
@@ -103,15 +118,13 @@ def main(folder: Path, encoder: Path, rank: int) -> None:
     last = folder / "zero1" / "step-00000003"
     curves["1 resumed"] = train_contrastive(staged(recipe, 1), encoder, examples, folder / "resumed", steps=4, resume=last)
     # Written by one process without DeepSpeed, read by two under ZeRO 2.
-    alone = folder / "one" / "step-00000003"
-    curves["elastic"] = train_contrastive(staged(recipe, 2), encoder, examples, folder / "elastic", steps=4, resume=alone)
+    single = folder / "one" / "step-00000003"
+    curves["elastic"] = train_contrastive(staged(recipe, 2), encoder, examples, folder / "elastic", steps=4, resume=single)
     (folder / f"rank{rank}.json").write_text(json.dumps(curves))
-    for name, found in (
-        ("ddp", by_torch(encoder, examples, rank)),
-        *((f"zero{stage}", by_zero(stage, encoder, examples, rank)) for stage in (0, 1, 2)),
-    ):
-        if rank == 0:
-            save_file(found, folder / f"gradients-{name}.safetensors")
+    ways = {"ddp": by_torch(encoder, examples, rank), **{f"zero{stage}": by_zero(stage, encoder, examples, rank) for stage in (0, 1, 2)}}
+    apart = {way: {name: farthest(found, expected[name]) for name, found in gradients} for way, gradients in ways.items()}
+    if rank == 0:
+        (folder / "gradients.json").write_text(json.dumps(apart))
     dist.destroy_process_group()
 
 

@@ -156,7 +156,7 @@ def _judge(recipe: Recipe, models: Artifact) -> Iterator[Judge | None]:
         return
     workers: Workers = recipe.resources.embedding
     actor = ray.remote(_Judge).options(num_cpus=workers.cpus, num_gpus=workers.gpus, max_restarts=-1, max_task_retries=-1)
-    actors = [actor.remote(models, recipe.mining.cross_encoder_tokens, workers.cpus) for _ in range(workers.workers)]
+    actors: list[Any] = [actor.remote(models, recipe.mining.cross_encoder_tokens, workers.cpus) for _ in range(workers.workers)]
     try:
         yield partial(_score, actors)
     finally:

@@ -4,7 +4,7 @@ Recall at k is the share of the true k best that a search returns, measured on q
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -25,6 +25,7 @@ EF_CONSTRUCTION = 128
 EF_LIMIT = 8192
 LINK_BYTES = 2 * LINKS * 4 + 16
 SEED = 1234
+FLOAT16: Any = faiss.ScalarQuantizer.QT_fp16
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def approximate(
         )
     with faiss_threads(threads):
         index, fixed, effort, value, limit = (_ivf if method == "ivf" else _hnsw)(documents, first, last, k, slices)
+    effort_of: Any = index if method == "ivf" else index.hnsw
     truth = exact(documents, first, last, slices, threads)(sample, k)[1]
 
     def find(queries: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +85,7 @@ def approximate(
         return scores, found
 
     while True:
-        setattr(index if method == "ivf" else index.hnsw, effort, value)
+        setattr(effort_of, effort, value)
         measured = recall(find(sample, k)[1], truth)
         if measured >= target or value >= limit:
             return find, Tuned(method, {**fixed, effort: value}, round(measured, 5), len(sample))
@@ -103,12 +105,12 @@ def sample_of(queries: Matrix, count: int = 256) -> np.ndarray:
     return np.ascontiguousarray(queries[rows], np.float32)
 
 
-def _ivf(documents: Matrix, first: int, last: int, k: int, slices: Slices) -> tuple[faiss.Index, dict[str, int], str, int, int]:
+def _ivf(documents: Matrix, first: int, last: int, k: int, slices: Slices) -> tuple[Any, dict[str, int], str, int, int]:
     """Inverted lists, some 4 sqrt(n) of them (FAISS's own advice), k-means with a fixed seed on an even sample."""
     rows, dimension = last - first, documents.shape[1]
     lists = max(1, min(int(4 * rows**0.5), min(rows, TRAINING_ROWS) // ROWS_PER_LIST))
-    quantiser = faiss.IndexFlatIP(dimension)
-    index = faiss.IndexIVFScalarQuantizer(quantiser, dimension, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False)
+    quantiser: Any = faiss.IndexFlatIP(dimension)
+    index = faiss.IndexIVFScalarQuantizer(quantiser, dimension, lists, FLOAT16, faiss.METRIC_INNER_PRODUCT, False)
     index.own_fields = True
     quantiser.this.disown()
     index.cp.seed = SEED
@@ -119,9 +121,9 @@ def _ivf(documents: Matrix, first: int, last: int, k: int, slices: Slices) -> tu
     return index, {"nlist": lists}, "nprobe", max(1, lists // 64), lists
 
 
-def _hnsw(documents: Matrix, first: int, last: int, k: int, slices: Slices) -> tuple[faiss.Index, dict[str, int], str, int, int]:
+def _hnsw(documents: Matrix, first: int, last: int, k: int, slices: Slices) -> tuple[Any, dict[str, int], str, int, int]:
     """A graph. One thread builds it: with several the order of insertion, and so the graph, would change from run to run."""
-    index = faiss.IndexHNSWSQ(documents.shape[1], faiss.ScalarQuantizer.QT_fp16, LINKS, faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.IndexHNSWSQ(documents.shape[1], FLOAT16, LINKS, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = EF_CONSTRUCTION
     index.train(part(documents, first, min(last, first + 1)))  # float16 has nothing to learn
     with faiss_threads(1):

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by inner product in bounded memory: slices of the documents, a running top-k, ties in order of the index.
+"""Exact nearest neighbours by inner product in bounded memory: slices of the documents, a running top-k, ties settled.
 
 FAISS does the products and the top-k on processors; on a GPU torch does both, slice by slice. The full matrix of scores never exists,
 and of vectors on storage no more than one slice of queries and one of documents is in memory.
@@ -23,6 +23,9 @@ PROGRESS_SECONDS = 10.0
 FAISS_MIB = 80
 """What FAISS and the merging of slices need beside the slices: blocks of 4096 queries by 1024 documents, results in the making."""
 GREATEST_SLICE = 1 << 18
+NEAR = 1e-6
+"""Scores of unit vectors that differ by less are compared again in float64; rounding of a product in float32 is some 1e-7."""
+SETTLED_AT_ONCE = 8192
 TORCH_SCORES = 1 << 26
 """Scores held at once on a GPU: 256 MiB."""
 
@@ -39,21 +42,22 @@ class Slices:
 
     @classmethod
     def within(cls, memory_mib: int, dimension: int, k: int) -> "Slices":
-        """The slices that keep a search within so much memory beside the program itself: at most half of it for either side.
+        """The slices that keep a search within so much memory beside the program itself.
 
-        A document costs its vector in float32 and once more while it is read; a query its vector, its k results, and these twice more
-        while slices are merged and put in order.
+        A query costs its vector, its k results, and these twice more while slices are merged and put in order; a document costs its vector.
+        Queries get at most half, documents what is left: the fewer slices of documents, the less there is to merge.
 
         Raises:
             InputError: it cannot be done with less than a block of each.
         """
-        half = (memory_mib - FAISS_MIB) * 2**20 // 2
-        documents = half // (8 * dimension) // BLOCK_TEXTS * BLOCK_TEXTS
-        queries = half // (4 * dimension + 3 * 12 * (k + 1)) // 256 * 256
+        left = (memory_mib - FAISS_MIB) * 2**20
+        query, document = 4 * dimension + 3 * 12 * (k + 1), 4 * dimension
+        queries = min(left // 2 // query // 256 * 256, cls.queries)
+        documents = (left - queries * query) // document // BLOCK_TEXTS * BLOCK_TEXTS - BLOCK_TEXTS  # a block more while one is read
         if documents < BLOCK_TEXTS or queries < 256:
-            least = FAISS_MIB + 2 * max(8 * dimension * BLOCK_TEXTS, (4 * dimension + 36 * (k + 1)) * 256) // 2**20 + 1
+            least = FAISS_MIB + 2 * max(3 * BLOCK_TEXTS * document, 256 * query) // 2**20 + 1
             raise InputError(f"search: {memory_mib} MiB are too few for {dimension} dimensions and {k} results; right would be {least}")
-        return cls(min(queries, cls.queries), min(documents, GREATEST_SLICE))
+        return cls(queries, min(documents, GREATEST_SLICE))
 
 
 def search(
@@ -65,8 +69,8 @@ def search(
         queries: [q, d], normalised where cosine is meant.
         documents: [n, d].
         k: How many; with fewer documents the result has n columns.
-        threads: Of FAISS. The result does not depend on it beyond rounding.
-        slices: Rows in memory at once. The result does not depend on them beyond rounding.
+        threads: Of FAISS. The ranking does not depend on it, the scores only in their last bits.
+        slices: Rows in memory at once. The ranking does not depend on them.
         device: "cpu" for FAISS; any other is a torch device, searched by sliced top-k in fp32.
 
     Returns:
@@ -112,19 +116,55 @@ def exact(documents: Matrix, first: int, last: int, slices: Slices, threads: int
 
     def find(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         with faiss_threads(threads):
-            return _ordered(once, queries, min(k, last - first), last - first)
+            return _ordered(once, queries, documents, min(k, last - first), last - first)
 
     return find
 
 
-def merge(found: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of several shards' results. Shards come in order of their documents, ties in order, so a stable sort keeps it."""
-    if len(found) == 1:
-        return found[0][0][:, :k], found[0][1][:, :k]
+def merge(found: list[tuple[np.ndarray, np.ndarray]], queries: np.ndarray, documents: Matrix, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of several shards' results for the same queries, in the order that one search of all documents gives."""
     scores = np.concatenate([part for part, _ in found], axis=1)
     rows = np.concatenate([part for _, part in found], axis=1)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    return settled(scores, rows, queries, documents, k)
+
+
+def settled(scores: np.ndarray, rows: np.ndarray, queries: np.ndarray, documents: Matrix, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first k columns, neighbours closer than rounding put in the order of their products in float64, equal ones in that of the index.
+
+    So a ranking does not depend on slices, shards, threads or the library that made the products.
+
+    Args:
+        scores: float32 [q, c], falling.
+        rows: int64 [q, c]; -1 where there is none.
+        queries: float32 [q, d].
+        documents: [n, d].
+        k: Columns to keep.
+    """
+    near = _near(scores[:, :-1], scores[:, 1:]) & (rows[:, 1:] >= 0)
+    entries = np.zeros(scores.shape, bool)
+    entries[:, :-1] |= near
+    entries[:, 1:] |= near
+    which, columns = np.nonzero(entries)
+    if not len(which):
+        return scores[:, :k].copy(), rows[:, :k].copy()
+    exact_scores = scores.astype(np.float64)
+    for start, stop in steps(len(which), SETTLED_AT_ONCE):
+        at, column = which[start:stop], columns[start:stop]
+        vectors = np.asarray(documents[rows[at, column]], np.float64)
+        exact_scores[at, column] = np.einsum("nd,nd->n", vectors, queries[at].astype(np.float64))
+    touched = np.unique(which)
+    order = np.lexsort((rows[touched], -exact_scores[touched]), axis=1)[:, :k]
+    best_scores, best_rows = scores[:, :k].copy(), rows[:, :k].copy()
+    best_scores[touched] = np.take_along_axis(exact_scores[touched], order, axis=1)
+    best_rows[touched] = np.take_along_axis(rows[touched], order, axis=1)
+    return best_scores, best_rows
+
+
+def _near(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
+    """Whether scores are closer than the rounding of float32 products may turn round."""
+    return better - worse <= NEAR * np.maximum(1, np.abs(better))
 
 
 def part(vectors: Matrix, start: int, stop: int) -> np.ndarray:
@@ -177,30 +217,20 @@ def _sliced_torch(
     return scores.cpu().numpy(), rows.cpu().numpy()
 
 
-def _ordered(find: Find, queries: np.ndarray, k: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Top k with ties in order of the index, also where the tie crosses the k-th place.
+def _ordered(once: Find, queries: np.ndarray, documents: Matrix, k: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Top k in settled order, also where a tie crosses the k-th place.
 
     FAISS and torch keep any of equal scores. One column more shows where that matters; only those rows are searched again, with twice as
     many columns until the tie ends.
     """
     columns = min(k + 1, n)
-    scores, ids = find(queries, columns)
-    best_scores, best_ids = _sorted(scores, ids, k)
-    rows = np.flatnonzero(scores[:, k - 1] == scores[:, k]) if columns > k else np.array([], np.int64)
+    scores, ids = once(queries, columns)
+    best_scores, best_ids = settled(scores, ids, queries, documents, k)
+    rows = np.flatnonzero(_near(scores[:, k - 1], scores[:, k])) if columns > k else np.array([], np.int64)
     while len(rows):
         columns = min(2 * columns, n)
-        scores, ids = find(queries[rows], columns)
-        ended = np.full(len(rows), True) if columns == n else scores[:, -1] < scores[:, k - 1]
-        best_scores[rows[ended]], best_ids[rows[ended]] = _sorted(scores[ended], ids[ended], k)
+        scores, ids = once(queries[rows], columns)
+        ended = np.full(len(rows), True) if columns == n else ~_near(scores[:, k - 1], scores[:, -1])
+        best_scores[rows[ended]], best_ids[rows[ended]] = settled(scores[ended], ids[ended], queries[rows[ended]], documents, k)
         rows = rows[~ended]
     return best_scores, best_ids
-
-
-def _sorted(scores: np.ndarray, ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first k columns, rows with equal neighbours put in order of the index."""
-    tied = np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1))
-    if len(tied):
-        order = np.lexsort((ids[tied], -scores[tied]), axis=1)
-        scores[tied] = np.take_along_axis(scores[tied], order, axis=1)
-        ids[tied] = np.take_along_axis(ids[tied], order, axis=1)
-    return scores[:, :k].copy(), ids[:, :k].copy()

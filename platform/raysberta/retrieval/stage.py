@@ -203,7 +203,7 @@ class Ranking:
             InputError: nothing to search, different dimensions, or not within the memory.
         """
         check(queries, documents)
-        self.queries, self.k, self.plan = queries, min(k, len(documents)), plan
+        self.queries, self.documents, self.k, self.plan = queries, documents, min(k, len(documents)), plan
         self.slices = Slices.within(plan.memory_mib, documents.shape[1], self.k)
         sample = sample_of(queries) if plan.method != "exact" else np.zeros((0, documents.shape[1]), np.float32)
         shards = max(1, min(plan.workers.workers, len(documents) // BLOCK_TEXTS))
@@ -229,10 +229,11 @@ class Ranking:
 
     def __iter__(self) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
         """First query, the one after the last, scores float32 [q, k] and rows int64 [q, k], slice by slice; -1 where HNSW found less."""
-        waiting: list[tuple[int, int, Any]] = []
+        waiting: list[tuple[int, int, np.ndarray, Any]] = []
         shown = time.monotonic()
         for start, stop in steps(len(self.queries), self.slices.queries):
-            waiting.append((start, stop, self._ask("find", part(self.queries, start, stop))))
+            queries = part(self.queries, start, stop)
+            waiting.append((start, stop, queries, self._ask("find", queries)))
             if len(waiting) == (AHEAD if self.actors else 1):
                 yield self._answer(*waiting.pop(0))
             if time.monotonic() - shown > PROGRESS_SECONDS:
@@ -242,24 +243,24 @@ class Ranking:
             yield self._answer(*item)
 
     def _ask(self, method: str, queries: np.ndarray) -> Any:
+        """What `_answer` waits for: results to come from every actor; with none, the method, so that it is called in its turn."""
         if self.local is not None:
-            return queries, method
+            return getattr(self.local, method)
         shared = ray.put(queries)
         return [getattr(actor, method).remote(shared, self.k) for actor in self.actors]
 
-    def _answer(self, start: int, stop: int, asked: Any) -> tuple[int, int, np.ndarray, np.ndarray]:
+    def _answer(self, start: int, stop: int, queries: np.ndarray, asked: Any) -> tuple[int, int, np.ndarray, np.ndarray]:
         if self.local is not None:
-            queries, method = asked
-            return start, stop, *getattr(self.local, method)(queries, self.k)
-        return start, stop, *merge(ray.get(asked), self.k)
+            return start, stop, *asked(queries, self.k)
+        return start, stop, *merge(ray.get(asked), queries, self.documents, self.k)
 
     def _report(self, sample: np.ndarray) -> dict[str, Any]:
         """For the manifest: how it searches, and the recall of the whole, shards merged, measured on the sample."""
         if self.plan.method == "exact":
             return {"method": "exact"}
         how = [self.local.how()] if self.local is not None else ray.get([actor.how.remote() for actor in self.actors])
-        found = self._answer(0, 0, self._ask("find", sample))[3]
-        truth = self._answer(0, 0, self._ask("find_exactly", sample))[3]
+        found = self._answer(0, 0, sample, self._ask("find", sample))[3]
+        truth = self._answer(0, 0, sample, self._ask("find_exactly", sample))[3]
         measured = round(recall(found, truth), 5)
         if measured < self.plan.recall:
             log.warning("%s finds %.4f of the best %d, %.4f was asked for", self.plan.method, measured, self.k, self.plan.recall)

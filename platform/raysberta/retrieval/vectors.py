@@ -42,7 +42,9 @@ class Vectors:
         return self.rows, self.dimension
 
     def __getitem__(self, wanted: slice | np.ndarray) -> np.ndarray:
-        rows = np.arange(*wanted.indices(self.rows)) if isinstance(wanted, slice) else np.asarray(wanted, np.int64)
+        if isinstance(wanted, slice):
+            return self._range(*wanted.indices(self.rows)[:2])
+        rows = np.asarray(wanted, np.int64)
         found = np.empty((len(rows), self.dimension), np.float32)
         blocks = rows // BLOCK_TEXTS
         order = np.argsort(blocks, kind="stable")
@@ -50,6 +52,16 @@ class Vectors:
             if len(part):
                 number = int(blocks[part[0]])
                 found[part] = self._block(number)[rows[part] - number * BLOCK_TEXTS]
+        return found
+
+    def _range(self, first: int, last: int) -> np.ndarray:
+        found = np.empty((max(0, last - first), self.dimension), np.float32)
+        at = first
+        while at < last:
+            number, inside = divmod(at, BLOCK_TEXTS)
+            block = self._block(number)[inside : inside + last - at]
+            found[at - first : at - first + len(block)] = block
+            at += len(block)
         return found
 
     def _block(self, number: int) -> np.ndarray:
