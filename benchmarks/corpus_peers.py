@@ -12,6 +12,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+STOP_WORDS = [
+    *("в", "и", "на", "с", "года", "по", "году", "из", "был", "к", "не"),
+    *("от", "что", "за", "для", "его", "как", "а", "он", "также", "до", "после"),
+]
 RUSSIAN = {
     "repetition": {
         "dup_line_frac": 0.322,
@@ -24,7 +28,7 @@ RUSSIAN = {
     "quality": {
         "max_avg_word_length": 11,
         "max_non_alpha_words_ratio": 0.713,
-        "stop_words": "в и на с года по году из был к не от что за для его как а он также до после".split(),
+        "stop_words": STOP_WORDS,
     },
     "fineweb": {"line_punct_thr": 0.231, "short_line_thr": 999, "char_duplicates_ratio": 0.1, "new_line_ratio": 0.139},
 }

@@ -7,6 +7,7 @@ next to nothing of a page that has paragraphs, the paragraphs of the place with 
 import html as entities
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -110,9 +111,10 @@ def _paragraphs(tree: HTMLTree, text: str) -> str:
     """The paragraphs of the place with most text, where the text found is next to nothing against them; else the text."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for node in tree.body.query_selector_all("p") if tree.body is not None else ():
-        paragraph = " ".join(node.text.split())
-        if len(paragraph) > LONG_PARAGRAPH and node.parent is not None:
-            place = (node.parent.tag, node.parent.getattr("class") or "", node.parent.getattr("id") or "")
+        paragraph = " ".join((node.text or "").split())
+        parent: Any = node.parent
+        if len(paragraph) > LONG_PARAGRAPH and parent is not None:
+            place = (parent.tag, parent.getattr("class") or "", parent.getattr("id") or "")
             places.setdefault(place, []).append(paragraph)
     longest = "\n\n".join(max(places.values(), key=lambda own: sum(map(len, own)))) if places else ""
     return longest if len(text) < LOST * len(longest) else text
@@ -160,8 +162,8 @@ def _scan(data: np.ndarray, nested: np.ndarray, whole: np.ndarray, skipped: np.n
         skipped: uint8, words in lower case, a zero after each.
 
     Returns:
-        How deep elements are nested; how many paragraphs are opened; int64 [names, 4]: where each class and id with one of the words starts and ends, whether it is an id,
-        and whether the element is one of WHOLE.
+        How deep elements are nested; how many paragraphs are opened; int64 [names, 4]: where each class and id with one of the words
+        starts and ends, whether it is an id, and whether the element is one of WHOLE.
     """
     depth = deepest = paragraphs = found = value = 0
     spans = np.empty((MOST_NAMES, 4), np.int64)
@@ -179,7 +181,7 @@ def _scan(data: np.ndarray, nested: np.ndarray, whole: np.ndarray, skipped: np.n
                 letter = np.int64(data[at]) | 32
                 if letter < 97 or letter > 122:
                     break
-                value = (value * 31 + letter) & 0xFFFFFFFF
+                value = int((value * 31 + letter) & 0xFFFFFFFF)
                 at += 1
             paragraphs += value == 112 and not closing  # p
             for name in nested:
