@@ -178,10 +178,10 @@ def _scan(data: np.ndarray, nested: np.ndarray, whole: np.ndarray, skipped: np.n
                 at += 1
             value = 0
             while at < size:
-                letter = np.int64(data[at]) | 32
+                letter: Any = np.int64(data[at]) | 32
                 if letter < 97 or letter > 122:
                     break
-                value = int((value * 31 + letter) & 0xFFFFFFFF)
+                value = (value * 31 + letter) & 0xFFFFFFFF
                 at += 1
             paragraphs += value == 112 and not closing  # p
             for name in nested:

@@ -8,6 +8,7 @@ them, but for contractions, units and abbreviations.
 import string
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,17 +56,17 @@ def text_buffers(texts: pa.Array | Sequence[str]) -> tuple[np.ndarray, np.ndarra
 
 
 @njit(cache=True, nogil=True)
-def _decode(data: np.ndarray, at: int) -> tuple[int, int]:
+def _decode(data: np.ndarray, at: int) -> Any:
     """Code point and the place after it."""
-    lead = int(data[at])
+    lead = np.int64(data[at])
     if lead < 0x80:
         return lead, at + 1
     if lead < 0xE0:
-        return (lead & 0x1F) << 6 | int(data[at + 1]) & 0x3F, at + 2
+        return (lead & 0x1F) << 6 | np.int64(data[at + 1]) & 0x3F, at + 2
     if lead < 0xF0:
-        return (lead & 0x0F) << 12 | (int(data[at + 1]) & 0x3F) << 6 | int(data[at + 2]) & 0x3F, at + 3
+        return (lead & 0x0F) << 12 | (np.int64(data[at + 1]) & 0x3F) << 6 | np.int64(data[at + 2]) & 0x3F, at + 3
     return (
-        (lead & 0x07) << 18 | (int(data[at + 1]) & 0x3F) << 12 | (int(data[at + 2]) & 0x3F) << 6 | int(data[at + 3]) & 0x3F,
+        (lead & 0x07) << 18 | (np.int64(data[at + 1]) & 0x3F) << 12 | (np.int64(data[at + 2]) & 0x3F) << 6 | np.int64(data[at + 3]) & 0x3F,
         at + 4,
     )
 
@@ -167,9 +168,9 @@ def tokenize(
 
 
 @njit(cache=True, nogil=True)
-def _slot(table: np.ndarray, stamps: np.ndarray, stamp: int, key: np.uint64, mask: int) -> int:
+def _slot(table: np.ndarray, stamps: np.ndarray, stamp: int, key: np.uint64, mask: int) -> Any:
     """The place of a key in an open-addressed table, or the free place where it belongs."""
-    place = int((key ^ key >> np.uint64(32)) & np.uint64(mask))
+    place = np.int64((key ^ key >> np.uint64(32)) & np.uint64(mask))
     while stamps[place] == stamp and table[place] != key:
         place = (place + 1) & mask
     return place
