@@ -20,7 +20,6 @@ from raysberta.artifacts import Artifact, Draft
 from raysberta.corpus.decontaminate import held_out
 from raysberta.corpus.duplicates import BANDS
 from raysberta.corpus.filter import Settings
-from raysberta.corpus.picture import draw
 from raysberta.corpus.read import Shard, shards
 from raysberta.corpus.spread import band_parts, evaluation_passages, light, meet, overlaps, read_and_filter, samples, settle, write_part
 from raysberta.corpus.verdicts import IN_EVALUATION, Verdicts, apply_limits, check_readable, count, drop_exact, drop_near, repeated, tally
@@ -116,11 +115,13 @@ def _meetings(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Seque
 
 def _show(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], draft: Draft, workers: Workers) -> None:
     """What a person looks at: counts, a picture of them, and some documents of each reason."""
+    from raysberta.publishing.pictures import stacked  # here: workers that import this module draw nothing
+
     table = tally(verdicts)
     draft.write_table("tally", table)
     draft.write_table("matches", repeated(verdicts))
     with draft.folder("report") as folder:
-        draw(table, folder / "reasons.svg")
+        (folder / "reasons.svg").write_text(stacked(_fates(table), "What became of the documents"), encoding="utf-8")
     asked = [(block, pa.array(verdicts.reasons[place], pa.string()), SAMPLES) for block, place in zip(blocks, places, strict=True)]
     drawn = pa.concat_tables(ray.get(_spread(samples, asked, workers)))
     named = pa.array([reason.split(":", 1)[0] for reason in drawn.column("reason").to_pylist()], pa.string())
@@ -129,6 +130,16 @@ def _show(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[
     first = {key: index for index, key in reversed(list(enumerate(keys)))}
     few = [index for index, key in enumerate(keys) if index - first[key] < SAMPLES]
     draft.write_table("samples", drawn.drop_columns(["named"]).take(few))
+
+
+def _fates(table: pa.Table) -> dict[str, dict[str, int]]:
+    """Documents by source and reason, the kept ones first."""
+    fates: dict[str, dict[str, int]] = {}
+    for row in table.sort_by([("source", "ascending"), ("reason", "ascending")]).to_pylist():
+        own = fates.setdefault(row["source"], {"kept": 0})
+        reason = row["reason"] or "kept"
+        own[reason] = own.get(reason, 0) + row["documents"]
+    return fates
 
 
 def _decontaminate(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], size: int, workers: Workers) -> None:
