@@ -19,8 +19,6 @@ import torch.distributed as dist
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training_data import e5, e5_with_head, examples, roberta, token_lists
-
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.recipe import Contrastive, Mlm, Recipe
 from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
@@ -29,6 +27,7 @@ from raysberta.training.engine import Engine, decaying, keep_freed_memory
 from raysberta.training.examples import Examples, ragged
 from raysberta.training.heads import load_head
 from raysberta.training.mlm import MlmModel, lay_out, pieces_of
+from training_data import e5, e5_with_head, examples, roberta, token_lists
 
 CPU = torch.device("cpu")
 TEMPERATURE = 0.02

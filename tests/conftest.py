@@ -29,7 +29,13 @@ def ray_local() -> Iterator[None]:
     import ray
 
     path = f"{ROOT / 'platform'}:{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', '')}"  # tests: functions that a test hands to Ray
-    ray.init(num_cpus=2, object_store_memory=512 << 20, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
+    ray.init(
+        num_cpus=2,
+        object_store_memory=512 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": path}},
+    )
     yield
     ray.shutdown()
 

@@ -82,6 +82,6 @@ def test_page_that_the_rules_empty_gives_its_paragraphs() -> None:
     assert page.text.count(PARAGRAPH) == 6
 
 
-@pytest.mark.parametrize("html", ["<div class=", "<div class='", '<div id="comment', "<div class='a' id=\"comment\"", "=" * 50, "<" * 50, "<\ud800"])
+@pytest.mark.parametrize("html", ["<div class=", "<div class='", '<div id="comment', "<div class='a' id=\"comment\"", "=" * 50, "<" * 50])
 def test_scanning_stops_at_the_end(html: str) -> None:
     assert isinstance(extract(html).text, str)

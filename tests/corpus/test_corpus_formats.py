@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,46 @@ def test_truncated_warc_says_so(read: Read) -> None:
     found = read("a.warc.gz", data[: len(data) // 2])
     assert any(not document.reason for document in found)
     assert len(reasons(found)) >= 1
+
+
+@pytest.mark.parametrize("name", ["a.wet", "a.warc.wet.gz"])
+def test_wet_texts(read: Read, name: str) -> None:
+    data = b""
+    for number, text in enumerate(("Река течёт через город.", "плохо\0", "Озеро стоит.")):
+        body = text.encode()
+        head = f"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Target-URI: http://a/{number}\r\nWARC-Record-ID: <urn:uuid:{number}>\r\n"
+        record = f"{head}Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body + b"\r\n\r\n"
+        data += gzip.compress(record) if name.endswith("gz") else record
+    found = read(name, data)
+    assert [(document.group, document.text) for document in found if not document.reason] == [
+        ("http://a/0", "Река течёт через город."),
+        ("http://a/2", "Озеро стоит."),
+    ]
+    assert len(reasons(found)) == 1
+
+
+def test_mojibake_in_records_is_repaired(read: Read) -> None:
+    text = "Весной вода поднимается до самых окон."
+    (found,) = read("a.jsonl", lines({"title": "Разлив", "text": text.encode().decode("latin-1")}))
+    assert (found.title, found.text) == ("Разлив", text)
+
+
+def test_page_of_two_hundred_megabytes_is_one_bad_record(tmp_path: Path) -> None:
+    for name, before, after in (("a.html", b"<p>", b"</p>"), ("b.jsonl", b'{"text": "one"}\n{"text": "', b'"}\n{"text": "two"}\n')):
+        path = tmp_path / name
+        with path.open("wb") as file:
+            file.write(before)
+            for _ in range(200):
+                file.write(b"x" * (1 << 20))
+            file.write(after)
+        source = FilesSource(kind="files", path=str(path))
+        (file_found,) = locate(source.path, "sources.x.path")
+        tracemalloc.start()
+        found = list(read_file(file_found, source, "sources.x"))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        path.unlink()
+        assert [document.text for document in found if not document.reason] == (["one", "two"] if name == "b.jsonl" else [])
+        assert len(reasons(found)) == 1
+        assert "more than 16 MiB" in reasons(found)[0]
+        assert peak < 40 << 20

@@ -24,6 +24,7 @@ def judge(text: str, language: str) -> tuple[str, float] | None:
     (verdict,) = quality.judge([text], limits)
     return verdict
 
+
 ENGLISH_PAGE = "\n".join(
     [
         "The old mill stands at the end of the road, and the people of the village have always been proud of it.",
@@ -108,7 +109,9 @@ def test_tokens(text: str, expected: list[str]) -> None:
     assert tokens(text) == expected
 
 
-TEXTS = st.lists(st.sampled_from(["а", "b", "в-г", "d,", "(е)", "...", "1", "и", "the", "\n", "\n\n", "- x", "• y…", "конец."]), max_size=60).map(" ".join)
+TEXTS = st.lists(
+    st.sampled_from(["а", "b", "в-г", "d,", "(е)", "...", "1", "и", "the", "\n", "\n\n", "- x", "• y…", "конец."]), max_size=60
+).map(" ".join)
 
 
 def repeated_characters(words: list[str], size: int) -> int:

@@ -3,10 +3,12 @@ import json
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -150,6 +152,13 @@ def test_all_formats_to_documents(ray_local: None, tmp_path: Path, folder: Path,
         assert counted["read"] == counted["kept"] + sum(counted["dropped"].values())
     assert artifact.manifest.rows_in == sum(counted["read"] for counted in sources.values()) == len(ids) + rejected.num_rows
     assert artifact.manifest.rows_out == len(ids)
+    counted = artifact.table("tally")
+    assert pc.sum(counted.column("documents")).as_py() == artifact.manifest.rows_in
+    assert pc.sum(counted.filter(pc.equal(counted.column("reason"), "")).column("documents")).as_py() == artifact.manifest.rows_out
+    shown = artifact.table("samples").to_pylist()
+    assert {row["reason"].split(":")[0] for row in shown if row["source"] == "web"} == {"", "unreadable", "duplicate", "near_duplicate"}
+    assert max(Counter((row["source"], row["reason"].split(":")[0]) for row in shown).values()) == stage.SAMPLES
+    assert "near_duplicate" in (artifact.folder("report") / "reasons.svg").read_text()
 
 
 def test_same_tables_whatever_the_blocks(
@@ -161,10 +170,11 @@ def test_same_tables_whatever_the_blocks(
     one = run(recipe, store, models, "one")
     monkeypatch.setattr(read, "SHARD_FILES", 3)
     monkeypatch.setattr(stage, "ROWS_PER_FILE", 400)
+    monkeypatch.setattr(stage, "HASHES_PER_TASK", 20)
     turned = recipe.model_copy(update={"sources": dict(reversed(recipe.sources.items()))})
     other = run(turned, store, models, "other")
     assert len([file for file in other.manifest.files if file.path.startswith("rejected/")]) > 1
-    for name in ("documents", "rejected"):
+    for name in ("documents", "rejected", "tally", "samples", "matches"):
         assert one.table(name).equals(other.table(name))
     assert one.manifest.metrics["sources"] == {name: other.manifest.metrics["sources"][name] for name in one.manifest.metrics["sources"]}
 
@@ -192,6 +202,8 @@ def test_training_text_that_repeats_held_out_text_goes(ray_local: None, tmp_path
     assert dropped
     assert {row["reason"].split(":")[1] for row in dropped} <= held
     assert all(row["split"] == "train" for row in dropped)
+    matches = artifact.table("matches").to_pylist()
+    assert {row["doc_id"]: row["held_out"] for row in matches} == {row["doc_id"]: row["reason"].split(":")[1] for row in dropped}
     assert artifact.manifest.dropped["in_evaluation"] == len(dropped)
 
 

@@ -1,10 +1,12 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysberta.corpus.duplicates import BANDS
+from raysberta.corpus.duplicates import BANDS, clusters, near
 from raysberta.corpus.filter import FILTERED
-from raysberta.corpus.spread import LIGHT, part_of
-from raysberta.corpus.verdicts import Verdicts, apply_limits, check_readable, count, drop_duplicates
+from raysberta.corpus.personal import KINDS
+from raysberta.corpus.spread import LIGHT, band_parts, meet, part_of
+from raysberta.corpus.verdicts import Verdicts, apply_limits, check_readable, count, drop_exact, drop_near, repeated, tally
 from raysberta.errors import InputError
 from raysberta.recipe import Corpus, DictionarySource, FilesSource
 from raysberta.schema import text_id
@@ -24,12 +26,13 @@ def verdicts(*rows: dict) -> Verdicts:
             "bytes": 10,
             "characters": 10,
             "key": str(number),
-            "bands": None,
+            "masked": [0] * len(KINDS),
+            "signed": False,
             **row,
         }
         for number, row in enumerate(rows)
     ]
-    schema = pa.schema([FILTERED.field(name) for name in LIGHT])
+    schema = pa.schema([("signed", pa.bool_()) if name == "signed" else FILTERED.field(name) for name in LIGHT])
     return Verdicts.of(pa.Table.from_pylist(filled, schema=schema), Corpus())
 
 
@@ -37,19 +40,50 @@ def test_exact_then_near_duplicates_name_who_stays() -> None:
     found = verdicts(
         {"key": "k", "characters": 5},
         {"key": "k", "characters": 9},
-        {"bands": list(range(BANDS))},
-        {"bands": [0, *range(100, 113)], "characters": 50, "source": "b"},
+        {},
+        {"characters": 50, "source": "b"},
         {"reason": "short", "key": "k", "characters": 99},
     )
-    drop_duplicates(found)
+    drop_exact(found)
+    drop_near(found, np.array([[3, 2]]))
     ids = found.table.column("doc_id").to_pylist()
     assert found.reasons.tolist() == [f"duplicate:{ids[1]}", "", f"near_duplicate:{ids[3]}", "", "short"]
+    drop_near(found, np.empty((0, 2), np.int64))
+    assert len(found.open()) == 2
 
 
 def test_identical_documents_leave_one() -> None:
     found = verdicts({"doc_id": "a" * 16, "key": "k"}, {"doc_id": "a" * 16, "key": "k"})
-    drop_duplicates(found)
+    drop_exact(found)
     assert sorted(found.reasons.tolist()) == ["", f"duplicate:{'a' * 16}"]
+
+
+@pytest.mark.parametrize("parts", [1, 3, 8])
+def test_meetings_over_ranges_are_those_of_whole_bands(parts: int) -> None:
+    dice = np.random.default_rng(3)
+    hashes = dice.integers(0, 2**64, (40, BANDS), dtype=np.uint64)
+    for row in range(20, 40):
+        hashes[row, dice.integers(BANDS)] = hashes[row - 20, 0] if row % 2 else hashes[row, 0]
+        if row % 3 == 0:
+            hashes[row, 5] = hashes[row - 20, 5]
+    column = pa.FixedSizeListArray.from_arrays(pa.array(hashes.reshape(-1)), BANDS)
+    blocks = [pa.table({"bands": column.slice(0, 15)}), pa.table({"bands": column.slice(15)})]
+    asked = np.ones(40, dtype=bool)
+    asked[7] = False
+    pieces = [band_parts(blocks[0], asked[:15], 0, parts), band_parts(blocks[1], asked[15:], 15, parts)]
+    pairs = np.concatenate([meet(pieces[0][number], pieces[1][number]) for number in range(BANDS * parts)])
+    ranks = dice.permutation(40)
+    assert len(pairs)
+    assert clusters(pairs, ranks).tolist() == near(hashes, asked, ranks).tolist()
+
+
+def test_tally_and_matches() -> None:
+    found = verdicts(
+        {}, {"reason": "duplicate:ff"}, {"reason": "in_evaluation:ee", "doc_id": "d" * 16}, {"source": "b"}, {"reason": "duplicate:ee"}
+    )
+    rows = {(row["source"], row["reason"]): (row["documents"], row["bytes"]) for row in tally(found).to_pylist()}
+    assert rows == {("a", ""): (1, 10), ("a", "duplicate"): (2, 20), ("a", "in_evaluation"): (1, 10), ("b", ""): (1, 10)}
+    assert repeated(found).to_pylist() == [{"doc_id": "d" * 16, "held_out": "ee"}]
 
 
 def test_limit_takes_the_same_documents_whatever_else_there_is() -> None:

@@ -7,6 +7,7 @@ next to nothing of a page that has paragraphs, the paragraphs of the place with 
 import html as entities
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -21,7 +22,7 @@ NESTED = ("div", "table", "section", "article", "ul", "ol", "blockquote", "cente
 """Elements that count as depth: those that pages nest and browsers do not close by themselves."""
 HEADING = re.compile(r"<h([1-6])>(.*?)</h\1>", re.DOTALL)
 TAG = re.compile(r"</?(?:p|ul|ol|li|pre|br|a|h[1-6])\b[^<>]*>")
-BLANKS = re.compile(r"[^\S\n]+")
+BLANKS = re.compile(r"[^\S\n]{2,}|[^\S\n ]")
 BREAKS = re.compile(r"\n\s*\n\s*")
 SKIPPED = ("comment", "gallery", "promo", "footer", "author", "social", "newsletter", "byline", "popular", "cookie")
 """Words in the names of what is not the article."""
@@ -55,25 +56,21 @@ def extract(html: str) -> Page:
     """The main content of a page.
 
     Args:
-        html: The decoded page; broken markup is repaired as browsers do.
+        html: The decoded page, no half of a surrogate pair in it; broken markup is repaired as browsers do.
 
     Raises:
         Unreadable: it is nested more than MAX_DEPTH deep.
     """
-    data = html.encode("utf-8", "surrogatepass")
-    deepest, spans = _scan(np.frombuffer(data, np.uint8), _NESTED, _WHOLE, _SKIPPED)
+    data = html.encode()
+    deepest, paragraphs, spans = _scan(np.frombuffer(data, np.uint8), _NESTED, _WHOLE, _SKIPPED)
     if deepest > MAX_DEPTH:
         raise Unreadable(f"nested more than {MAX_DEPTH} deep")
     tree = HTMLTree.parse(html)
     title = _title(tree)
-    marked = extract_plain_text(
-        tree,
-        preserve_formatting="minimal_html",
-        main_content=True,
-        alt_texts=False,
-        list_bullets=False,
-        skip_elements=_skipped(tree, data, spans),
-    )
+    names = _skipped(data, spans)
+    marked = _main(tree, names)
+    if names and marked.count("<p>") < (1 - MOST_PARAGRAPHS) * paragraphs:
+        marked = _main(tree, _not_too_much(tree, names))
     pieces = HEADING.split(marked)  # text, level, heading, text, level, heading, ...
     headings = [_plain(heading).replace("\n", " ") for heading in pieces[2::3]]
     bodies = [_plain(body) for body in pieces[3::3]]
@@ -85,18 +82,28 @@ def extract(html: str) -> Page:
     return Page(title or (headings[0] if headings else ""), text, sections)
 
 
-def _skipped(tree: HTMLTree, data: bytes, spans: np.ndarray) -> list[str]:
+def _main(tree: HTMLTree, names: list[str]) -> str:
+    """The main content without what the selectors name, with headings, paragraphs and lists marked."""
+    marked: str = extract_plain_text(
+        tree, preserve_formatting="minimal_html", main_content=True, alt_texts=False, list_bullets=False, skip_elements=names
+    )
+    return marked
+
+
+def _skipped(data: bytes, spans: np.ndarray) -> list[str]:
     """CSS selectors of what is named as something that readers skip; `spans` as `_scan` found them."""
-    body = tree.body
     marks: tuple[set[str], set[str]] = set(), set()
     for start, end, is_id, whole in spans.tolist():
         marks[whole].add(("#" if is_id else ".") + data[start:end].decode("ascii", "replace"))
-    names = [mark for mark in sorted(marks[False] - marks[True]) if PLAIN_NAME.fullmatch(mark)]
-    if body is None or not names:
+    return [mark for mark in sorted(marks[False] - marks[True]) if PLAIN_NAME.fullmatch(mark)]
+
+
+def _not_too_much(tree: HTMLTree, names: list[str]) -> list[str]:
+    """Those selectors that do not hold nearly all paragraphs of the page."""
+    body = tree.body
+    if body is None:
         return []
     most = max(FEW_PARAGRAPHS, MOST_PARAGRAPHS * len(body.query_selector_all("p")))
-    if len(body.query_selector_all(",".join(f"{name} p" for name in names))) <= most:
-        return names
     return [name for name in names if len(body.query_selector_all(f"{name} p")) <= most]
 
 
@@ -104,9 +111,10 @@ def _paragraphs(tree: HTMLTree, text: str) -> str:
     """The paragraphs of the place with most text, where the text found is next to nothing against them; else the text."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for node in tree.body.query_selector_all("p") if tree.body is not None else ():
-        paragraph = " ".join(node.text.split())
-        if len(paragraph) > LONG_PARAGRAPH and node.parent is not None:
-            place = (node.parent.tag, node.parent.getattr("class") or "", node.parent.getattr("id") or "")
+        paragraph = " ".join((node.text or "").split())
+        parent: Any = node.parent
+        if len(paragraph) > LONG_PARAGRAPH and parent is not None:
+            place = (parent.tag, parent.getattr("class") or "", parent.getattr("id") or "")
             places.setdefault(place, []).append(paragraph)
     longest = "\n\n".join(max(places.values(), key=lambda own: sum(map(len, own)))) if places else ""
     return longest if len(text) < LOST * len(longest) else text
@@ -144,7 +152,7 @@ _SKIPPED = np.frombuffer(b"\0".join(word.encode() for word in SKIPPED) + b"\0", 
 
 
 @njit(cache=True, nogil=True)
-def _scan(data: np.ndarray, nested: np.ndarray, whole: np.ndarray, skipped: np.ndarray) -> tuple[int, np.ndarray]:
+def _scan(data: np.ndarray, nested: np.ndarray, whole: np.ndarray, skipped: np.ndarray) -> tuple[int, int, np.ndarray]:
     """One pass over a page.
 
     Args:
@@ -154,10 +162,10 @@ def _scan(data: np.ndarray, nested: np.ndarray, whole: np.ndarray, skipped: np.n
         skipped: uint8, words in lower case, a zero after each.
 
     Returns:
-        How deep elements are nested; int64 [names, 4]: where each class and id with one of the words starts and ends, whether it is an id,
-        and whether the element is one of WHOLE.
+        How deep elements are nested; how many paragraphs are opened; int64 [names, 4]: where each class and id with one of the words
+        starts and ends, whether it is an id, and whether the element is one of WHOLE.
     """
-    depth = deepest = found = value = 0
+    depth = deepest = paragraphs = found = value = 0
     spans = np.empty((MOST_NAMES, 4), np.int64)
     size = len(data)
     at = 0
@@ -170,11 +178,12 @@ def _scan(data: np.ndarray, nested: np.ndarray, whole: np.ndarray, skipped: np.n
                 at += 1
             value = 0
             while at < size:
-                letter = np.int64(data[at]) | 32
+                letter: Any = np.int64(data[at]) | 32
                 if letter < 97 or letter > 122:
                     break
                 value = (value * 31 + letter) & 0xFFFFFFFF
                 at += 1
+            paragraphs += value == 112 and not closing  # p
             for name in nested:
                 if name == value:
                     depth = max(0, depth - 1) if closing else depth + 1
@@ -198,7 +207,7 @@ def _scan(data: np.ndarray, nested: np.ndarray, whole: np.ndarray, skipped: np.n
                     if last:
                         break
                 at += 1
-    return deepest, spans[:found]
+    return deepest, paragraphs, spans[:found]
 
 
 @njit(cache=True, nogil=True)

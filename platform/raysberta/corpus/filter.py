@@ -8,6 +8,7 @@ where they are: `key` (equal for equal texts), `bands` (MinHash), `characters`; 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -102,7 +103,9 @@ def _mask(table: pa.Table, kinds: Sequence[PersonalData], counts: np.ndarray) ->
             counts[row, KINDS.index(kind)] += number
         return text
 
-    columns = {name: [replaced(row, text) for row, text in enumerate(table.column(name).to_pylist())] for name in ("title", "text")}
+    columns: dict[str, list[Any]] = {
+        name: [replaced(row, text) for row, text in enumerate(table.column(name).to_pylist())] for name in ("title", "text")
+    }
     seen = counts.copy()
     columns["sections"] = [
         [{name: replaced(row, text) for name, text in section.items()} for section in sections or ()]
@@ -167,7 +170,9 @@ def _surely_within(title: str, text: str, rules: Corpus) -> bool:
     return len(text.split()) >= rules.min_tokens and len(title.encode()) + len(text.encode()) < rules.max_tokens
 
 
-def _with_columns(table: pa.Table, texts: Sequence[str], languages: list[str], masked: np.ndarray, settings: Settings, verdicts: _Verdicts) -> pa.Table:
+def _with_columns(
+    table: pa.Table, texts: Sequence[str], languages: list[str], masked: np.ndarray, settings: Settings, verdicts: _Verdicts
+) -> pa.Table:
     rows = verdicts.open()
     keys = [""] * len(texts)
     for row in rows:

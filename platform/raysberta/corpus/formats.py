@@ -174,16 +174,23 @@ def _value(scalar: pa.Scalar) -> str | None:
 
 
 def _warc(file: File, source: FilesSource, key: str) -> Iterator[Found]:
-    """Responses that are HTML pages; all else in the archive is passed over."""
+    """Responses that are HTML pages, and the plain texts of WET archives (conversion records); all else is passed over."""
     if not file.bytes:
         raise Unreadable("empty file")
     with Stream(file, f"{key}.path") as stream:
         try:
             readable = cast(BinaryIO, stream)  # it only reads on
             records = ArchiveIterator(
-                readable, record_types=WarcRecordType.response, parse_http=True, auto_decode="all", stream_detect=False
+                readable,
+                record_types=WarcRecordType.response | WarcRecordType.conversion,
+                parse_http=True,
+                auto_decode="all",
+                stream_detect=False,
             )
             for record in records:
+                if record.record_type == WarcRecordType.conversion:
+                    yield _converted(record, file.name, source)
+                    continue
                 if record.http_headers is None or not (record.http_content_type or "").lower().startswith(PAGES):
                     continue
                 if record.http_headers.status_code not in (None, 200):
@@ -198,6 +205,18 @@ def _warc(file: File, source: FilesSource, key: str) -> Iterator[Found]:
                     yield broken(address, f"{file.name}, {address}: {error}")
         except (OSError, ValueError, RuntimeError) as error:
             raise Unreadable(f"archive cut or corrupt: {error}"[:200]) from error
+
+
+def _converted(record: Any, name: str, source: FilesSource) -> Found:
+    """The text of a conversion record."""
+    address = record.headers.get("WARC-Target-URI") or record.record_id or ""
+    data = record.reader.read(MAX_RECORD + 1)
+    try:
+        if len(data) > MAX_RECORD:
+            raise Unreadable(f"more than {MAX_RECORD >> 20} MiB")
+        return Found(address, "", decode_text(data).strip(), source.language or "")
+    except Unreadable as error:
+        return broken(address, f"{name}, {address}: {error}")
 
 
 READERS: dict[str, Callable[[File, FilesSource, str], Iterator[Found]]] = {

@@ -22,6 +22,7 @@ FORMATS = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".warc": "warc",
+    ".wet": "warc",
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 WILD = re.compile(r"[*?\[]")

@@ -17,10 +17,12 @@ KINDS: tuple[PersonalData, ...] = ("email", "phone", "ip", "card", "passport")
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[^\W_](?:[\w-]{0,62}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w@])")
 IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:|:(?=:)){2,7}:?[0-9A-Fa-f]{0,4}(?![\w:])")
-CARD = re.compile(r"(?<![\w.,-])\d{4}(?:[ \xa0-]?\d{4}){2}[ \xa0-]?\d{1,7}(?![\w-]|[.,]\d)|(?<![\w.,-])3[47]\d{2}[ -]?\d{6}[ -]?\d{5}(?![\w-])")
+CARD = re.compile(
+    r"(?<![\w.,-])\d{4}(?:[ \xa0-]?\d{4}){2}[ \xa0-]?\d{1,7}(?![\w-]|[.,]\d)|(?<![\w.,-])3[47]\d{2}[ -]?\d{6}[ -]?\d{5}(?![\w-])"
+)
 ISSUED = re.compile(r"4|5[0-8]|6|3[47]|220[0-4]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720|35")
 PASSPORT = re.compile(
-    r"\b(паспорт\w*|серия|passport)(?P<gap>[^\d\n]{0,40}?)"
+    r"\b(?:паспорт\w*|серия|passport)[^\d\n]{0,40}?"
     r"(?P<number>(?<![\d.])\d{2}[ \xa0]?\d{2}[ \xa0,;]{0,3}(?:№|N|номер|выдан)?[ \xa0]{0,2}\d{6}|(?<![\d.])[A-Z]{0,2}\d{7,9})(?!\d)",
     re.IGNORECASE,
 )
@@ -38,7 +40,7 @@ PHONE = re.compile(
     re.VERBOSE,
 )
 NAMED_PHONE = re.compile(
-    r"\b(?P<name>тел(?:ефон\w*)?|моб(?:ильный)?|факс|whatsapp|tel(?:ephone)?|phone|mobile|fax)(?P<gap>[.:№ \xa0]{1,4}(?:no\.?|number:?)?\s?)"
+    r"\b(?:тел(?:ефон\w*)?|моб(?:ильный)?|факс|whatsapp|tel(?:ephone)?|phone|mobile|fax)[.:№ \xa0]{1,4}(?:no\.?|number:?)?\s?"
     r"(?P<number>\+?\(?\d(?:[ \xa0().\-–]{0,2}\d){5,13})(?!\w)",
     re.IGNORECASE,
 )
@@ -64,7 +66,9 @@ def mask(text: str, kinds: Sequence[PersonalData]) -> tuple[str, dict[PersonalDa
     return text, counts
 
 
-def _checked(pattern: re.Pattern[str], kind: PersonalData, valid: Callable[[str], bool], group: str | int = 0) -> Callable[[str], tuple[str, int]]:
+def _checked(
+    pattern: re.Pattern[str], kind: PersonalData, valid: Callable[[str], bool], group: str | int = 0
+) -> Callable[[str], tuple[str, int]]:
     def replace(text: str) -> tuple[str, int]:
         found = 0
 

@@ -40,29 +40,29 @@ Measures = Mapping[str, np.ndarray]
 
 def rules_of(limits: QualityRules) -> list[Rule]:
     """The rules that are on, in FineWeb's order, but for the number of words: it says more of a short text."""
-    rules = [
-        Rule("quality_words", "words", limits.min_words, False),
-        Rule("quality_words", "words", limits.max_words, True),
-        Rule("repetition_lines", "duplicate_paragraphs", limits.duplicate_paragraphs, True),
-        Rule("repetition_lines", "duplicate_paragraph_characters", limits.duplicate_paragraph_characters, True),
-        Rule("repetition_lines", "duplicate_lines", limits.duplicate_lines, True),
-        Rule("repetition_lines", "duplicate_line_characters", limits.duplicate_line_characters, True),
-        *(Rule("repetition_top_ngram", f"top_{size}_gram", limit, True) for size, limit in sorted(limits.top_ngrams.items())),
-        *(Rule("repetition_ngrams", f"duplicate_{size}_grams", limit, True) for size, limit in sorted(limits.duplicate_ngrams.items())),
-        Rule("quality_word_length", "word_length", limits.min_word_length, False),
-        Rule("quality_word_length", "word_length", limits.max_word_length, True),
-        Rule("quality_symbols", "hashes_per_word", limits.max_symbols, True),
-        Rule("quality_symbols", "ellipses_per_word", limits.max_symbols, True),
-        Rule("quality_bullets", "bullet_lines", limits.max_bullet_lines, True),
-        Rule("quality_ellipses", "ellipsis_lines", limits.max_ellipsis_lines, True),
-        Rule("quality_alphabetic", "alphabetic_words", limits.min_alphabetic_words, False),
-        Rule("quality_stop_words", "stop_words", limits.min_stop_words, False),
-        Rule("quality_unpunctuated", "punctuated_lines", limits.min_punctuated_lines, False),
-        Rule("quality_short_lines", "short_lines", limits.max_short_lines, True),
-        Rule("repetition_line_characters", "repeated_line_characters", limits.max_repeated_line_characters, True),
-        Rule("quality_line_breaks", "breaks_per_word", limits.max_breaks_per_word, True),
+    rules: list[tuple[str, str, float | None, bool]] = [
+        ("quality_words", "words", limits.min_words, False),
+        ("quality_words", "words", limits.max_words, True),
+        ("repetition_lines", "duplicate_paragraphs", limits.duplicate_paragraphs, True),
+        ("repetition_lines", "duplicate_paragraph_characters", limits.duplicate_paragraph_characters, True),
+        ("repetition_lines", "duplicate_lines", limits.duplicate_lines, True),
+        ("repetition_lines", "duplicate_line_characters", limits.duplicate_line_characters, True),
+        *(("repetition_top_ngram", f"top_{size}_gram", limit, True) for size, limit in sorted(limits.top_ngrams.items())),
+        *(("repetition_ngrams", f"duplicate_{size}_grams", limit, True) for size, limit in sorted(limits.duplicate_ngrams.items())),
+        ("quality_word_length", "word_length", limits.min_word_length, False),
+        ("quality_word_length", "word_length", limits.max_word_length, True),
+        ("quality_symbols", "hashes_per_word", limits.max_symbols, True),
+        ("quality_symbols", "ellipses_per_word", limits.max_symbols, True),
+        ("quality_bullets", "bullet_lines", limits.max_bullet_lines, True),
+        ("quality_ellipses", "ellipsis_lines", limits.max_ellipsis_lines, True),
+        ("quality_alphabetic", "alphabetic_words", limits.min_alphabetic_words, False),
+        ("quality_stop_words", "stop_words", limits.min_stop_words, False),
+        ("quality_unpunctuated", "punctuated_lines", limits.min_punctuated_lines, False),
+        ("quality_short_lines", "short_lines", limits.max_short_lines, True),
+        ("repetition_line_characters", "repeated_line_characters", limits.max_repeated_line_characters, True),
+        ("quality_line_breaks", "breaks_per_word", limits.max_breaks_per_word, True),
     ]
-    return [rule for rule in rules if rule.limit is not None]
+    return [Rule(reason, name, limit, above) for reason, name, limit, above in rules if limit is not None]
 
 
 def judge(texts: Sequence[str], limits: QualityRules) -> list[Verdict]:

@@ -1,6 +1,7 @@
 """What one task does to one block of the corpus. Plain functions over Arrow tables, so that `stage.py` only spreads them."""
 
 import pickle
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,14 +12,19 @@ import pyarrow.parquet as pq
 
 from raysberta.artifacts import Artifact, Draft
 from raysberta.corpus.decontaminate import HeldOut, matches, passages
+from raysberta.corpus.duplicates import BANDS, meetings
 from raysberta.corpus.filter import FILTERED, Settings, filter_batch
 from raysberta.corpus.read import read_shard
 from raysberta.recipe import Source
 from raysberta.schema import DOCUMENT, REJECTED
 
-LIGHT = ("row", "doc_id", "group", "source", "language", "reason", "bytes", "characters", "key", "bands")
-"""What the comparison of all documents needs: no text."""
+LIGHT = ("row", "doc_id", "group", "source", "language", "reason", "bytes", "characters", "key", "masked", "signed")
+"""What comes together from all blocks: no text, no bands; `signed` says whether a row has bands."""
 ROW_GROUP = 20_000
+SHOWN = 400
+"""Characters of a sample's text."""
+SAMPLE = pa.schema([REJECTED.field(name) for name in ("source", "reason", "score", "language", "doc_id", "group", "title", "text")])
+"""A document for a person to read; `reason` is "" where it was kept."""
 
 
 def read_and_filter(
@@ -42,7 +48,49 @@ def read_and_filter(
 
 def light(block: pa.Table) -> pa.Table:
     """The columns without text; `reason` of a broken record keeps what it says. An empty block has no columns at all."""
-    return (block if block.num_rows else FILTERED.empty_table()).select(list(LIGHT))
+    table = block if block.num_rows else FILTERED.empty_table()
+    return table.append_column("signed", pc.is_valid(table.column("bands"))).select(list(LIGHT))
+
+
+def band_parts(block: pa.Table, chosen: np.ndarray, first: int, parts: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cut the bands of the chosen rows by the value of the hash: for each of BANDS x `parts` ranges the hashes and the documents.
+
+    Args:
+        block: Columns of FILTERED.
+        chosen: bool [rows].
+        first: Number of the block's first document among all.
+        parts: Ranges of equal width that a band is cut into.
+    """
+    rows = np.flatnonzero(chosen)
+    column = block.column("bands").combine_chunks().take(pa.array(rows))
+    hashes = column.flatten().to_numpy().reshape(-1, BANDS) if len(rows) else np.empty((0, BANDS), np.uint64)
+    pieces: list[tuple[np.ndarray, np.ndarray]] = []
+    for band in range(BANDS):
+        part = (hashes[:, band] >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32)
+        pieces.extend((hashes[part == index, band], first + rows[part == index]) for index in range(parts))
+    return pieces
+
+
+def meet(*pieces: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Pairs of documents that share a band within one range of its hashes, int64 [pairs, 2]."""
+    return meetings(np.concatenate([piece[0] for piece in pieces]), np.concatenate([piece[1] for piece in pieces]))
+
+
+def samples(block: pa.Table, reasons: pa.Array, count: int) -> pa.Table:
+    """For each source and reason the `count` rows with the least doc_id: SAMPLE, texts cut to what a person looks at."""
+    table = block.set_column(block.schema.get_field_index("reason"), "reason", reasons)
+    named = pc.list_element(pc.split_pattern(table.column("reason"), ":", max_splits=1), 0)
+    order = np.lexsort((table.column("row").to_numpy(), np.array(table.column("doc_id").to_pylist(), "U16")))
+    seen: Counter[tuple[str, str]] = Counter()
+    taken: list[int] = []
+    keys = list(zip(table.column("source").to_pylist(), named.to_pylist(), strict=True))
+    for row in order.tolist():
+        seen[keys[row]] += 1
+        if seen[keys[row]] <= count:
+            taken.append(row)
+    picked = table.take(pa.array(taken, pa.int64()))
+    picked = picked.set_column(picked.schema.get_field_index("text"), "text", pc.utf8_slice_codeunits(picked.column("text"), 0, SHOWN))
+    return picked.select(SAMPLE.names).cast(SAMPLE)
 
 
 def evaluation_passages(block: pa.Table, chosen: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

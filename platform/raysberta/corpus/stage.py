@@ -18,22 +18,30 @@ import ray.data
 
 from raysberta.artifacts import Artifact, Draft
 from raysberta.corpus.decontaminate import held_out
+from raysberta.corpus.duplicates import BANDS
 from raysberta.corpus.filter import Settings
 from raysberta.corpus.read import Shard, shards
-from raysberta.corpus.spread import evaluation_passages, light, overlaps, read_and_filter, settle, write_part
-from raysberta.corpus.verdicts import IN_EVALUATION, Verdicts, apply_limits, check_readable, count, drop_duplicates
+from raysberta.corpus.spread import band_parts, evaluation_passages, light, meet, overlaps, read_and_filter, samples, settle, write_part
+from raysberta.corpus.verdicts import IN_EVALUATION, Verdicts, apply_limits, check_readable, count, drop_exact, drop_near, repeated, tally
 from raysberta.errors import InputError
 from raysberta.recipe import DatasetSource, Recipe, Source, Workers
 from raysberta.schema import DOCUMENT, REJECTED
 
 VERSION: int = 2
 ROWS_PER_FILE = 200_000
+HASHES_PER_TASK = 4_000_000
+"""Rows of one range of one band that a task compares: some hundred megabytes at most."""
+SAMPLES = 5
+"""Documents of each source and reason for a person to read."""
 
 log = logging.getLogger(__name__)
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
     """Write the tables `documents` (DOCUMENT) and `rejected` (REJECTED), sorted by doc_id; metrics["sources"] counts both.
+
+    Beside them: `matches` (training document and the held-out one that it repeats), `tally` (documents and bytes by source, language and
+    reason), `samples` (some documents of each source and reason, cut) and the picture `report/reasons.svg`.
 
     Raises:
         InputError: a source is wrong, empty, or holds more broken records than corpus.failure_budget allows; or nothing is left.
@@ -48,15 +56,18 @@ def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
     verdicts = Verdicts.of(pa.concat_tables(tables), recipe.corpus)
     check_readable(verdicts, recipe.corpus.failure_budget, sources)
     log.info("%d documents read, %d left by the rules for single ones", len(verdicts.reasons), len(verdicts.open()))
-    drop_duplicates(verdicts)
-    apply_limits(verdicts, {name: source.limit for name, source in sources.items()})
     ends = np.cumsum([table.num_rows for table in tables])
     places = [slice(end - table.num_rows, end) for table, end in zip(tables, ends.tolist(), strict=True)]
     workers = recipe.resources.corpus
+    drop_exact(verdicts)
+    if recipe.corpus.near_duplicates:
+        drop_near(verdicts, _meetings(verdicts, blocks, places, workers))
+    apply_limits(verdicts, {name: source.limit for name, source in sources.items()})
     if recipe.corpus.decontaminate_ngram:
         _decontaminate(verdicts, blocks, places, recipe.corpus.decontaminate_ngram, workers)
     _write(verdicts, blocks, places, draft, workers)
     _report(verdicts, sources, draft)
+    _show(verdicts, blocks, places, draft, workers)
 
 
 def _filtered(recipe: Recipe, sources: Mapping[str, Source], models: Artifact) -> tuple[list[ray.ObjectRef], list[pa.Table]]:
@@ -86,6 +97,49 @@ def _filtered(recipe: Recipe, sources: Mapping[str, Source], models: Artifact) -
 def _large_first(units: Sequence[Shard]) -> list[Shard]:
     """Units of files by size, so that no worker starts the largest last."""
     return sorted(units, key=lambda unit: -sum(file.bytes for file in unit.files))
+
+
+def _meetings(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], workers: Workers) -> np.ndarray:
+    """Pairs of open documents that share a band, int64 [pairs, 2].
+
+    Each block is cut by ranges of the hashes, each range is compared by a task of its own: a worker holds a block or one range, here come
+    together only the pairs.
+    """
+    asked = (verdicts.reasons == "") & verdicts.column("signed")
+    parts = max(1, -(-int(asked.sum()) // HASHES_PER_TASK))
+    cut = [(block, asked[place], place.start, parts) for block, place in zip(blocks, places, strict=True)]
+    pieces = _spread(band_parts, cut, workers, returns=BANDS * parts)
+    found = _spread(meet, [tuple(piece[number] for piece in pieces) for number in range(BANDS * parts)], workers)
+    return np.concatenate([*ray.get(found), np.empty((0, 2), np.int64)])
+
+
+def _show(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], draft: Draft, workers: Workers) -> None:
+    """What a person looks at: counts, a picture of them, and some documents of each reason."""
+    from raysberta.publishing.pictures import stacked  # here: workers that import this module draw nothing
+
+    table = tally(verdicts)
+    draft.write_table("tally", table)
+    draft.write_table("matches", repeated(verdicts))
+    with draft.folder("report") as folder:
+        (folder / "reasons.svg").write_text(stacked(_fates(table), "What became of the documents"), encoding="utf-8")
+    asked = [(block, pa.array(verdicts.reasons[place], pa.string()), SAMPLES) for block, place in zip(blocks, places, strict=True)]
+    drawn = pa.concat_tables(ray.get(_spread(samples, asked, workers)))
+    named = pa.array([reason.split(":", 1)[0] for reason in drawn.column("reason").to_pylist()], pa.string())
+    drawn = drawn.append_column("named", named).sort_by([(name, "ascending") for name in ("source", "named", "doc_id", "reason", "group")])
+    keys = list(zip(drawn.column("source").to_pylist(), drawn.column("named").to_pylist(), strict=True))
+    first = {key: index for index, key in reversed(list(enumerate(keys)))}
+    few = [index for index, key in enumerate(keys) if index - first[key] < SAMPLES]
+    draft.write_table("samples", drawn.drop_columns(["named"]).take(few))
+
+
+def _fates(table: pa.Table) -> dict[str, dict[str, int]]:
+    """Documents by source and reason, the kept ones first."""
+    fates: dict[str, dict[str, int]] = {}
+    for row in table.sort_by([("source", "ascending"), ("reason", "ascending")]).to_pylist():
+        own = fates.setdefault(row["source"], {"kept": 0})
+        reason = row["reason"] or "kept"
+        own[reason] = own.get(reason, 0) + row["documents"]
+    return fates
 
 
 def _decontaminate(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], size: int, workers: Workers) -> None:

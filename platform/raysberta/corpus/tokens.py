@@ -8,6 +8,7 @@ them, but for contractions, units and abbreviations.
 import string
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +56,7 @@ def text_buffers(texts: pa.Array | Sequence[str]) -> tuple[np.ndarray, np.ndarra
 
 
 @njit(cache=True, nogil=True)
-def _decode(data: np.ndarray, at: int) -> tuple[int, int]:
+def _decode(data: np.ndarray, at: int) -> Any:
     """Code point and the place after it."""
     lead = np.int64(data[at])
     if lead < 0x80:
@@ -167,7 +168,7 @@ def tokenize(
 
 
 @njit(cache=True, nogil=True)
-def _slot(table: np.ndarray, stamps: np.ndarray, stamp: int, key: np.uint64, mask: int) -> int:
+def _slot(table: np.ndarray, stamps: np.ndarray, stamp: int, key: np.uint64, mask: int) -> Any:
     """The place of a key in an open-addressed table, or the free place where it belongs."""
     place = np.int64((key ^ key >> np.uint64(32)) & np.uint64(mask))
     while stamps[place] == stamp and table[place] != key:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raysberta.corpus.documents import UNREADABLE, WRONG_INPUT
-from raysberta.corpus.duplicates import BANDS, exact, near, preference
+from raysberta.corpus.duplicates import clusters, exact, preference
+from raysberta.corpus.personal import KINDS
 from raysberta.errors import InputError
 from raysberta.recipe import Corpus, Source
 from raysberta.schema import split_of, text_id
@@ -20,6 +20,9 @@ NEAR_DUPLICATE = "near_duplicate:"
 IN_EVALUATION = "in_evaluation:"
 """What follows the colon is the doc_id of the document that is kept instead (a later rule may drop that one in turn)."""
 OVER_LIMIT = "over_limit"
+TALLY = pa.schema(
+    [("source", pa.string()), ("language", pa.string()), ("reason", pa.string()), ("documents", pa.int64()), ("bytes", pa.int64())]
+)
 
 
 @dataclass
@@ -71,20 +74,28 @@ def check_readable(verdicts: Verdicts, budget: float, sources: Mapping[str, Sour
             raise InputError(f"{key}: {found}; the first: {broken[0].removeprefix(UNREADABLE)}")
 
 
-def drop_duplicates(verdicts: Verdicts) -> None:
-    """Exact duplicates over all sources, then near-duplicates among what is left."""
+def drop_exact(verdicts: Verdicts) -> None:
+    """Exact duplicates over all sources."""
     chosen = verdicts.open()
-    doc_ids = verdicts.column("doc_id")
-    ranks = preference(verdicts.column("characters")[chosen], doc_ids[chosen].astype("U16"), verdicts.column("row")[chosen])
-    kept = exact(verdicts.column("key")[chosen].astype("U16"), ranks)
+    kept = exact(verdicts.column("key")[chosen].astype("U16"), _ranks(verdicts, chosen))
     _drop_others(verdicts, chosen, kept, DUPLICATE)
-    still = np.flatnonzero(kept == np.arange(len(chosen)))
-    chosen, ranks = chosen[still], ranks[still]
-    column = verdicts.table.column("bands").combine_chunks().take(pa.array(chosen))
-    taking_part = pc.is_valid(column).to_numpy(zero_copy_only=False)
-    hashes = np.zeros((len(chosen), BANDS), dtype=np.uint64)
-    hashes[taking_part] = column.drop_null().flatten().to_numpy().reshape(-1, BANDS)
-    _drop_others(verdicts, chosen, near(hashes, taking_part, ranks), NEAR_DUPLICATE)
+
+
+def drop_near(verdicts: Verdicts, pairs: np.ndarray) -> None:
+    """Near-duplicates among what is left.
+
+    Args:
+        verdicts: All documents.
+        pairs: int64 [pairs, 2], documents that share a band, both still open.
+    """
+    chosen = np.unique(pairs)
+    if len(chosen):
+        _drop_others(verdicts, chosen, clusters(np.searchsorted(chosen, pairs), _ranks(verdicts, chosen)), NEAR_DUPLICATE)
+
+
+def _ranks(verdicts: Verdicts, chosen: np.ndarray) -> np.ndarray:
+    doc_ids = verdicts.column("doc_id")[chosen].astype("U16")
+    return preference(verdicts.column("characters")[chosen], doc_ids, verdicts.column("row")[chosen])
 
 
 def _drop_others(verdicts: Verdicts, chosen: np.ndarray, kept: np.ndarray, reason: str) -> None:
@@ -106,10 +117,12 @@ def apply_limits(verdicts: Verdicts, limits: Mapping[str, int | None]) -> None:
 
 
 def count(verdicts: Verdicts, sources: Mapping[str, Source]) -> dict[str, dict[str, Any]]:
-    """For each source: documents and bytes read and kept, splits and languages of the kept ones, dropped ones by reason."""
+    """For each source: documents and bytes read and kept, splits and languages of the kept ones, dropped ones by reason,
+    personal data masked by kind."""
     names, sizes = verdicts.column("source"), verdicts.column("bytes")
     languages = verdicts.column("language")
     kept = verdicts.reasons == ""
+    masked = verdicts.table.column("masked").combine_chunks().flatten().to_numpy().reshape(-1, len(KINDS))
     counts: dict[str, dict[str, Any]] = {}
     for name in sources:
         own = names == name
@@ -124,5 +137,23 @@ def count(verdicts: Verdicts, sources: Mapping[str, Source]) -> dict[str, dict[s
             "splits": dict(sorted(Counter(verdicts.splits[own & kept]).items())),
             "languages": dict(sorted(Counter(languages[own & kept]).items())),
             "dropped": dict(sorted(dropped.items())),
+            "masked": {kind: int(number) for kind, number in zip(KINDS, masked[own].sum(axis=0), strict=True) if number},
         }
     return counts
+
+
+def repeated(verdicts: Verdicts) -> pa.Table:
+    """Training documents that say what a held-out one says, `doc_id`, each with that one, `held_out`."""
+    rows = [row for row, reason in enumerate(verdicts.reasons) if reason.startswith(IN_EVALUATION)]
+    held = [verdicts.reasons[row].removeprefix(IN_EVALUATION) for row in rows]
+    doc_ids = verdicts.table.column("doc_id").take(pa.array(rows, pa.int64()))
+    return pa.table({"doc_id": doc_ids, "held_out": pa.array(held, pa.string())}).sort_by("doc_id")
+
+
+def tally(verdicts: Verdicts) -> pa.Table:
+    """Documents and bytes by source, language and reason: a row each, "" is the reason of those that stay."""
+    reasons = pa.array([reason.split(":", 1)[0] for reason in verdicts.reasons], pa.string())
+    table = verdicts.table.select(["source", "language", "bytes"]).append_column("reason", reasons)
+    grouped = table.group_by(["source", "language", "reason"]).aggregate([([], "count_all"), ("bytes", "sum")])
+    named = grouped.rename_columns({"count_all": "documents", "bytes_sum": "bytes"}).select([*TALLY.names])
+    return named.cast(TALLY).sort_by([(name, "ascending") for name in ("source", "language", "reason")])
