@@ -8,11 +8,7 @@ SET ?=
 DATA ?=
 OWN := $(if $(DATA),--set sources.own.kind=files --set sources.own.path=$(DATA))
 
-<<<<<<< HEAD
-.PHONY: run test up down lint clean bench-training bench-mining
-=======
-.PHONY: run test up down lint clean bench-corpus
->>>>>>> issue3
+.PHONY: run test up down lint clean bench-corpus bench-mining bench-training
 .DELETE_ON_ERROR:
 
 run: $(VENV)/ready
@@ -30,14 +26,13 @@ down: $(VENV)/ready
 lint: $(VENV)/ready
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
-<<<<<<< HEAD
 bench-training: $(VENV)/ready
 	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/training.py
 
 # DATA names a folder of real text; without one the figures are measured on the laptop recipe's dictionary
 bench-mining: $(VENV)/ready
 	@PYTHONPATH=platform RAYSBERTA_BENCH_DATA=$(DATA) $(VENV)/bin/python benchmarks/mining.py
-=======
+
 # DATA=/folder with the Parquet files that benchmarks/corpus.py names; its peers have an environment of their own
 bench-corpus: $(VENV)/ready $(VENV)/peers-corpus/ready
 	@PYTHONPATH=platform RAYSBERTA_BENCH_DATA=$(DATA) $(VENV)/bin/python benchmarks/corpus.py --peers $(VENV)/peers-corpus/bin/python
@@ -46,7 +41,6 @@ $(VENV)/peers-corpus/ready: requirements/bench-corpus.txt $(VENV)/ready
 	@$(PYTHON) -m venv $(VENV)/peers-corpus
 	@$(VENV)/peers-corpus/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench-corpus.txt
 	@touch $@
->>>>>>> issue3
 
 # pinned and without a resolver: what is installed is what was tested (see docs/decisions.md)
 $(VENV)/ready: requirements/cpu.txt requirements/build.txt
