@@ -46,7 +46,7 @@ LETTER_SHARES = dict(
 )
 """Letters in Russian running text; the last three keep Ukrainian alive."""
 RARE = math.log(1e-6)
-FREQUENT = "оеаинтОЕАИНТ"
+FREQUENT = "оеаинт"
 NEUTRAL = frozenset("«»—–…“”„’‘№§©°•·\xa0€×ё")
 GOOD = -3.7
 """Mean log share of Russian letters lies about -3.0; of other letters in their place below -4."""
