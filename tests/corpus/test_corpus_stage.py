@@ -155,6 +155,8 @@ def test_all_formats_to_documents(ray_local: None, tmp_path: Path, folder: Path,
     counted = artifact.table("tally")
     assert pc.sum(counted.column("documents")).as_py() == artifact.manifest.rows_in
     assert pc.sum(counted.filter(pc.equal(counted.column("reason"), "")).column("documents")).as_py() == artifact.manifest.rows_out
+    sizes = {row["doc_id"]: row["documents"] for row in artifact.table("clusters").to_pylist()}
+    assert sizes[kept[stays]] == sizes[kept["near.txt"]] == 2
     shown = artifact.table("samples").to_pylist()
     assert {row["reason"].split(":")[0] for row in shown if row["source"] == "web"} == {"", "unreadable", "duplicate", "near_duplicate"}
     assert max(Counter((row["source"], row["reason"].split(":")[0]) for row in shown).values()) == stage.SAMPLES
@@ -174,7 +176,7 @@ def test_same_tables_whatever_the_blocks(
     turned = recipe.model_copy(update={"sources": dict(reversed(recipe.sources.items()))})
     other = run(turned, store, models, "other")
     assert len([file for file in other.manifest.files if file.path.startswith("rejected/")]) > 1
-    for name in ("documents", "rejected", "tally", "samples", "matches"):
+    for name in ("documents", "rejected", "tally", "samples", "matches", "clusters"):
         assert one.table(name).equals(other.table(name))
     assert one.manifest.metrics["sources"] == {name: other.manifest.metrics["sources"][name] for name in one.manifest.metrics["sources"]}
 
