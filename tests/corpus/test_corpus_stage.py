@@ -267,3 +267,29 @@ def test_identity_follows_files_and_not_where_they_lie(tmp_path: Path) -> None:
     assert identity("one") != before
     packaged = source_identity(Recipe.model_validate({"name": "test", "sources": {"x": {"kind": "rl_wsd"}}}))
     assert packaged["x"]["content"] == {"rl_wsd_labeled": "0.1.1"}
+
+
+def test_scorer_and_language_model_are_part_of_the_identity(tmp_path: Path) -> None:
+    def identity(**corpus: object) -> dict:
+        return source_identity(Recipe.model_validate({"name": "test", "sources": {"x": {"kind": "rl_wsd"}}, "corpus": corpus}))
+
+    model = tmp_path / "lid.bin"
+    model.write_bytes(b"12345")
+    found = identity(scorer="json:dumps", language_model=str(model))
+    assert found["corpus.language_model"] == 5
+    assert found["corpus.scorer"] == identity(scorer="json:loads")["corpus.scorer"] != identity(scorer="csv:reader")["corpus.scorer"]
+    assert set(identity()) == {"x"}
+    with pytest.raises(InputError, match=r"^corpus\.language_model: .*right would be a fastText file"):
+        identity(language_model=str(tmp_path / "none.bin"))
+    with pytest.raises(InputError, match=r"^corpus\.scorer: there is no module"):
+        identity(scorer="no_such_module_at_all:f")
+
+
+def test_thousands_of_small_files_are_few_work_units(tmp_path: Path) -> None:
+    for number in range(2000):
+        (tmp_path / f"{number}.txt").write_text(f"строка {number}")
+    recipe = Recipe.model_validate({"name": "test", "sources": {"x": {"kind": "files", "path": str(tmp_path)}}})
+    units = read.shards(recipe)
+    assert len(units) == -(-2000 // read.SHARD_FILES)
+    texts = [text for unit in units for table in read.read_shard(unit, recipe.sources["x"]) for text in table.column("text").to_pylist()]
+    assert sorted(texts) == sorted(f"строка {number}" for number in range(2000))
