@@ -399,7 +399,7 @@ def scaling(bench: Bench) -> Iterator[Figure]:
     """The whole stage under Ray with one worker and with two; what it means for a terabyte."""
     import ray
 
-    from raysberta.corpus import stage
+    from raysberta.corpus import read, stage
 
     folder = bench.work / "scaling"
     folder.mkdir()
@@ -412,14 +412,14 @@ def scaling(bench: Bench) -> Iterator[Figure]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     store, models = tokenizer_artifact(bench.work)
     seconds = {}
-    before = stage.read.SHARD_BYTES
-    stage.read.SHARD_BYTES = size // 14
+    before = read.SHARD_BYTES
+    read.SHARD_BYTES = size // 14
     for name, workers in (("warm", 2), ("one", 1), ("two", 2)):
         draft = store.draft("corpus", name)
         started = time.perf_counter()
         stage.run(recipe_over(folder, workers), {"models": models}, draft)
         seconds[name] = time.perf_counter() - started
-    stage.read.SHARD_BYTES = before
+    read.SHARD_BYTES = before
     ray.shutdown()
     ratio = seconds["one"] / seconds["two"]
     rate = size / seconds["two"] / 2

@@ -38,6 +38,7 @@ def test_personal_data_is_masked(text: str, masked: str) -> None:
         "В 1861 году, 19 февраля, и в 1905-1907 годах",
         "ISBN 978-5-17-090823-3",
         "127.0.0.1 and 192.168.0.1 and 10.0.0.1 are private",
+        "version 1.3.31.2 of WinCache 1.3.7.0, версии 2.3.1.1",
         "version 2.31.0, Python 3.11.4, 1.2.3",
         "12:30:45 and 2024-05-12 10:20:30",
         "4111 1111 1111 1112 has a wrong check digit",

@@ -155,6 +155,8 @@ def test_all_formats_to_documents(ray_local: None, tmp_path: Path, folder: Path,
     counted = artifact.table("tally")
     assert pc.sum(counted.column("documents")).as_py() == artifact.manifest.rows_in
     assert pc.sum(counted.filter(pc.equal(counted.column("reason"), "")).column("documents")).as_py() == artifact.manifest.rows_out
+    sizes = {row["doc_id"]: row["documents"] for row in artifact.table("clusters").to_pylist()}
+    assert sizes[kept[stays]] == sizes[kept["near.txt"]] == 2
     shown = artifact.table("samples").to_pylist()
     assert {row["reason"].split(":")[0] for row in shown if row["source"] == "web"} == {"", "unreadable", "duplicate", "near_duplicate"}
     assert max(Counter((row["source"], row["reason"].split(":")[0]) for row in shown).values()) == stage.SAMPLES
@@ -174,7 +176,7 @@ def test_same_tables_whatever_the_blocks(
     turned = recipe.model_copy(update={"sources": dict(reversed(recipe.sources.items()))})
     other = run(turned, store, models, "other")
     assert len([file for file in other.manifest.files if file.path.startswith("rejected/")]) > 1
-    for name in ("documents", "rejected", "tally", "samples", "matches"):
+    for name in ("documents", "rejected", "tally", "samples", "matches", "clusters"):
         assert one.table(name).equals(other.table(name))
     assert one.manifest.metrics["sources"] == {name: other.manifest.metrics["sources"][name] for name in one.manifest.metrics["sources"]}
 
@@ -265,3 +267,29 @@ def test_identity_follows_files_and_not_where_they_lie(tmp_path: Path) -> None:
     assert identity("one") != before
     packaged = source_identity(Recipe.model_validate({"name": "test", "sources": {"x": {"kind": "rl_wsd"}}}))
     assert packaged["x"]["content"] == {"rl_wsd_labeled": "0.1.1"}
+
+
+def test_scorer_and_language_model_are_part_of_the_identity(tmp_path: Path) -> None:
+    def identity(**corpus: object) -> dict:
+        return source_identity(Recipe.model_validate({"name": "test", "sources": {"x": {"kind": "rl_wsd"}}, "corpus": corpus}))
+
+    model = tmp_path / "lid.bin"
+    model.write_bytes(b"12345")
+    found = identity(scorer="json:dumps", language_model=str(model))
+    assert found["corpus.language_model"] == 5
+    assert found["corpus.scorer"] == identity(scorer="json:loads")["corpus.scorer"] != identity(scorer="csv:reader")["corpus.scorer"]
+    assert set(identity()) == {"x"}
+    with pytest.raises(InputError, match=r"^corpus\.language_model: .*right would be a fastText file"):
+        identity(language_model=str(tmp_path / "none.bin"))
+    with pytest.raises(InputError, match=r"^corpus\.scorer: there is no module"):
+        identity(scorer="no_such_module_at_all:f")
+
+
+def test_thousands_of_small_files_are_few_work_units(tmp_path: Path) -> None:
+    for number in range(2000):
+        (tmp_path / f"{number}.txt").write_text(f"строка {number}")
+    recipe = Recipe.model_validate({"name": "test", "sources": {"x": {"kind": "files", "path": str(tmp_path)}}})
+    units = read.shards(recipe)
+    assert len(units) == -(-2000 // read.SHARD_FILES)
+    texts = [text for unit in units for table in read.read_shard(unit, recipe.sources["x"]) for text in table.column("text").to_pylist()]
+    assert sorted(texts) == sorted(f"строка {number}" for number in range(2000))

@@ -6,7 +6,7 @@ from raysberta.corpus.duplicates import BANDS, clusters, near
 from raysberta.corpus.filter import FILTERED
 from raysberta.corpus.personal import KINDS
 from raysberta.corpus.spread import LIGHT, band_parts, meet, part_of
-from raysberta.corpus.verdicts import Verdicts, apply_limits, check_readable, count, drop_exact, drop_near, repeated, tally
+from raysberta.corpus.verdicts import Verdicts, apply_limits, check_readable, cluster_sizes, count, drop_exact, drop_near, repeated, tally
 from raysberta.errors import InputError
 from raysberta.recipe import Corpus, DictionarySource, FilesSource
 from raysberta.schema import text_id
@@ -75,6 +75,14 @@ def test_meetings_over_ranges_are_those_of_whole_bands(parts: int) -> None:
     ranks = dice.permutation(40)
     assert len(pairs)
     assert clusters(pairs, ranks).tolist() == near(hashes, asked, ranks).tolist()
+
+
+def test_cluster_sizes_count_exact_copies_of_near_duplicates() -> None:
+    a, b, c = (letter * 16 for letter in "abc")
+    reasons = ["", f"near_duplicate:{a}", f"duplicate:{b}", f"duplicate:{b}", f"near_duplicate:{a}", "", f"duplicate:{'f' * 16}"]
+    ids = [a, b, b, b, c, "f" * 16, "f" * 16]
+    found = verdicts(*({"doc_id": doc_id, "reason": reason} for doc_id, reason in zip(ids, reasons, strict=True)))
+    assert cluster_sizes(found).to_pylist() == [{"doc_id": a, "documents": 5}, {"doc_id": "f" * 16, "documents": 2}]
 
 
 def test_tally_and_matches() -> None:

@@ -46,7 +46,7 @@ LETTER_SHARES = dict(
 )
 """Letters in Russian running text; the last three keep Ukrainian alive."""
 RARE = math.log(1e-6)
-FREQUENT = "оеаинтОЕАИНТ"
+FREQUENT = "оеаинт"
 NEUTRAL = frozenset("«»—–…“”„’‘№§©°•·\xa0€×ё")
 GOOD = -3.7
 """Mean log share of Russian letters lies about -3.0; of other letters in their place below -4."""
@@ -61,13 +61,19 @@ WRONG_THEN_RIGHT = (
     *(("cp1251", "koi8-r"), ("koi8-r", "cp1251"), ("cp866", "cp1251"), ("cp1251", "cp866"), ("cp1251", "iso8859-5"), ("koi8-r", "cp866")),
 )
 """Decoded as the one, meant as the other."""
+SIGNS = ("Ð", "Ñ", "Ã", "Â", "â€", "Рѕ", "Рµ", "Р°", "Рћ", "Рђ", "вЂ", "╨", "╤", "п╬", "п╟", "п·", "п▐", "î", "à", "Î", "À", "Ï")
+"""One of these is in any longer text that was decoded wrongly, cases swapped by KOI8-R and windows-1251 aside."""
 SUSPECT = re.compile(
     "[ÃÂÐÑâ][\x80-\xbf\u0152-\u0192\u02c6\u02dc\u2013-\u2122]"  # UTF-8 as windows-1252
     "|[РС][\x80-\xbf\u0402-\u040f\u0452-\u045f\u0490\u0491\u2013-\u2122]|вЂ"  # as windows-1251
     "|[╨╤][\u0400-\u04ff\u2500-\u25ff]|[пя][\u2500-\u25a0\u2320\u2321]"  # as cp866, as KOI8-R
     "|[À-ÿ]{4}"  # windows-1251 or KOI8-R as windows-1252
-    "|[А-ЯЁ]{3}|[а-яё][А-ЯЁ]"  # windows-1251 and KOI8-R for each other
+    "|[а-яё][А-ЯЁ]"  # windows-1251 and KOI8-R for each other
 )
+LONG_LINE = 12
+"""Letters of a line that is judged by its letters alone: a shorter one must be SUSPECT."""
+MEANT = re.compile("[\x00-\u052f\u2010-\u2044\u20ac\u2116\u2122\u2190-\u2193\u2212\u2260\u2264\u2265]*")
+"""What comes out of UTF-8 that was decoded wrongly; other characters are a coincidence of few bytes."""
 
 
 def decode_page(data: bytes) -> str:
@@ -119,8 +125,12 @@ def decode_text(data: bytes) -> str:
 
 
 def repair(text: str) -> str:
-    """The text with every line that was decoded wrongly decoded rightly; the same text where no line was."""
-    if text.isascii() or not _suspicious(text):
+    """The text with every line that was decoded wrongly decoded rightly; the same text where no line was.
+
+    KOI8-R and windows-1251 taken for each other are noticed where the text as a whole is unlike Russian. Headings in capitals stay broken
+    then: they look as unlikely as what they were.
+    """
+    if text.isascii() or not (any(sign in text for sign in SIGNS) or _unlike_russian(text[:SAMPLE])):
         return text
     return "\n".join(_repair_line(line) for line in text.split("\n"))
 
@@ -157,15 +167,15 @@ def _cyrillic(data: bytes) -> str | None:
     return best if scores[best] > GOOD else None
 
 
-def _suspicious(text: str) -> bool:
-    if SUSPECT.search(text):
-        return True
-    sample = text[:SAMPLE]
-    foreign = len(sample.encode("utf-8", "surrogatepass")) - len(sample)
-    return foreign >= 10 and sum(map(sample.count, FREQUENT)) < foreign / 4
+def _unlike_russian(text: str) -> bool:
+    """Whether a text beyond ASCII lacks the most frequent Russian letters."""
+    foreign = len(text.encode("utf-8", "surrogatepass")) - len(text)
+    return foreign >= LEAST_LETTERS and sum(map(text.count, FREQUENT)) < foreign / 4
 
 
 def _repair_line(line: str) -> str:
+    if line.isascii() or not (SUSPECT.search(line) or _unlike_russian(line)):
+        return line
     for _ in range(2):
         fixed = _undo(line)
         if fixed == line:
@@ -178,6 +188,7 @@ def _undo(line: str) -> str:
     """One wrong decoding less."""
     if sum(character > "\x7f" for character in line) < 2:
         return line
+    short = sum(character > "\x7f" for character in line) < LONG_LINE and not SUSPECT.search(line)
     now = russian_score(line)
     best, best_score = line, max(GOOD, now + BETTER_BY)
     for wrong, right in WRONG_THEN_RIGHT:
@@ -188,9 +199,11 @@ def _undo(line: str) -> str:
             candidate = data.decode(right)
         except UnicodeDecodeError:
             continue
-        if right == "utf-8":  # no other text happens to be UTF-8 when encoded
-            return candidate
-        score = russian_score(candidate)
+        if right == "utf-8":  # hardly another text happens to be UTF-8 when encoded
+            if MEANT.fullmatch(candidate):
+                return candidate
+            continue
+        score = -math.inf if short else russian_score(candidate)
         if score > best_score:
             best, best_score = candidate, score
     return best

@@ -15,7 +15,7 @@ KINDS: tuple[PersonalData, ...] = ("email", "phone", "ip", "card", "passport")
 """In the order in which they are counted."""
 
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[^\W_](?:[\w-]{0,62}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w@])")
-IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
+IPV4 = re.compile(r"(?<![\w.])(?<!ersion )(?<!ersion: )(?<!версии )(?<!версия )(?<!версию )\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:|:(?=:)){2,7}:?[0-9A-Fa-f]{0,4}(?![\w:])")
 CARD = re.compile(
     r"(?<![\w.,-])\d{4}(?:[ \xa0-]?\d{4}){2}[ \xa0-]?\d{1,7}(?![\w-]|[.,]\d)|(?<![\w.,-])3[47]\d{2}[ -]?\d{6}[ -]?\d{5}(?![\w-])"
@@ -46,7 +46,7 @@ NAMED_PHONE = re.compile(
 )
 PHONE_DIGITS = range(6, 16)
 ANY_NUMBER = re.compile(r"\d[\d \xa0().,\-–№N]{4,}\d|[0-9A-Fa-f]:[0-9A-Fa-f:]*:")
-"""Nothing but an e-mail address can be in a text without a match."""
+"""Nothing but an e-mail address can be in a line without a match."""
 
 
 def mask(text: str, kinds: Sequence[PersonalData]) -> tuple[str, dict[PersonalData, int]]:
@@ -57,13 +57,19 @@ def mask(text: str, kinds: Sequence[PersonalData]) -> tuple[str, dict[PersonalDa
         kinds: Which to replace.
     """
     counts: dict[PersonalData, int] = {}
-    numbers = ANY_NUMBER.search(text) is not None
-    for kind, sign, replace in _REPLACERS:
-        if kind in kinds and (sign in text if sign else numbers):
-            text, found = replace(text)
-            if found:
-                counts[kind] = counts.get(kind, 0) + found
-    return text, counts
+    if "email" in kinds and "@" in text:
+        text, counts["email"] = _EMAILS(text)
+    if ANY_NUMBER.search(text):
+        lines = text.split("\n")
+        for index, line in enumerate(lines):
+            if ANY_NUMBER.search(line):
+                for kind, replace in _NUMBERS:
+                    if kind in kinds:
+                        line, found = replace(line)
+                        counts[kind] = counts.get(kind, 0) + found
+                lines[index] = line
+        text = "\n".join(lines)
+    return text, {kind: count for kind, count in counts.items() if count}
 
 
 def _checked(
@@ -90,8 +96,9 @@ def _always(_: str) -> bool:
 
 
 def _is_public(address: str) -> bool:
+    """A public address, and not one that ends in 0: that is a network, or more likely a version."""
     try:
-        return ipaddress.ip_address(address).is_global
+        return ipaddress.ip_address(address).is_global and not address.endswith(".0")
     except ValueError:
         return False
 
@@ -109,13 +116,13 @@ def _is_phone(number: str) -> bool:
     return sum(map(str.isdigit, number)) in PHONE_DIGITS
 
 
-_REPLACERS: tuple[tuple[PersonalData, str, Callable[[str], tuple[str, int]]], ...] = (
-    ("email", "@", _checked(EMAIL, "email", _always)),
-    ("ip", "", _checked(IPV4, "ip", _is_public)),
-    ("ip", "", _checked(IPV6, "ip", _is_public)),
-    ("passport", "", _checked(PASSPORT, "passport", _always, "number")),
-    ("card", "", _checked(CARD, "card", _is_card)),
-    ("phone", "", _checked(PHONE, "phone", _is_phone)),
-    ("phone", "", _checked(NAMED_PHONE, "phone", _is_phone, "number")),
+_EMAILS = _checked(EMAIL, "email", _always)
+_NUMBERS: tuple[tuple[PersonalData, Callable[[str], tuple[str, int]]], ...] = (
+    ("ip", _checked(IPV4, "ip", _is_public)),
+    ("ip", _checked(IPV6, "ip", _is_public)),
+    ("passport", _checked(PASSPORT, "passport", _always, "number")),
+    ("card", _checked(CARD, "card", _is_card)),
+    ("phone", _checked(PHONE, "phone", _is_phone)),
+    ("phone", _checked(NAMED_PHONE, "phone", _is_phone, "number")),
 )
-"""Kind, the sign without which there is none ("" where it is ANY_NUMBER), and how it is replaced; more special ones first."""
+"""More special ones first; none goes over a line's end."""

@@ -22,7 +22,18 @@ from raysberta.corpus.duplicates import BANDS
 from raysberta.corpus.filter import Settings
 from raysberta.corpus.read import Shard, shards
 from raysberta.corpus.spread import band_parts, evaluation_passages, light, meet, overlaps, read_and_filter, samples, settle, write_part
-from raysberta.corpus.verdicts import IN_EVALUATION, Verdicts, apply_limits, check_readable, count, drop_exact, drop_near, repeated, tally
+from raysberta.corpus.verdicts import (
+    IN_EVALUATION,
+    Verdicts,
+    apply_limits,
+    check_readable,
+    cluster_sizes,
+    count,
+    drop_exact,
+    drop_near,
+    repeated,
+    tally,
+)
 from raysberta.errors import InputError
 from raysberta.recipe import DatasetSource, Recipe, Source, Workers
 from raysberta.schema import DOCUMENT, REJECTED
@@ -40,8 +51,8 @@ log = logging.getLogger(__name__)
 def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
     """Write the tables `documents` (DOCUMENT) and `rejected` (REJECTED), sorted by doc_id; metrics["sources"] counts both.
 
-    Beside them: `matches` (training document and the held-out one that it repeats), `tally` (documents and bytes by source, language and
-    reason), `samples` (some documents of each source and reason, cut) and the picture `report/reasons.svg`.
+    Beside them: `matches` (training document and the held-out one that it repeats), `clusters` (how many documents one stands for), `tally`
+    (documents and bytes by source, language and reason), `samples` (some documents of each source and reason, cut), `report/reasons.svg`.
 
     Raises:
         InputError: a source is wrong, empty, or holds more broken records than corpus.failure_budget allows; or nothing is left.
@@ -120,6 +131,7 @@ def _show(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[
     table = tally(verdicts)
     draft.write_table("tally", table)
     draft.write_table("matches", repeated(verdicts))
+    draft.write_table("clusters", cluster_sizes(verdicts))
     with draft.folder("report") as folder:
         (folder / "reasons.svg").write_text(stacked(_fates(table), "What became of the documents"), encoding="utf-8")
     asked = [(block, pa.array(verdicts.reasons[place], pa.string()), SAMPLES) for block, place in zip(blocks, places, strict=True)]

@@ -142,6 +142,22 @@ def count(verdicts: Verdicts, sources: Mapping[str, Source]) -> dict[str, dict[s
     return counts
 
 
+def cluster_sizes(verdicts: Verdicts) -> pa.Table:
+    """Each document that stands for others, `doc_id`, with the number of documents of its cluster, itself included, `documents`."""
+    keepers: dict[str, str] = {}
+    for doc_id, reason in zip(verdicts.table.column("doc_id").to_pylist(), verdicts.reasons, strict=True):
+        if reason.startswith(NEAR_DUPLICATE):
+            keepers[doc_id] = reason.removeprefix(NEAR_DUPLICATE)
+    sizes: Counter[str] = Counter(keepers.values())
+    for reason in verdicts.reasons:
+        if reason.startswith(DUPLICATE):
+            kept = reason.removeprefix(DUPLICATE)
+            sizes[keepers.get(kept, kept)] += 1
+    found = sorted(sizes.items())
+    doc_ids, counts = [doc_id for doc_id, _ in found], [count + 1 for _, count in found]
+    return pa.table({"doc_id": pa.array(doc_ids, pa.string()), "documents": pa.array(counts, pa.int64())})
+
+
 def repeated(verdicts: Verdicts) -> pa.Table:
     """Training documents that say what a held-out one says, `doc_id`, each with that one, `held_out`."""
     rows = [row for row, reason in enumerate(verdicts.reasons) if reason.startswith(IN_EVALUATION)]

@@ -41,9 +41,19 @@ class Tuned:
     """Of the sample."""
 
 
-def memory_mib(method: Method, rows: int, dimension: int) -> int:
-    """What an index of so many rows holds, in MiB: float16 codes, and numbers or links."""
-    return int(rows * (2 * dimension + (LINK_BYTES if method == "hnsw" else 8)) / 2**20) + 1
+def require_fit(method: Method, rows: int, dimension: int, memory: int) -> int:
+    """What an index of so many rows holds, in MiB: float16 codes, and numbers or links.
+
+    Raises:
+        InputError: that is more than `memory`.
+    """
+    needed = int(rows * (2 * dimension + (LINK_BYTES if method == "hnsw" else 8)) / 2**20) + 1
+    if needed > memory:
+        raise InputError(
+            f"search: {method} needs {needed} MiB for {rows} passages on one worker and may use {memory}; "
+            f"right would be {-(-needed // memory)} times as many workers, more memory, or method exact"
+        )
+    return needed
 
 
 def approximate(
@@ -66,13 +76,8 @@ def approximate(
         InputError: the index would not fit.
     """
     rows, dimension = last - first, documents.shape[1]
-    needed = memory_mib(method, rows, dimension)
+    needed = require_fit(method, rows, dimension, memory)
     slices = Slices.within(max(memory - needed, 256), dimension, k)
-    if needed > memory:
-        raise InputError(
-            f"search: {method} needs {needed} MiB for {rows} passages on one worker and may use {memory}; "
-            f"right would be {-(-needed // memory)} times as many workers, more memory, or method exact"
-        )
     with faiss_threads(threads):
         index, fixed, effort, value, limit = (_ivf if method == "ivf" else _hnsw)(documents, first, last, k, slices)
     effort_of: Any = index if method == "ivf" else index.hnsw

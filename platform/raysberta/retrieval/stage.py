@@ -19,7 +19,7 @@ from raysberta.artifacts import Artifact, Draft, fingerprint, versions
 from raysberta.encoder.fetch import Role, model_folder
 from raysberta.encoder.pool import Pooling
 from raysberta.recipe import Workers
-from raysberta.retrieval.approximate import Method, Tuned, approximate, recall, sample_of
+from raysberta.retrieval.approximate import Method, Tuned, approximate, recall, require_fit, sample_of
 from raysberta.retrieval.embed import Embedder
 from raysberta.retrieval.search import Find, Slices, check, exact, merge, part
 from raysberta.retrieval.vectors import BLOCK_TEXTS, Matrix, Vectors, block_path, missing, steps, write_block
@@ -208,6 +208,8 @@ class Ranking:
         sample = sample_of(queries) if plan.method != "exact" else np.zeros((0, documents.shape[1]), np.float32)
         shards = max(1, min(plan.workers.workers, len(documents) // BLOCK_TEXTS))
         bounds = [len(documents) * number // shards // BLOCK_TEXTS * BLOCK_TEXTS for number in range(shards)] + [len(documents)]
+        if plan.method != "exact":
+            require_fit(plan.method, max(last - first for first, last in pairwise(bounds)), documents.shape[1], plan.memory_mib)
         self.local: _Searcher | None = None
         self.actors: list[Any] = []
         if shards == 1 and not plan.workers.gpus:
