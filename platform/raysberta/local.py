@@ -43,6 +43,7 @@ ADVICE = (
     "packaging.py:",
     "working_dir.py:",
     "job_manager.py:",
+    "PYTHON worker processes",
     "Running entrypoint",
     "Loading safetensors",
 )

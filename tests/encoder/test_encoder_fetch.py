@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from raysberta.artifacts import Artifact, Store
 from raysberta.encoder.fetch import check_models, digests, fetch, model_folder, model_identity
 from raysberta.encoder.load import load_encoder, load_tokenizer
-from raysberta.encoder.stage import fetch_generators, fetch_models
+from raysberta.encoder.stage import fetch_models
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe
 from raysberta.retrieval.embed import Embedder
@@ -107,14 +107,10 @@ def test_identity_follows_a_changed_path(tmp_path: Path, small_folder: Path) -> 
     assert before["encoder"] != after["encoder"] and before["miner"] == after["miner"] == "0.3.0"
 
 
-def test_the_packaged_llm_answers(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    draft = store.draft("generators", "abc")
-    fetch_generators(a_recipe(), {}, draft)
-    folder = model_folder(commit(draft, store, "generators"), "llm")
-    model = AutoModelForCausalLM.from_pretrained(folder)
+def test_the_packaged_llm_answers(smollm_folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(smollm_folder)
     assert model.dtype == torch.bfloat16
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(smollm_folder)
     question = [{"role": "user", "content": "What is the capital of France?"}]
     prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]

