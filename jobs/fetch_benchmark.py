@@ -19,10 +19,11 @@ def main() -> int:
     os.environ["HF_HUB_OFFLINE"] = "0"
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     from raysberta.errors import InputError
-    from raysberta.evaluation.snapshot import fetch
+    from raysberta.evaluation.snapshot import fetch, write_texts
 
     try:
         snapshot = fetch(arguments.benchmark, arguments.folder, arguments.task)
+        texts = write_texts(arguments.benchmark, arguments.folder)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -31,6 +32,7 @@ def main() -> int:
         return 1
     size = sum(file.bytes for task in snapshot.tasks.values() for file in task.files)
     print(f"{arguments.folder}: {len(snapshot.tasks)} tasks of {snapshot.benchmark}, {size / 1e6:.0f} MB")
+    print(f"{arguments.folder}/texts.parquet: {texts} texts, for corpus.evaluation_sets")
     return 0
 
 

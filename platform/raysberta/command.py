@@ -85,12 +85,13 @@ def _dry_run(recipe: Recipe, targets: Sequence[str]) -> int:
 
 def problems(recipe: Recipe) -> list[str]:
     """What is wrong outside the recipe, a line each: sources and models that are not there."""
+    from raysberta.corpus.evaluation_sets import check_evaluation_sets
     from raysberta.corpus.read import check_source
     from raysberta.encoder.fetch import check_models
 
     found = []
     checks = [partial(check_source, name, source) for name, source in recipe.sources.items()]
-    for check_one in (*checks, partial(check_models, recipe)):
+    for check_one in (*checks, partial(check_evaluation_sets, recipe), partial(check_models, recipe)):
         try:
             check_one()
         except InputError as error:

@@ -251,7 +251,9 @@ class Corpus(Section):
     near_duplicates: bool = True
     """Remove near-duplicates by MinHash (5-word shingles, 14 bands of 8 hashes), keeping the longest of a cluster."""
     decontaminate_ngram: Natural = 13
-    """Drop training documents that share this many words in a row with a dev or test document; 0 turns it off."""
+    """Drop training texts that share this many words in a row with a dev or test document or an evaluation set; 0 turns it off."""
+    evaluation_sets: tuple[str, ...] = ()
+    """Files of evaluation sets (.parquet, .jsonl) that no training text, also of a data set, may repeat: queries and passages alike."""
     dev: Share = 0.1
     """Share of groups in the dev half of the held-out data."""
     test: Share = 0.1

@@ -60,3 +60,4 @@ def test_result_does_not_depend_on_blocks() -> None:
     parts = held_out([evaluation_passages(evaluation.slice(at, 7), np.ones(len(evaluation.slice(at, 7)), bool), 13) for at in (14, 0, 7)])
     assert (whole.hashes == parts.hashes).all()
     assert (whole.owners == parts.owners).all()
+    assert whole.names.equals(parts.names)

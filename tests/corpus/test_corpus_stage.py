@@ -187,12 +187,14 @@ def test_training_text_that_repeats_held_out_text_goes(ray_local: None, tmp_path
     shared = "и вот эта длинная фраза из более чем тринадцати слов стоит сразу в нескольких разных местах нашей книги"
     for number in range(40):
         (root / f"{number}.txt").write_text(f"{story(number)} {shared if number < 30 else 'Так и было'}.", encoding="utf-8")
+    public = tmp_path / "public.jsonl"
+    public.write_text("".join(json.dumps({"passage": story(number)}) + "\n" for number in range(30, 40)), encoding="utf-8")
     store = Store(str(tmp_path / "runs"))
     recipe = Recipe.model_validate(
         {
             "name": "test",
             "sources": {"web": {"kind": "files", "path": str(root)}},
-            "corpus": {"dev": 0.2, "test": 0.2, "near_duplicates": False},
+            "corpus": {"dev": 0.2, "test": 0.2, "near_duplicates": False, "evaluation_sets": [str(public)]},
         }
     )
     artifact = run(recipe, store, models_artifact(store))
@@ -202,7 +204,11 @@ def test_training_text_that_repeats_held_out_text_goes(ray_local: None, tmp_path
     assert held
     dropped = [row for row in artifact.table("rejected").to_pylist() if row["reason"].startswith("in_evaluation:")]
     assert dropped
-    assert {row["reason"].split(":")[1] for row in dropped} <= held
+    owners = {row["reason"].split(":", 1)[1] for row in dropped}
+    named = {owner for owner in owners if owner.startswith("public.jsonl#")}
+    assert owners - named <= held and owners - named
+    trained = {row["text"] for row in kept if row["split"] == "train"}
+    assert named and not [number for number in range(30, 40) if f"{story(number)} Так и было." in trained]
     assert all(row["split"] == "train" for row in dropped)
     matches = artifact.table("matches").to_pylist()
     assert {row["doc_id"]: row["held_out"] for row in matches} == {row["doc_id"]: row["reason"].split(":")[1] for row in dropped}

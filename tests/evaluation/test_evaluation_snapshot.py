@@ -5,6 +5,7 @@ from pathlib import Path
 
 import mteb
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from raysberta.errors import InputError
@@ -99,6 +100,18 @@ def test_registered_tasks_are_scored_from_the_folder_with_their_prefixes(folder:
     assert "classification: столица страны Россия" in seen, "TERRa"
     assert "clustering: на улице идёт дождь" in seen, "STS22 is thematic"
     assert not any(text.startswith("столица") for text in seen)
+
+
+def test_texts_of_the_scored_splits_can_be_kept_apart(folder: Path) -> None:
+    count = snapshot.write_texts(NAME, folder)
+    table = pq.read_table(folder / "texts.parquet")
+    assert table.num_rows == count
+    rows = {(row["item"].split("#")[0], row["text"]) for row in table.to_pylist()}
+    assert ("RuBQRetrieval", "столица страны Россия") in rows, "a query"
+    assert ("RuBQRetrieval", "Москва — столица страны Россия") in rows, "a passage"
+    assert ("TERRa", "главный город страны Япония — Токио") in rows
+    assert {name for name, _ in rows} == set(TASKS)
+    snapshot.load(NAME, folder, hashes=True)
 
 
 def test_mtebs_shared_tasks_stay_as_they_are(folder: Path) -> None:

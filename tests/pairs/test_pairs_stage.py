@@ -99,6 +99,20 @@ def test_the_layout_of_the_input_does_not_matter(tmp_path: Path):
     assert ran(store, settings, 1)[1].table("pairs").equals(ran(store, settings, 5)[1].table("pairs"))
 
 
+def test_pairs_of_data_sets_that_repeat_an_evaluation_set_go(tmp_path: Path):
+    sets = tmp_path / "evaluation.parquet"
+    texts = ["кто написал книгу номер 3", "Её написал автор 7!", "совсем другой вопрос о книгах"]
+    pq.write_table(pa.table({"item": ["Books#a", "Books#b", "Books#c"], "text": texts}), sets)
+    settings = recipe(tmp_path)
+    settings = settings.model_copy(update={"corpus": settings.corpus.model_copy(update={"evaluation_sets": (str(sets),)})})
+    draft, artifact = ran(Store(str(tmp_path / "store")), settings)
+    assert draft.metrics["pairs"]["given/dataset"]["train"] == 8
+    rejected = {row["pair_id"]: row for row in artifact.table("rejected").to_pylist()}
+    joined = {rejected[row["pair_id"]]["query"]: row["held_out"] for row in artifact.table("matches").to_pylist()}
+    assert joined == {"Кто написал книгу номер 3?": "Books#a", "Кто написал книгу номер 7?": "Books#b"}
+    assert {rejected[row["pair_id"]]["reason"] for row in artifact.table("matches").to_pylist()} == {"in_evaluation"}
+
+
 def test_bad_rows_end_the_stage_with_their_line(tmp_path: Path):
     settings = recipe(tmp_path)
     (tmp_path / "worse.jsonl").write_text('{"query": "x"}\n')

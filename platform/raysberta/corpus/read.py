@@ -8,6 +8,7 @@ from typing import Any, assert_never
 import pyarrow as pa
 
 from raysberta.corpus.documents import WRONG_INPUT, Found, to_tables
+from raysberta.corpus.evaluation_sets import sets_identity
 from raysberta.corpus.formats import read_file
 from raysberta.corpus.language import model_size
 from raysberta.corpus.locate import File, locate, peek
@@ -76,6 +77,8 @@ def source_identity(recipe: Recipe) -> dict[str, Any]:
         except InputError:
             content = {"missing": True}
         identity[name] = {"settings": settings, "content": content}
+    if recipe.corpus.evaluation_sets:
+        identity["corpus.evaluation_sets"] = sets_identity(recipe)
     if recipe.corpus.scorer is not None:
         identity["corpus.scorer"] = scorer_identity(recipe.corpus.scorer)
     if recipe.corpus.language_model is not None:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysberta.artifacts import Artifact, Draft
-from raysberta.corpus.decontaminate import HeldOut, matches, passages
+from raysberta.corpus.decontaminate import HeldOut, Passages, matches, passages
 from raysberta.corpus.duplicates import BANDS, meetings
 from raysberta.corpus.filter import FILTERED, Settings, filter_batch
 from raysberta.corpus.read import read_shard
@@ -93,8 +93,8 @@ def samples(block: pa.Table, reasons: pa.Array, count: int) -> pa.Table:
     return picked.select(SAMPLE.names).cast(SAMPLE)
 
 
-def evaluation_passages(block: pa.Table, chosen: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of the chosen rows, uint64, and the doc_id of each.
+def evaluation_passages(block: pa.Table, chosen: np.ndarray, size: int) -> tuple[Passages, list[str]]:
+    """Hashes of the chosen rows, and the doc_id of each.
 
     Args:
         block: Columns of FILTERED.
@@ -102,16 +102,11 @@ def evaluation_passages(block: pa.Table, chosen: np.ndarray, size: int) -> tuple
         size: Words of a run.
     """
     table = block.filter(pa.array(chosen))
-    found = passages(table, size)
-    names = np.array(table.column("doc_id").to_pylist(), dtype="U16")
-    order = np.lexsort((found.rows, found.hashes))
-    hashes, rows = found.hashes[order], found.rows[order]
-    first = np.r_[True, (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])] if len(hashes) else np.empty(0, bool)
-    return hashes[first], names[rows[first]]
+    return passages(table, size), table.column("doc_id").to_pylist()
 
 
 def overlaps(block: pa.Table, chosen: np.ndarray, size: int, known: HeldOut) -> list[str | None]:
-    """For each row the held-out doc_id that it shares something with; None for the others and for rows not chosen."""
+    """For each row the held-out doc_id or evaluation item that it shares something with; None for the others and for rows not chosen."""
     table = block.filter(pa.array(chosen))
     found: list[str | None] = [None] * block.num_rows
     for row, match in zip(np.flatnonzero(chosen).tolist(), matches(passages(table, size), known, table.num_rows), strict=True):

@@ -17,8 +17,9 @@ import ray
 import ray.data
 
 from raysberta.artifacts import Artifact, Draft
-from raysberta.corpus.decontaminate import held_out
+from raysberta.corpus.decontaminate import Passages, held_out
 from raysberta.corpus.duplicates import BANDS
+from raysberta.corpus.evaluation_sets import evaluation_files, read_set
 from raysberta.corpus.filter import Settings
 from raysberta.corpus.read import Shard, shards
 from raysberta.corpus.spread import band_parts, evaluation_passages, light, meet, overlaps, read_and_filter, samples, settle, write_part
@@ -75,7 +76,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
         drop_near(verdicts, _meetings(verdicts, blocks, places, workers))
     apply_limits(verdicts, {name: source.limit for name, source in sources.items()})
     if recipe.corpus.decontaminate_ngram:
-        _decontaminate(verdicts, blocks, places, recipe.corpus.decontaminate_ngram, workers)
+        _decontaminate(verdicts, blocks, places, recipe, workers)
     _write(verdicts, blocks, places, draft, workers)
     _report(verdicts, sources, draft)
     _show(verdicts, blocks, places, draft, workers)
@@ -154,20 +155,36 @@ def _fates(table: pa.Table) -> dict[str, dict[str, int]]:
     return fates
 
 
-def _decontaminate(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], size: int, workers: Workers) -> None:
-    """Drop training documents that say what a held-out one says."""
+def _decontaminate(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], recipe: Recipe, workers: Workers) -> None:
+    """Drop training documents that say what a held-out one or an item of an evaluation set says."""
+    size = recipe.corpus.decontaminate_ngram
     training = verdicts.splits == "train"
     stays = verdicts.reasons == ""
     kept_out = stays & ~training
     told = [(block, kept_out[place], size) for block, place in zip(blocks, places, strict=True)]
-    known = ray.put(held_out(ray.get(_spread(evaluation_passages, told, workers))))
+    known = ray.put(held_out([*ray.get(_spread(evaluation_passages, told, workers)), *evaluation_sets(recipe)]))
     trained_on = stays & training
     asked = [(block, trained_on[place], size, known) for block, place in zip(blocks, places, strict=True)]
     for place, matches in zip(places, ray.get(_spread(overlaps, asked, workers)), strict=True):
         for index, match in zip(range(place.start, place.stop), matches, strict=True):
             if match is not None:
                 verdicts.reasons[index] = IN_EVALUATION + match
-    log.info("%d training documents share words with a held-out one", int(stays.sum()) - len(verdicts.open()))
+    log.info("%d training documents share words with a held-out one or an evaluation set", int(stays.sum()) - len(verdicts.open()))
+
+
+def evaluation_sets(recipe: Recipe) -> list[tuple[Passages, list[str]]]:
+    """What the evaluation sets that the recipe names say, a task a file.
+
+    Raises:
+        InputError: a file is not there or not readable.
+    """
+    asked = [(file, recipe.corpus.decontaminate_ngram) for file in evaluation_files(recipe)]
+    found: list[tuple[Passages, list[str]]] = []
+    for result in ray.get(_spread(read_set, asked, recipe.resources.corpus)):
+        if isinstance(result, str):
+            raise InputError(result)
+        found.extend(result)
+    return found
 
 
 def _write(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], draft: Draft, workers: Workers) -> None:

@@ -6,14 +6,17 @@ written last, lists the tasks and every file with size and SHA-256.
 
 import copy
 import hashlib
+import itertools
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import datasets
 import mteb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from mteb.abstasks import AbsTask
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,6 +27,9 @@ from raysberta.prefixes import Prefixes
 log = logging.getLogger(__name__)
 
 INDEX = "snapshot.json"
+TEXTS = "texts.parquet"
+NO_TEXT = frozenset(("id", "_id", "lang", "label", "labels"))
+"""Columns of names."""
 THEMATIC = (
     "HeadlineClassification",
     "InappropriatenessClassification",
@@ -135,6 +141,44 @@ def load(benchmark: str, folder: str | Path | None, *, hashes: bool = False) -> 
         local = {**task.metadata.dataset, "path": str(root / entry.folder)}
         task.metadata = task.metadata.model_copy(update={"dataset": local})
     return found
+
+
+def write_texts(benchmark: str, folder: Path) -> int:
+    """Write `texts.parquet` beside the index, the columns `item` and `text`: what `corpus.evaluation_sets` keeps training text apart from.
+
+    Every string of the scored splits is there, of queries and of passages; returns how many.
+    """
+    schema = pa.schema([("item", pa.string()), ("text", pa.string())])
+    aside, count = folder / f"{TEXTS}.new", 0
+    with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+        for name, task in load(benchmark, folder).items():
+            task.load_data()
+            for batch in _batches(_rows(task.dataset, task.eval_splits, name)):
+                writer.write_table(pa.Table.from_pylist(batch, schema))
+                count += len(batch)
+    aside.replace(folder / TEXTS)
+    return count
+
+
+def _rows(node: object, splits: Sequence[str], name: str) -> Iterator[dict[str, str]]:
+    """The strings of a task's data, whichever way its type nests subsets, splits and parts."""
+    if isinstance(node, datasets.Dataset):
+        for number, record in enumerate(node):
+            item = f"{name}#{record.get('id', number)}"
+            for column, value in record.items():
+                for text in value if isinstance(value, list) else [value]:
+                    if column not in NO_TEXT and isinstance(text, str):
+                        yield {"item": item, "text": text}
+    elif isinstance(node, Mapping):
+        scored = [key for key in node if key in splits] or list(node)
+        for key in scored:
+            if key not in ("relevant_docs", "top_ranked"):
+                yield from _rows(node[key], splits, name)
+
+
+def _batches(rows: Iterator[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
+    while batch := list(itertools.islice(rows, 10_000)):
+        yield batch
 
 
 def overrides(prefixes: Prefixes) -> dict[str, str]:

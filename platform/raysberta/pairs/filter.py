@@ -4,7 +4,7 @@ Nothing here is drawn: a pair's id is a hash, so the first ids are a random samp
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,16 +31,20 @@ class Filtered:
     """Reason -> rows, `over_limit` included."""
 
 
-def filter_pairs(pairs: pa.Table, settings: Pairs, count_tokens: CountTokens | None = None) -> Filtered:
+def filter_pairs(
+    pairs: pa.Table, settings: Pairs, count_tokens: CountTokens | None = None, repeated: Container[str] = frozenset()
+) -> Filtered:
     """Reject what cannot teach or would leak, then keep each source and kind within its limit.
 
     Reasons, the first that holds: `too_short`, `query_equals_positive`, `too_long` (score: tokens), `duplicate` (of a pair with a
-    lower id, either of training or of held-out data), `in_evaluation` (a training pair one of whose texts a dev or test pair has).
+    lower id, either of training or of held-out data), `in_evaluation` (a training pair one of whose texts a dev or test pair or an
+    evaluation set has).
 
     Args:
         pairs: Schema PAIR, in any order.
         settings: Of the recipe.
         count_tokens: Needed where `settings.max_tokens` is set.
+        repeated: The pair_ids whose texts an evaluation set has.
     """
     pairs = pairs.sort_by("pair_id")
     queries = [normalise(text) for text in pairs["query"].to_pylist()]
@@ -49,6 +53,9 @@ def filter_pairs(pairs: pa.Table, settings: Pairs, count_tokens: CountTokens | N
     reasons, scores = _alone(pairs, queries, positives, settings, count_tokens)
     _mark_duplicates(queries, positives, training, reasons)
     _mark_leaks(queries, positives, training, reasons)
+    for number, pair_id in enumerate(pairs["pair_id"].to_pylist()):
+        if training[number] and not reasons[number] and pair_id in repeated:
+            reasons[number] = "in_evaluation"
     over = _over_limit(pairs, training, reasons, settings)
     dropped = Counter(reason for reason in reasons if reason)
     if over.any():

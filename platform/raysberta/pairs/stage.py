@@ -13,6 +13,8 @@ import ray
 import ray.data
 
 from raysberta.artifacts import Artifact, Draft, filesystem
+from raysberta.corpus.decontaminate import HeldOut, hashed, held_out, matches
+from raysberta.corpus.stage import evaluation_sets
 from raysberta.encoder.fetch import model_folder
 from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
@@ -25,14 +27,18 @@ from raysberta.schema import PAIR, Task
 
 log = logging.getLogger(__name__)
 
-VERSION: int = 1
+VERSION: int = 2
 
+MATCHES = pa.schema([("pair_id", pa.string()), ("held_out", pa.string())])
+PAIRS_OF_A_TASK = 50_000
 LIGHT = 0.25
 """Cores of a task that makes pairs: it waits for reads, and shares the machine with heavier stages."""
 
 
 def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
     """Write the tables `pairs` (PAIR) and `rejected` (REJECTED_PAIR), both sorted by pair_id.
+
+    Beside them `matches`: each pair of a data set that repeats an item of an evaluation set, and the item.
 
     All pairs pass through this task's memory once (about 1 KB each): copies and leaks can only be seen across all of them.
 
@@ -48,15 +54,18 @@ def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
     files = [(name, file) for name, source in given.items() for file in files_of(name, source)]
     longest = recipe.pairs.max_characters
     tables = []
+    repeated: dict[str, str] = {}
     documents = inputs["corpus"].manifest.rows_out
     if mappings:
         tables.append(_from_documents(inputs["corpus"], mappings, longest))
         tables.append(_from_labels(inputs["corpus"], mappings, longest))
     if files:
         tables.append(_from_datasets(given, files, longest))
+        if recipe.corpus.evaluation_sets and recipe.corpus.decontaminate_ngram:
+            repeated = _repeated(tables[-1], recipe)
     pairs = pa.concat_tables(tables)
     log.info("pairs: %d made of %d documents and %d data set files", pairs.num_rows, documents, len(files))
-    filtered = filter_pairs(pairs, recipe.pairs, _token_counter(recipe, inputs))
+    filtered = filter_pairs(pairs, recipe.pairs, _token_counter(recipe, inputs), repeated)
     draft.metrics["pairs"] = counts(filtered.kept)
     for name, split in draft.metrics["pairs"].items():
         log.info("pairs: %s: %d to train, %d dev, %d test", name, split["train"], split["dev"], split["test"])
@@ -64,6 +73,7 @@ def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
         raise InputError(f"sources: no training pair came out of {documents} documents and {len(files)} data set files")
     draft.write_table("pairs", filtered.kept)
     draft.write_table("rejected", filtered.rejected)
+    draft.write_table("matches", pa.table([sorted(repeated), [repeated[name] for name in sorted(repeated)]], MATCHES))
     draft.rows_in, draft.rows_out = pairs.num_rows, filtered.kept.num_rows
     for reason, rows in sorted(filtered.dropped.items()):
         draft.drop(reason, rows)
@@ -108,6 +118,22 @@ def _read(name: str, source: DatasetSource, file: str, longest: int) -> tuple[pa
         return pa.concat_tables(read(name, source, file, longest)), ""
     except InputError as error:
         return PAIR.empty_table(), str(error)
+
+
+def _repeated(pairs: pa.Table, recipe: Recipe) -> dict[str, str]:
+    """The pairs, by pair_id, whose query or positive an item of an evaluation set has, and the item. Documents were compared before."""
+    known = ray.put(held_out(evaluation_sets(recipe)))
+    size = recipe.corpus.decontaminate_ngram
+    slices = [pairs.slice(start, PAIRS_OF_A_TASK) for start in range(0, pairs.num_rows, PAIRS_OF_A_TASK)]
+    return {pair: item for found in ray.get([_overlaps.remote(each, size, known) for each in slices]) for pair, item in found}
+
+
+@ray.remote(num_cpus=1)
+def _overlaps(pairs: pa.Table, size: int, known: HeldOut) -> list[tuple[str, str]]:
+    rows = list(range(pairs.num_rows)) * 2
+    found = hashed(pairs["query"].to_pylist() + pairs["positive"].to_pylist(), rows, [True] * len(rows), size)
+    items = matches(found, known, pairs.num_rows)
+    return [(pair, item) for pair, item in zip(pairs["pair_id"].to_pylist(), items, strict=True) if item is not None]
 
 
 def _gather(dataset: ray.data.Dataset) -> pa.Table:
