@@ -37,9 +37,9 @@ bench-mining: $(VENV)/ready
 bench-corpus: $(VENV)/ready $(VENV)/peers-corpus/ready
 	@PYTHONPATH=platform RAYSBERTA_BENCH_DATA=$(DATA) $(VENV)/bin/python benchmarks/corpus.py --peers $(VENV)/peers-corpus/bin/python
 
-$(VENV)/peers-corpus/ready: requirements/bench-corpus.txt $(VENV)/ready
+$(VENV)/peers-corpus/ready: requirements/bench.txt $(VENV)/ready
 	@$(PYTHON) -m venv $(VENV)/peers-corpus
-	@$(VENV)/peers-corpus/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench-corpus.txt
+	@$(VENV)/peers-corpus/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench.txt
 	@touch $@
 
 # pinned and without a resolver: what is installed is what was tested (see docs/decisions.md)

@@ -1,6 +1,6 @@
 """The corpus room against its peers, one JSON line a figure: `python benchmarks/corpus.py --data FOLDER --peers PYTHON [--only NAME ...]`.
 
-`--data` is a folder with the Parquet files that READ names, `--peers` an interpreter that has requirements/bench-corpus.txt. Both sides see
+`--data` is a folder with the Parquet files that READ names, `--peers` an interpreter that has requirements/bench.txt. Both sides see
 the same documents in one run, each in one process; seconds are CPU seconds, so that a rate is per core whatever else runs.
 """
 

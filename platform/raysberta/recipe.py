@@ -20,7 +20,7 @@ from raysberta.schema import Task
 
 MAX_RECIPE_BYTES = 1 << 20
 
-Objective = Literal["info_nce", "cosent", "distillation"]
+Objective = Literal["info_nce", "cosent", "angle", "distillation"]
 
 
 class Section(BaseModel):
@@ -515,6 +515,19 @@ class Mlm(Optimisation):
     """SLERP of the encoder layers back towards the model before MLM: weight of the older model."""
 
 
+class Lora(Section):
+    """Low-rank adapters: only they are trained, and merged into the weights in the end."""
+
+    rank: Positive = 16
+    """Rank of each adapter."""
+    alpha: Positive = 32
+    """Scale: an adapter's product counts alpha / rank."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Before each adapter."""
+    targets: tuple[str, ...] = ()
+    """Names of the linear layers that get one, such as query and value; all of them where empty."""
+
+
 class Contrastive(Optimisation):
     """InfoNCE with hard and in-batch negatives on one-source batches."""
 
@@ -545,9 +558,11 @@ class Contrastive(Optimisation):
     dimensions: tuple[Positive, ...] = ()
     """Matryoshka: the loss is the mean of that of the whole vectors and those of their first so many dimensions."""
     objectives: dict[str, Objective] = {}
-    """What a `source/kind` minimises where not info_nce: `cosent` orders pairs by the examples' scores, `distillation` learns those."""
+    """What a `source/kind` minimises where not info_nce: `cosent` and `angle` order pairs by their scores, `distillation` learns those."""
     teacher_temperature: Annotated[float, Field(gt=0.0)] = 0.05
     """Divides the examples' scores where they are learned by distillation."""
+    lora: Lora | None = None
+    """Train adapters instead of all weights, for large encoders; all weights where null."""
 
     @model_validator(mode="after")
     def _mixed_batches_have_no_source(self) -> Self:

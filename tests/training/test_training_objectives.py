@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sentence_transformers.sentence_transformer.losses import CoSENTLoss, MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import AnglELoss, CoSENTLoss, MultipleNegativesRankingLoss
 
-from raysberta.training.objectives import among_queries, cosent, distillation, documents_of, info_nce, relations_of, scores_of
+from raysberta.training.objectives import among_queries, angle, cosent, distillation, documents_of, info_nce, relations_of, scores_of
 
 
 def vectors(rows: int, seed: int) -> torch.Tensor:
@@ -117,6 +117,16 @@ def test_cosent_is_that_of_sentence_transformers():
     assert torch.allclose(ours, expected, rtol=1e-7, atol=1e-9)
     same = cosent(queries, documents, torch.full((6, 6), 0.3), 0.05)
     assert same.item() == 0 and torch.autograd.grad(same, queries, allow_unused=True)[0].abs().max() == 0
+
+
+def test_angle_is_that_of_sentence_transformers():
+    queries, documents = vectors(6, 2), vectors(6, 3)
+    labels = torch.tensor([0.1, 0.9, 0.4, 0.4, 0.7, 0.2])
+    scores = torch.full((6, 6), torch.nan)
+    scores[torch.arange(6), torch.arange(6)] = labels
+    loss = cosent(queries, documents, scores, 0.05, angle)
+    theirs = AnglELoss(torch.nn.Identity(), scale=20.0).compute_loss_from_embeddings([queries, documents], labels)
+    assert loss.item() == pytest.approx(theirs.item(), rel=1e-9)
 
 
 def test_distillation_is_the_cross_entropy_to_the_teacher():

@@ -14,6 +14,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "matryoshka": {"dimensions": (32, 96)},
     "across devices": {"cross_device_negatives": True},
     "cosent": {"objectives": {"questions/qa": "cosent"}},
+    "angle": {"objectives": {"questions/qa": "angle"}},
     "distillation": {"objectives": {"questions/qa": "distillation"}},
     "all together": {
         "margin": 0.1,

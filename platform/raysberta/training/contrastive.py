@@ -18,13 +18,14 @@ from raysberta.encoder.load import load_encoder, load_tokenizer, save
 from raysberta.encoder.pool import Pooling
 from raysberta.errors import InputError
 from raysberta.recipe import Contrastive, Objective, Recipe
+from raysberta.training.adapters import merged, with_adapters
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.chunks import Chunks, make_chunks, share
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, gathered, workers
 from raysberta.training.examples import Examples, check_fits
 from raysberta.training.loop import OnCheckpoint, OnStep, Work, train
-from raysberta.training.objectives import among_queries, cosent, distillation, documents_of, info_nce, relations_of, scores_of
+from raysberta.training.objectives import among_queries, angle, cosent, distillation, documents_of, info_nce, relations_of, scores_of
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class ContrastiveModel(nn.Module):
         if part.objective == "info_nce":
             return info_nce(queries, documents, part.relations, settings.temperature, settings.margin, part.among)
         assert part.scores is not None
-        if part.objective == "cosent":
-            return cosent(queries, documents, part.scores, settings.temperature)
+        if part.objective in ("cosent", "angle"):
+            return cosent(queries, documents, part.scores, settings.temperature, angle if part.objective == "angle" else None)
         return distillation(queries, documents, part.scores, settings.temperature, settings.teacher_temperature)
 
 
@@ -213,6 +214,9 @@ def train_contrastive(
     for size in settings.dimensions:
         if size >= loaded.config.hidden_size:
             raise InputError(f"contrastive.dimensions: {size} of vectors of {loaded.config.hidden_size}; right would be smaller numbers")
+        if size % 2 and "angle" in settings.objectives.values():
+            raise InputError(f"contrastive.dimensions: {size} has no halves for the objective angle; right would be even numbers")
+    adapted = with_adapters(loaded, settings.lora, recipe.seed) if settings.lora else None
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
     chunked = ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens)
     model = ContrastiveModel(chunked, recipe.encoder.pooling, settings)
@@ -225,7 +229,7 @@ def train_contrastive(
     total = steps or settings.steps or plan.steps(settings.epochs)
     curve = train("contrastive", model, work, settings, total, recipe.seed, device, checkpoints, resume, on_step, on_checkpoint)
     if output is not None and rank == 0:
-        save(loaded.cpu(), load_tokenizer(encoder), output)
+        save((merged(adapted) if adapted else loaded).cpu(), load_tokenizer(encoder), output)
     return curve
 
 

@@ -1,13 +1,17 @@
-"""What is minimised: InfoNCE over a relations matrix; CoSENT and distillation where a teacher scored the pairs.
+"""What is minimised: InfoNCE over a relations matrix; CoSENT, AnglE and distillation where a teacher scored the pairs.
 
 Relations of a query (row) to a document (column): +1 it answers the query, 0 it is left out, -1 it is a negative. What would be
 a false negative is 0: the same text, another answer to the same query, a text of the same group (a word's senses, a class).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from raysberta.training.examples import Examples
+
+Similarity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def info_nce(
@@ -59,26 +63,43 @@ def info_nce(
     return torch.logaddexp(short, torch.zeros_like(short)).mean()
 
 
-def cosent(queries: torch.Tensor, documents: torch.Tensor, scores: torch.Tensor, temperature: float) -> torch.Tensor:
+def cosent(
+    queries: torch.Tensor, documents: torch.Tensor, scores: torch.Tensor, temperature: float, similarity: Similarity | None = None
+) -> torch.Tensor:
     """CoSENT: log(1 + sum of exp((cosine of the worse pair - cosine of the better pair) / temperature)) over all pairs of scored pairs.
 
-    Only the order of the scores counts. (Su 2022, kexue.fm/archives/8847.)
+    Only the order of the scores counts. (Su 2022, kexue.fm/archives/8847.) With `angle` as similarity it is the angle objective of AnglE.
 
     Args:
         queries: [B, H], L2-normalised.
         documents: [N, H], L2-normalised.
         scores: [B, N], NaN where a pair has none.
         temperature: Divides the differences.
+        similarity: Of vectors to vectors, row by row; the cosine where None.
 
     Returns:
         Scalar; 0 where no two scores differ.
     """
     row, column = torch.nonzero(torch.isfinite(scores), as_tuple=True)
     wide = torch.promote_types(queries.dtype, torch.float32)
-    cosines = (queries[row].to(wide) * documents[column].to(wide)).sum(1) / temperature
+    left, right = queries[row].to(wide), documents[column].to(wide)
+    cosines = (similarity(left, right) if similarity else (left * right).sum(1)) / temperature
     known = scores[row, column]
     better, worse = torch.nonzero(known[:, None] > known[None, :], as_tuple=True)
     return torch.logsumexp(torch.cat([cosines.new_zeros(1), cosines[worse] - cosines[better]]), dim=0)
+
+
+def angle(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """How far apart the complex vectors are whose real and imaginary parts are a vector's halves, AnglE's equation 6: float [n].
+
+    It does not flatten where the cosine does (Li and Li 2023, arXiv 2309.12871).
+
+    Args:
+        left: [n, H] of even H, L2-normalised.
+        right: [n, H], L2-normalised.
+    """
+    (a, b), (c, d) = left.chunk(2, dim=1), right.chunk(2, dim=1)
+    return ((a * c + b * d) + (b * c - a * d)).sum(1).abs()
 
 
 def distillation(
