@@ -23,7 +23,6 @@ NESTED = ("div", "table", "section", "article", "ul", "ol", "blockquote", "cente
 HEADING = re.compile(r"<h([1-6])>(.*?)</h\1>", re.DOTALL)
 TAG = re.compile(r"</?(?:p|ul|ol|li|pre|br|a|h[1-6])\b[^<>]*>")
 BLANKS = re.compile(r"[^\S\n]{2,}|[^\S\n ]")
-BREAKS = re.compile(r"\n\s*\n\s*")
 SKIPPED = ("comment", "gallery", "promo", "footer", "author", "social", "newsletter", "byline", "popular", "cookie")
 """Words in the names of what is not the article."""
 MOST_NAMES = 4096
@@ -135,8 +134,15 @@ def _title(tree: HTMLTree) -> str:
 
 
 def _plain(marked: str) -> str:
-    text = entities.unescape(TAG.sub("", marked))
-    return BREAKS.sub("\n\n", BLANKS.sub(" ", text).replace(" \n", "\n")).strip()
+    """Without markup: single blanks in a line, at most one empty line between lines."""
+    lines: list[str] = []
+    for line in entities.unescape(TAG.sub("", marked)).split("\n"):
+        words = line.split()
+        if words:
+            lines.append(" ".join(words))
+        elif lines and lines[-1]:
+            lines.append("")
+    return "\n".join(lines).strip()
 
 
 def _name_hash(name: str) -> int:
@@ -165,30 +171,32 @@ def _scan(data: np.ndarray, nested: np.ndarray, whole: np.ndarray, skipped: np.n
         How deep elements are nested; how many paragraphs are opened; int64 [names, 4]: where each class and id with one of the words
         starts and ends, whether it is an id, and whether the element is one of WHOLE.
     """
-    depth = deepest = paragraphs = found = value = 0
+    depth = deepest = paragraphs = found = 0
     spans = np.empty((MOST_NAMES, 4), np.int64)
     size = len(data)
     at = 0
     while at < size:
-        byte = data[at]
+        while at < size and data[at] != 60:  # <
+            at += 1
         at += 1
-        if byte == 60:  # <
-            closing = at < size and data[at] == 47  # /
-            if closing:
-                at += 1
-            value = 0
-            while at < size:
-                letter: Any = np.int64(data[at]) | 32
-                if letter < 97 or letter > 122:
-                    break
-                value = (value * 31 + letter) & 0xFFFFFFFF
-                at += 1
-            paragraphs += value == 112 and not closing  # p
-            for name in nested:
-                if name == value:
-                    depth = max(0, depth - 1) if closing else depth + 1
-                    deepest = max(deepest, depth)
-        elif byte == 61 and at > 3 and at < size and (data[at] == 34 or data[at] == 39):  # = and a quote
+        closing = at < size and data[at] == 47  # /
+        at += closing
+        value = 0
+        while at < size:
+            letter: Any = np.int64(data[at]) | 32
+            if letter < 97 or letter > 122:
+                break
+            value = (value * 31 + letter) & 0xFFFFFFFF
+            at += 1
+        paragraphs += value == 112 and not closing  # p
+        for name in nested:
+            if name == value:
+                depth = max(0, depth - 1) if closing else depth + 1
+                deepest = max(deepest, depth)
+        while at < size and data[at] != 62 and data[at] != 60:  # to the end of the tag, or the next one
+            at += 1
+            if data[at - 1] != 61 or at == size or (data[at] != 34 and data[at] != 39):  # = and a quote
+                continue
             is_class = at > 6 and data[at - 2] == 115 and data[at - 3] == 115 and data[at - 4] == 97 and data[at - 5] == 108
             is_id = data[at - 2] == 100 and data[at - 3] == 105 and data[at - 4] <= 32
             if not is_class and not is_id:

@@ -39,7 +39,7 @@ from raysberta.errors import InputError
 from raysberta.recipe import DatasetSource, Recipe, Source, Workers
 from raysberta.schema import DOCUMENT, REJECTED
 
-VERSION: int = 2
+VERSION: int = 3
 ROWS_PER_FILE = 200_000
 HASHES_PER_TASK = 4_000_000
 """Rows of one range of one band that a task compares: some hundred megabytes at most."""
