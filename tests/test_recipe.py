@@ -19,6 +19,7 @@ LAPTOP = ROOT / "recipes" / "laptop.yaml"
         ("contrastiv.steps=3", "contrastiv: unknown key; did you mean contrastive?"),
         ("contrastive.temprature=0.1", "did you mean temperature?"),
         ("contrastive.steps=-3", "contrastive.steps: Input should be greater than 0, given -3"),
+        ("mlm={zero_stage: 0, offload: true}", "offload: needs zero_stage 1 or 2"),
         ("contrastive.steps=many", "contrastive.steps: Input should be a valid integer"),
         ("mlm.mask_probability=1.5", "mlm.mask_probability"),
         ("sources.x.kind=magic", "sources.x"),

@@ -51,14 +51,14 @@ class Stage:
 def _trained_on(recipe: Recipe) -> dict[str, Any]:
     """The contrastive settings that decide the result: not those that only decide speed, memory or when to save."""
     settings = recipe.contrastive.model_dump(mode="json")
-    for name in ("checkpoint_every", "recompute", "kept_tokens"):
+    for name in ("checkpoint_every", "recompute", "kept_tokens", "offload"):
         del settings[name]
     return settings
 
 
 def _adapted_on(recipe: Recipe) -> dict[str, Any]:
     settings = recipe.mlm.model_dump(mode="json")
-    for name in ("checkpoint_every", "recompute", "kept_tokens", "merge_weight"):
+    for name in ("checkpoint_every", "recompute", "kept_tokens", "offload", "merge_weight"):
         del settings[name]
     return settings
 

@@ -488,6 +488,8 @@ class Optimisation(Section):
     """Autocast precision; weights and optimizer stay fp32."""
     zero_stage: Literal[0, 1, 2] = 1
     """DeepSpeed ZeRO stage."""
+    offload: bool = False
+    """Keep the optimizer's state in main memory and step there (ZeRO 1 and 2): for encoders whose state does not fit beside them."""
     chunk_tokens: Positive = 16384
     """Texts of a step are sorted by length and encoded in chunks of at most this many tokens, padding included."""
     recompute: bool = False
@@ -496,6 +498,12 @@ class Optimisation(Section):
     """Where chunks are recomputed: those of so many tokens a worker are not, as far as memory allows."""
     checkpoint_every: Positive = 500
     """Steps between checkpoints that a killed run resumes from."""
+
+    @model_validator(mode="after")
+    def _stage_0_has_nothing_to_offload(self) -> Self:
+        if self.offload and self.zero_stage == 0:
+            raise ValueError("offload: needs zero_stage 1 or 2, which keep the optimizer's state apart")
+        return self
 
 
 class Mlm(Optimisation):

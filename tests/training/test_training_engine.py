@@ -46,7 +46,7 @@ def same_weights(left: Path, right: Path) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("stage", ["0", "1", "2", "elastic"])
+@pytest.mark.parametrize("stage", ["0", "1", "2", "elastic", "offloaded"])
 def test_two_processes_are_one(runs, stage):
     """Losses, gradient norms and weights: the reduction is the mean over workers, each with half of the device batches."""
     alone, together = curves(runs, "one"), curves(runs, "rank0")[stage]
@@ -55,7 +55,8 @@ def test_two_processes_are_one(runs, stage):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
         assert two["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-4)
     expected = load_encoder(runs / "one" / "model").state_dict()
-    found = load_encoder(runs / ("elastic" if stage == "elastic" else f"zero{stage}/model")).state_dict()
+    folder = {"elastic": "elastic", "offloaded": "offloaded/model"}.get(stage, f"zero{stage}/model")
+    found = load_encoder(runs / folder).state_dict()
     for name, weight in expected.items():
         assert torch.allclose(found[name], weight, atol=2e-5), name
 

@@ -24,9 +24,9 @@ from raysberta.training.engine import Engine
 from raysberta.training.examples import Examples
 
 
-def staged(recipe: Recipe, stage: int) -> Recipe:
+def staged(recipe: Recipe, stage: int, offload: bool = False) -> Recipe:
     """The recipe at a ZeRO stage."""
-    return recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"zero_stage": stage})})
+    return recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"zero_stage": stage, "offload": offload})})
 
 
 def model_of(encoder: Path, settings: Contrastive) -> ContrastiveModel:
@@ -117,6 +117,8 @@ def main(folder: Path, encoder: Path, rank: int) -> None:
         curves[str(stage)] = train_contrastive(staged(recipe, stage), encoder, examples, home / "model", steps=4, checkpoints=home)
     last = folder / "zero1" / "step-00000003"
     curves["1 resumed"] = train_contrastive(staged(recipe, 1), encoder, examples, folder / "resumed", steps=4, resume=last)
+    aside = folder / "offloaded"
+    curves["offloaded"] = train_contrastive(staged(recipe, 2, True), encoder, examples, aside / "model", steps=4, checkpoints=aside)
     # Written by one process without DeepSpeed, read by two under ZeRO 2.
     single = folder / "one" / "step-00000003"
     curves["elastic"] = train_contrastive(staged(recipe, 2), encoder, examples, folder / "elastic", steps=4, resume=single)

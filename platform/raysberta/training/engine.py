@@ -61,7 +61,11 @@ class Engine:
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
             "gradient_clipping": settings.max_gradient_norm if settings.zero_stage else 0.0,  # stage 0 tells no norm: clipped here
-            "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": self.device.type == "cuda"},
+            "zero_optimization": {
+                "stage": settings.zero_stage,
+                "overlap_comm": self.device.type == "cuda",
+                **({"offload_optimizer": {"device": "cpu", "pin_memory": self.device.type == "cuda"}} if settings.offload else {}),
+            },
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": sys.maxsize,
