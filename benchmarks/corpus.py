@@ -9,7 +9,6 @@ import json
 import os
 import random
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -379,7 +378,7 @@ def recipe_over(folder: Path, workers: int) -> Recipe:
 
 
 def worker(folder: Path) -> None:
-    """Read and judge all work units of a folder one after the other, keep nothing, print the peak memory in MiB."""
+    """Read and judge all work units of a folder one after the other, keep nothing; print rows, seconds and the peak memory in MiB."""
     from raysberta.corpus.filter import Settings, filter_batch
     from raysberta.corpus.read import read_shard, shards
 
@@ -388,11 +387,17 @@ def worker(folder: Path) -> None:
         _, models = tokenizer_artifact(Path(home))
         recipe = recipe_over(folder, 1)
         settings = Settings(recipe.corpus, recipe.languages, None, True, True)
-        rows = 0
+        rows, started = 0, time.perf_counter()
         for shard in shards(recipe):
             for table in read_shard(shard, recipe.sources["web"]):
                 rows += filter_batch(table, settings, models.folder("encoder")).num_rows
-    print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(rows, time.perf_counter() - started, peak_mib())
+
+
+def peak_mib() -> float:
+    """Of this program. Not getrusage's: a process starts with the peak of the one that started it."""
+    line = next(line for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def scaling(bench: Bench) -> Iterator[Figure]:
@@ -403,12 +408,13 @@ def scaling(bench: Bench) -> Iterator[Figure]:
 
     folder = bench.work / "scaling"
     folder.mkdir()
-    texts = bench.texts("ru", 16_000) + bench.texts("en", 8000)
+    texts = bench.texts("ru", 24_000) + bench.texts("en", 12_000)
     size = 0
     for part in range(16):
         lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts[part::16])
         size += len(lines.encode())
         (folder / f"{part:02d}.jsonl").write_text(lines, encoding="utf-8")
+    bare = bare_scaling(folder)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     store, models = tokenizer_artifact(bench.work)
     seconds = {}
@@ -424,8 +430,20 @@ def scaling(bench: Bench) -> Iterator[Figure]:
     ratio = seconds["one"] / seconds["two"]
     rate = size / seconds["two"] / 2
     hours = 1e12 / rate / 3600
-    note = f"{len(texts)} documents, {size >> 20} MiB; 1 TB at {rate / 2**20:.2f} MiB/s/core: {hours:.0f} core hours"
+    note = f"{len(texts)} documents, {size >> 20} MiB; 1 TB at {rate / 2**20:.2f} MiB/s/core: {hours:.0f} core hours; "
+    note += f"the same reading and judging in two processes without Ray scales {bare:.2f}x on this machine"
     yield figure("scaling_2_workers", seconds["two"], seconds["one"], ratio, "seconds", ">= 1.8x", ratio >= 1.8, note)
+
+
+def bare_scaling(folder: Path) -> float:
+    """What a second core is worth here: the seconds of `worker` alone against those of two at once."""
+    command = [sys.executable, __file__, "--worker", str(folder)]
+
+    def seconds(count: int) -> float:
+        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+        return float(np.mean([float(process.communicate()[0].split()[1]) for process in running]))
+
+    return 2 * seconds(1) / seconds(2)
 
 
 FIGURES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
