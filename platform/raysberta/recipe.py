@@ -412,6 +412,8 @@ class Mining(Section):
     """How candidates are found. What ivf and hnsw find depends on how many workers share the passages."""
     recall: Annotated[float, Field(gt=0.0, le=1.0)] = 0.98
     """Share of the best candidates that ivf and hnsw are tuned to find; what was measured stands in the manifest."""
+    keep_vectors: bool = False
+    """Write the vectors of the examples' texts beside them; `contrastive.guide` reads them."""
     cross_encoder: ModelReference | None = None
     """Scores pairs of query and text: a sequence classifier with one output; none where null."""
     cross_encoder_for: Literal["estimate", "limits"] = "estimate"
@@ -563,6 +565,10 @@ class Contrastive(Optimisation):
     """Also contrast queries with queries, and positives with queries and positives (GTE, Qwen3-Embedding)."""
     margin: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Taken off the cosine of each positive."""
+    guide: bool = False
+    """Mask negatives that the mining encoder finds closer to the query than its positive (GISTEmbed); needs `mining.keep_vectors`."""
+    guide_margin: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.0
+    """Already masked this much below the positive's cosine; negative values mask only what is so much above it."""
     dimensions: tuple[Positive, ...] = ()
     """Matryoshka: the loss is the mean of that of the whole vectors and those of their first so many dimensions."""
     objectives: dict[str, Objective] = {}
@@ -742,6 +748,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
+        if self.contrastive.guide and not self.mining.keep_vectors:
+            raise ValueError("contrastive.guide: there are no vectors to be guided by; right would be mining.keep_vectors: true")
         for name, task in self.evaluation.tasks.items():
             if task.source not in self.sources:
                 raise ValueError(f"evaluation.tasks.{name}.source: no source {task.source!r}; there are {', '.join(self.sources)}")

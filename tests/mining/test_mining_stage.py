@@ -64,12 +64,16 @@ def mined(store: Store, models: Artifact, table: pa.Table, **settings: object) -
 def test_hard_negatives_of_real_words(tmp_path: Path, e5_folder: Path) -> None:
     store = Store(str(tmp_path))
     models = committed(store, "models", folder=e5_folder)
-    artifact = mined(store, models, pairs())
+    artifact = mined(store, models, pairs(), keep_vectors=True)
+    vectors = {row["key"]: np.array(row["vector"], np.float32) for row in artifact.table("vectors").to_pylist()}
     rows = {row["query"]: row for row in artifact.table("examples").to_pylist()}
     assert len(rows) == 24
     assert rows["кошка"]["negatives"][0] == "данный источником"
     assert rows["кошка"]["negative_ranks"][0] == -1
     assert all(len(row["negatives"]) == 4 for row in rows.values())
+    for word, row in rows.items():
+        assert vectors[f"query: {word}"] @ vectors[f"passage: {row['positive']}"] == pytest.approx(row["positive_score"], abs=2e-3)
+    assert len(vectors) == 48 and "passage: данный источником" not in vectors
     assert all(row["positive"] not in row["negatives"] for row in rows.values())
     assert all(row["positive_score"] > 0.7 for row in rows.values())
     same_kind = sum("животное" in text for word in ANIMALS for text in rows[word]["negatives"])

@@ -71,6 +71,7 @@ def _numbers(
         ids=np.asarray([f"{number}".encode() for number in range(len(rows))]),
         positive_score=np.full(len(rows), 0.9, np.float32),
         negative_score=np.linspace(0.1, 0.5, sum(map(len, negatives or nothing)), dtype=np.float32),
+        guide=np.zeros((texts, 0), np.float16),
     )
 
 

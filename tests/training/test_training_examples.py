@@ -5,8 +5,9 @@ import pytest
 
 from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
-from raysberta.prefixes import Prefixes
+from raysberta.prefixes import E5, Prefixes
 from raysberta.training.examples import Examples, prepare
+from raysberta.training.guide import make_guide
 
 
 def row(table: pa.Table, **changes) -> dict:
@@ -87,3 +88,17 @@ def test_what_is_saved_is_read_back(examples, tmp_path):
 def test_no_examples_at_all_is_an_error(tiny, table):
     with pytest.raises(InputError, match="no training example at all"):
         prepare([table.slice(0, 0)], load_tokenizer(tiny), Prefixes(), 16, 16, 2)
+
+
+def test_the_guides_vectors_follow_their_texts(tiny, table, tmp_path):
+    rows = [row(table, query="мост", positive="дом", negatives=["река", "чужой"], task="retrieval")]
+    keys = ["query: мост", "passage: дом", "passage: река"]
+    values = np.eye(3, dtype=np.float16)
+    vectors = pa.table({"key": keys, "vector": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), pa.float16()), 3)})
+    made = pa.Table.from_pylist(rows, schema=table.schema)
+    examples = prepare([made], load_tokenizer(tiny), Prefixes(), 16, 16, 2, make_guide([vectors], E5))
+    examples.save(f"{tmp_path}/data", pafs.LocalFileSystem())
+    examples = Examples.load(f"{tmp_path}/data", pafs.LocalFileSystem())
+    assert examples.guide[examples.query[0]].tolist() == [1, 0, 0]
+    assert examples.guide[examples.positive[0]].tolist() == [0, 1, 0]
+    assert examples.guide[examples.negatives[0]].tolist() == [[0, 0, 1], [0, 0, 0]], "a supplied negative has none"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +119,22 @@ def test_cosent_is_that_of_sentence_transformers():
     assert torch.allclose(ours, expected, rtol=1e-7, atol=1e-9)
     same = cosent(queries, documents, torch.full((6, 6), 0.3), 0.05)
     assert same.item() == 0 and torch.autograd.grad(same, queries, allow_unused=True)[0].abs().max() == 0
+
+
+def test_the_guide_masks_what_it_finds_closer_than_the_positive(numbers):
+    """Texts 0-2 are queries, 3-5 their positives, 6 a hard negative of the first; the guide's space has two dimensions."""
+    examples = numbers([(0, 0, 3), (0, 1, 4), (0, 2, 5)], [[6], [], []])
+    angles = np.deg2rad([0, 90, 0, 40, 70, 20, 30])
+    guide = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float16)
+    guided = replace(examples, guide=guide)
+    rows, documents = np.arange(3), np.arange(3, 7)
+    assert relations_of(guided, rows, documents).tolist() == [[1, -1, -1, -1], [-1, 1, -1, -1], [-1, -1, 1, -1]]
+    # to query 0 (0 degrees) texts 5 (20) and 6 (30) are closer than its positive (40); to query 2 nothing is closer than 20
+    assert relations_of(guided, rows, documents, 0.0).tolist() == [[1, -1, 0, 0], [-1, 1, -1, -1], [-1, -1, 1, -1]]
+    assert relations_of(guided, rows, documents, -0.15).tolist()[0] == [1, -1, 0, -1], "only what is 0.15 above: 0.94 is, 0.87 is not"
+    assert relations_of(guided, rows, documents, 0.1).tolist()[2] == [-1, -1, 1, 0], "30 degrees are 0.07 below 20"
+    guide[3] = 0
+    assert relations_of(replace(examples, guide=guide), rows, documents, 0.0).tolist()[0] == [1, -1, -1, -1], "an unknown positive"
 
 
 def test_angle_is_that_of_sentence_transformers():

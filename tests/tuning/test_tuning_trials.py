@@ -5,9 +5,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe
-from raysberta.tuning.trials import best_trial, dev_scores, merge_trial, prepare_examples, readable_tasks, temperature_trial
+from raysberta.training.examples import prepare
+from raysberta.tuning.trials import best_trial, dev_scores, merge_trial, readable_tasks, temperature_trial
 
 
 def test_public_and_test_data_are_refused(recipe: Recipe) -> None:
@@ -37,7 +39,9 @@ def test_merge_trial_scores_the_merge(recipe: Recipe, good: Path, spoiled: Path,
 
 
 def test_temperature_trial_trains_and_repeats(recipe: Recipe, good: Path, held_out: Path, examples: pa.Table) -> None:
-    ready = prepare_examples(recipe, good, [examples])
+    settings = recipe.contrastive
+    limits = settings.query_tokens, settings.document_tokens, settings.negatives
+    ready = prepare([examples], load_tokenizer(good), recipe.prefixes, *limits)
     first, again = (temperature_trial(recipe, good, ready, held_out, 0.05) for _ in range(2))
     assert first["temperature"] == 0.05 and 0 < first["score"] <= 1 and first["loss"] > 0
     assert {**first, "seconds": 0} == {**again, "seconds": 0}

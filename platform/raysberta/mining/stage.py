@@ -24,7 +24,7 @@ from raysberta.mining.miner import MINED, Judge, depth, mine, sample, usable
 from raysberta.mining.pool import Pool, Texts, make_texts
 from raysberta.recipe import DatasetSource, Recipe, Workers
 from raysberta.retrieval.stage import Plan, Ranking, by_length, embed_to_storage, vectors_folder
-from raysberta.retrieval.vectors import View, undirected
+from raysberta.retrieval.vectors import Matrix, View, steps, undirected
 from raysberta.schema import EXAMPLE
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ def _mine(
     vectors, done = embed_to_storage(ordered, folder, models, "miner", settings.pooling, settings.max_tokens, workers)
     draft.metrics["embedding"] = done
     bad = undirected(vectors) if len(vectors) else np.zeros(0, np.int64)
+    used: set[int] = set()
     plan = Plan(settings.search, settings.recall, recipe.resources.search_memory_mib, workers)
     for key, part in parts.items():
         if key not in mined:
@@ -127,7 +128,36 @@ def _mine(
         if len(pairs):
             with Ranking(pool.vectors, asked, depth(settings, pools[key]), plan) as ranking:
                 reports[key] = ranking.report
-                yield from mine(settings, pool, pairs, asked, ranking, dropped, judge)
+                for found in mine(settings, pool, pairs, asked, ranking, dropped, judge):
+                    if settings.keep_vectors:
+                        used.update(_rows_of(found, at, before, after))
+                    yield found
+    if settings.keep_vectors:
+        _keep(ordered, vectors, sorted(used), draft)
+
+
+def _rows_of(found: pa.Table, at: Mapping[str, int], before: str, after: str) -> set[int]:
+    """Where the vectors of the rows' texts are; a supplied negative that is in no pool has none."""
+    queries = {at[before + text] for text in found["query"].to_pylist()}
+    documents = found["positive"].to_pylist() + pc.list_flatten(found["negatives"]).to_pylist()
+    return queries | {at[after + text] for text in documents if after + text in at}
+
+
+def _keep(texts: list[str], vectors: Matrix, rows: list[int], draft: Draft) -> None:
+    """Write the table `vectors`: each text with its prefix, `key`, and its vector in half precision."""
+    fs, path = draft.path("vectors")
+    schema = vector_schema(vectors.shape[1])
+    with pq.ParquetWriter(f"{path}/part-00000.parquet", schema, filesystem=fs, compression="zstd") as file:
+        for start, stop in steps(len(rows), ROWS_PER_FILE):
+            chosen = rows[start:stop]
+            flat = pa.array(np.asarray(vectors[np.asarray(chosen, np.int64)], np.float16).reshape(-1), pa.float16())
+            values = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+            file.write_table(pa.table([pa.array([texts[row] for row in chosen], pa.string()), values], schema))
+
+
+def vector_schema(dimension: int) -> pa.Schema:
+    """Of the table `vectors`."""
+    return pa.schema([("key", pa.string()), ("vector", pa.list_(pa.float16(), dimension))])
 
 
 def _languages(recipe: Recipe, candidates: Texts) -> np.ndarray | None:

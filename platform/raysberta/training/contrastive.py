@@ -111,10 +111,11 @@ def make_batch(
         return torch.tensor([place.setdefault(int(sequence), len(place)) for sequence in sequences], device=device)
 
     objectives = objectives_of(examples, settings)
+    margin = settings.guide_margin if settings.guide else None
     parts = []
     for rows, objective, weight in _joined(examples, batches, objectives, settings.cross_device_negatives):
         documents = documents_of(examples, rows)
-        relations = torch.from_numpy(relations_of(examples, rows, documents)).to(device)
+        relations = torch.from_numpy(relations_of(examples, rows, documents, margin)).to(device)
         contrasts = objective == "info_nce"
         among = torch.from_numpy(among_queries(examples, rows)).to(device) if contrasts and settings.same_tower else None
         scores = None if contrasts else torch.from_numpy(scores_of(examples, rows, documents)).to(device)

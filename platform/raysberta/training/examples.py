@@ -9,6 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -18,8 +19,13 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
+from raysberta.artifacts import Artifact
+from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
-from raysberta.prefixes import Prefixes
+from raysberta.prefixes import Prefixes, Side
+from raysberta.recipe import Recipe
+from raysberta.schema import Task
+from raysberta.training.guide import Guide, make_guide
 
 COLUMNS = ["pair_id", "group", "source", "kind", "task", "query", "positive", "negatives", "positive_score", "negative_scores"]
 TOKENISE_AT_ONCE = 8192
@@ -85,6 +91,8 @@ class Examples:
     """float32 [rows]: the teacher's score of query and positive, NaN where it gave none."""
     negative_score: np.ndarray
     """float32 [values of negatives]: the same of query and negative."""
+    guide: np.ndarray
+    """float16 [sequences, H]: the mining encoder's vectors, L2-normalised, zeros where there is none; H is 0 without a guide."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -115,7 +123,7 @@ class Examples:
         )
         raw, source, query, positive, group = (arrays[name] for name in ("raw", "source", "query", "positive", "group"))
         scores = arrays["positive_score"], arrays["negative_score"]
-        return cls(tokens, raw, sources, source, query, positive, negatives, friends, group, groups, ids, *scores)
+        return cls(tokens, raw, sources, source, query, positive, negatives, friends, group, groups, ids, *scores, arrays["guide"])
 
 
 def write_arrays(arrays: Mapping[str, np.ndarray], path: str, filesystem: pafs.FileSystem) -> None:
@@ -139,6 +147,7 @@ def prepare(
     query_tokens: int,
     document_tokens: int,
     negatives: int,
+    guide: Guide | None = None,
 ) -> Examples:
     """Tokenise the examples of all tables.
 
@@ -149,6 +158,7 @@ def prepare(
         query_tokens: Longer queries are cut, special tokens included.
         document_tokens: Longer positives and negatives are cut.
         negatives: Keep this many negatives of a row at most, the first ones.
+        guide: The mining encoder's vectors, where they are to mask negatives.
 
     Raises:
         InputError: there is no row at all.
@@ -160,21 +170,22 @@ def prepare(
     texts = _Numbers[str]()
     sequences = _Numbers[tuple[str, int]]()
     raw: list[int] = []
+    guided: list[int] = []
 
-    def sequence(text: str, prefix: str, limit: int) -> int:
-        number = sequences[(prefix + text, limit)]
+    def sequence(text: str, task: Task, side: Side, limit: int) -> int:
+        number = sequences[(prefixes.of(task, side) + text, limit)]
         if number == len(raw):
             raw.append(texts[text])
+            guided.append(guide.rows.get(guide.prefixes.of(task, side) + text, -1) if guide else -1)
         return number
 
     query, positive, hard = [], [], []
     hard_scores: list[float] = []
     rows = zip(*(strings[name] for name in ("task", "query", "positive", "negatives", "negative_scores")), strict=True)
     for task, left, right, wrong, scores in rows:
-        before = prefixes.of(task, "document")
-        query.append(sequence(left, prefixes.of(task, "query"), query_tokens))
-        positive.append(sequence(right, before, document_tokens))
-        hard.append([sequence(text, before, document_tokens) for text in (wrong or [])[:negatives]])
+        query.append(sequence(left, task, "query", query_tokens))
+        positive.append(sequence(right, task, "document", document_tokens))
+        hard.append([sequence(text, task, "document", document_tokens) for text in (wrong or [])[:negatives]])
         hard_scores += [*(scores or []), *[np.nan] * negatives][: len(hard[-1])]
     names = [f"{source}/{kind}" for source, kind in zip(strings["source"], strings["kind"], strict=True)]
     sources = tuple(sorted(set(names)))
@@ -198,7 +209,35 @@ def prepare(
         ids=np.asarray([name.encode() for name in strings["pair_id"]]),
         positive_score=np.asarray([np.nan if score is None else score for score in strings["positive_score"]], np.float32),
         negative_score=np.asarray([np.nan if score is None else score for score in hard_scores], np.float32),
+        guide=_guided(guide, np.asarray(guided, np.int64)),
     )
+
+
+def prepared(recipe: Recipe, encoder: Path, mined: Sequence[Artifact]) -> Examples:
+    """The examples of the mining stages as the recipe trains on them.
+
+    Args:
+        recipe: Its `contrastive` section and prefixes.
+        encoder: The folder of the encoder to train.
+        mined: Artifacts with the table `examples`, and `vectors` where the recipe asks for a guide.
+
+    Raises:
+        InputError: there is no row at all.
+    """
+    settings = recipe.contrastive
+    tables = [artifact.table("examples", columns=COLUMNS) for artifact in mined]
+    guide = make_guide([artifact.table("vectors") for artifact in mined], recipe.mining.prefixes) if settings.guide else None
+    limits = settings.query_tokens, settings.document_tokens, settings.negatives
+    return prepare(tables, load_tokenizer(encoder), recipe.prefixes, *limits, guide)
+
+
+def _guided(guide: Guide | None, rows: np.ndarray) -> np.ndarray:
+    """The guide's vectors of the sequences; zeros where `rows` is -1."""
+    if guide is None:
+        return np.zeros((len(rows), 0), np.float16)
+    found = np.zeros((len(rows), guide.vectors.shape[1]), np.float16)
+    found[rows >= 0] = guide.vectors[rows[rows >= 0]]
+    return found
 
 
 def tokenise(tokenizer: PreTrainedTokenizerFast, texts: Iterable[tuple[str, int]]) -> Iterator[list[int]]:

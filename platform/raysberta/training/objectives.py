@@ -134,8 +134,15 @@ def documents_of(examples: Examples, rows: np.ndarray) -> np.ndarray:
     return np.asarray(list(dict.fromkeys(np.concatenate([positives, negatives]).tolist())), np.int64)
 
 
-def relations_of(examples: Examples, rows: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """Relations int8 [rows, documents] of a batch whose queries are the rows' own."""
+def relations_of(examples: Examples, rows: np.ndarray, documents: np.ndarray, guide_margin: float | None = None) -> np.ndarray:
+    """Relations int8 [rows, documents] of a batch whose queries are the rows' own.
+
+    Args:
+        examples: The prepared examples.
+        rows: Of the batch.
+        documents: Sequences.
+        guide_margin: Documents whose cosine to the query by the guide is above the positive's less this are left out; none where None.
+    """
     texts = examples.raw[documents]
     relations = np.full((len(rows), len(documents)), -1, np.int8)
     groups = [examples.groups[text] for text in texts]
@@ -144,8 +151,21 @@ def relations_of(examples: Examples, rows: np.ndarray, documents: np.ndarray) ->
     relations[same, column[place_of]] = 0
     for place, row in enumerate(rows):
         relations[place, np.isin(texts, examples.friends[row])] = 0
+    if guide_margin is not None:
+        relations[_closer(examples, rows, documents, guide_margin)] = 0
     relations[examples.positive[rows][:, None] == documents[None, :]] = 1
     return relations
+
+
+def _closer(examples: Examples, rows: np.ndarray, documents: np.ndarray, margin: float) -> np.ndarray:
+    """Which documents the guide finds too close to a query, bool [rows, documents]: never where it knows one of the three texts not."""
+    queries, positives, others = (
+        examples.guide[sequences].astype(np.float32) for sequences in (examples.query[rows], examples.positive[rows], documents)
+    )
+    least = (queries * positives).sum(1, keepdims=True) - margin
+    known = queries.any(1)[:, None] & positives.any(1)[:, None] & others.any(1)[None, :]
+    found: np.ndarray = known & (queries @ others.T > least)
+    return found
 
 
 def among_queries(examples: Examples, rows: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from raysberta.telemetry import gauge
 from raysberta.training.checkpoint import NotSaved, last_whole, read_state
 from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
 from raysberta.training.engine import NotFinite
-from raysberta.training.examples import COLUMNS, Examples, Ragged, prepare, ragged, read_arrays, tokenise, write_arrays
+from raysberta.training.examples import Examples, Ragged, prepared, ragged, read_arrays, tokenise, write_arrays
 from raysberta.training.loop import StepMetrics
 from raysberta.training.mlm import train_mlm
 
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 VERSION: int = 3
 RESTARTS = 2
+MINED = ("mining", "mining_synthetic")
 CURVE_POINTS = 400
 CURVE_KEYS = ("step", "loss", "learning_rate", "seconds", "tokens_per_second")
 DATA, RESULT = "data.safetensors", "result.json"
@@ -66,9 +67,7 @@ def contrastive(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) ->
     """`mlm_merged` and the examples of `mining` and `mining_synthetic` to the folder `model`, at the temperature that was found."""
     model = inputs["mlm_merged"]
     settings = recipe.contrastive
-    tables = [inputs[name].table("examples", columns=COLUMNS) for name in ("mining", "mining_synthetic") if name in inputs]
-    tokenizer = load_tokenizer(model.folder("model"))
-    examples = prepare(tables, tokenizer, recipe.prefixes, settings.query_tokens, settings.document_tokens, settings.negatives)
+    examples = prepared(recipe, model.folder("model"), [inputs[name] for name in MINED if name in inputs])
     plan = plan_of(examples, settings, recipe.seed)
     objectives_of(examples, settings)
     draft.rows_in = draft.rows_out = len(examples)

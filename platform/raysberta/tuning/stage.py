@@ -21,8 +21,8 @@ from raysberta.artifacts import Artifact, Draft
 from raysberta.errors import InputError
 from raysberta.merging.merge import merge as merge_folders
 from raysberta.recipe import Recipe
-from raysberta.training.examples import COLUMNS, Examples
-from raysberta.tuning.trials import Trial, best_trial, merge_scope, merge_trial, prepare_examples, readable_tasks, temperature_trial
+from raysberta.training.examples import Examples, prepared
+from raysberta.tuning.trials import Trial, best_trial, merge_scope, merge_trial, readable_tasks, temperature_trial
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def temperature(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) ->
         log.info("no temperatures to try: %g", recipe.contrastive.temperature)
         return
     readable_tasks(recipe)
-    examples = prepare_examples(recipe, encoder.folder("model"), [inputs[name].table("examples", columns=COLUMNS) for name in EXAMPLES])
+    examples = prepared(recipe, encoder.folder("model"), [inputs[name] for name in EXAMPLES])
     draft.rows_in = len(examples)
     run = partial(_temperature_trial, recipe, encoder, examples, inputs["benchmark"])
     trials = _search(recipe, draft, "temperature", values, recipe.tuning.temperature.concurrent, run)

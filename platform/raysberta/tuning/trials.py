@@ -9,17 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from raysberta.artifacts import Artifact
-from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
 from raysberta.evaluation.guard import Half, check_readable
 from raysberta.evaluation.score import mean, score_model
 from raysberta.merging.merge import Merged, Scope, merge
 from raysberta.recipe import Recipe
 from raysberta.training.contrastive import train_contrastive
-from raysberta.training.examples import Examples, prepare
+from raysberta.training.examples import Examples
 
 Trial = dict[str, Any]
 """What a trial tells: the value tried under its name, "score" (the mean), "scores" {task: fraction}, "seconds"."""
@@ -64,12 +61,6 @@ def merge_trial(recipe: Recipe, newer: Path, older: Path, benchmark: Artifact | 
         done: Merged = merge(newer, older, Path(aside) / "model", weight, merge_scope(recipe))
         scores = dev_scores(recipe, Path(aside) / "model", benchmark)
     return {"weight": weight, **_told(scores, begun), "linear_share": done.metrics()["linear_share"]}
-
-
-def prepare_examples(recipe: Recipe, encoder: Path, tables: Sequence[pa.Table]) -> Examples:
-    """The examples of all tables, tokenised once for all trials."""
-    settings = recipe.contrastive
-    return prepare(tables, load_tokenizer(encoder), recipe.prefixes, settings.query_tokens, settings.document_tokens, settings.negatives)
 
 
 def temperature_trial(recipe: Recipe, encoder: Path, examples: Examples, benchmark: Artifact | Path, temperature: float) -> Trial:
