@@ -95,10 +95,13 @@ def test_the_guides_vectors_follow_their_texts(tiny, table, tmp_path):
     keys = ["query: мост", "passage: дом", "passage: река"]
     values = np.eye(3, dtype=np.float16)
     vectors = pa.table({"key": keys, "vector": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), pa.float16()), 3)})
+    nothing = pa.table({"key": pa.array([], pa.string()), "vector": pa.array([], pa.list_(pa.float16(), 0))})
     made = pa.Table.from_pylist(rows, schema=table.schema)
-    examples = prepare([made], load_tokenizer(tiny), Prefixes(), 16, 16, 2, make_guide([vectors], E5))
+    examples = prepare([made], load_tokenizer(tiny), Prefixes(), 16, 16, 2, make_guide([vectors, nothing], E5))
     examples.save(f"{tmp_path}/data", pafs.LocalFileSystem())
     examples = Examples.load(f"{tmp_path}/data", pafs.LocalFileSystem())
     assert examples.guide[examples.query[0]].tolist() == [1, 0, 0]
     assert examples.guide[examples.positive[0]].tolist() == [0, 1, 0]
     assert examples.guide[examples.negatives[0]].tolist() == [[0, 0, 1], [0, 0, 0]], "a supplied negative has none"
+    blind = prepare([made], load_tokenizer(tiny), Prefixes(), 16, 16, 2, make_guide([nothing], E5))
+    assert blind.guide.shape == (4, 1) and not blind.guide.any()

@@ -26,10 +26,12 @@ def make_guide(tables: Sequence[pa.Table], prefixes: Prefixes) -> Guide:
     """Read the tables `vectors` of the mining stages.
 
     Args:
-        tables: Columns `key` and `vector`.
+        tables: Columns `key` and `vector`; empty where a stage mined nothing.
         prefixes: Of `mining`.
     """
-    table = pa.concat_tables(tables).combine_chunks()
-    flat = pc.list_flatten(table["vector"]).to_numpy()
-    vectors = flat.reshape(table.num_rows, -1) if table.num_rows else np.zeros((0, 1), np.float16)
+    filled = [table for table in tables if table.num_rows]
+    if not filled:
+        return Guide(prefixes, {}, np.zeros((0, 1), np.float16))
+    table = pa.concat_tables(filled).combine_chunks()
+    vectors = pc.list_flatten(table["vector"]).to_numpy().reshape(table.num_rows, -1)
     return Guide(prefixes, {key: row for row, key in enumerate(table["key"].to_pylist())}, vectors)
