@@ -104,7 +104,7 @@ def running(runs: Path) -> Cluster | None:
 
 
 def start(runs: Path, kept: bool) -> Cluster:
-    """Start a head node with its dashboard and wait until it answers.
+    """Start a head node with its dashboard and wait until it answers and its agent, which takes jobs, listens.
 
     Raises:
         InputError: it did not come up; the message names the log.
@@ -115,7 +115,7 @@ def start(runs: Path, kept: bool) -> Cluster:
     if not token.exists():
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-    port = _free_port(8265)
+    port, agent = _free_port(8265), _free_port(52365)
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0", "--disable-usage-stats"]
     command += [
         "--include-dashboard=true",
@@ -123,7 +123,7 @@ def start(runs: Path, kept: bool) -> Cluster:
         f"--dashboard-port={port}",
         f"--ray-client-server-port={_free_port(10001)}",
     ]
-    command += [f"--dashboard-agent-listen-port={_free_port(52365)}", f"--temp-dir={_session_folder(runs)}"]
+    command += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={_session_folder(runs)}"]
     with (home / "start.log").open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -138,7 +138,7 @@ def start(runs: Path, kept: bool) -> Cluster:
     (home / "cluster.json").write_text(json.dumps(asdict(cluster)))
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        if _answers(cluster.dashboard):
+        if _answers(cluster.dashboard) and _listening(agent):
             return cluster
         time.sleep(0.5)
     stop(runs)
@@ -224,6 +224,11 @@ def _session_folder(runs: Path) -> Path:
     if len(str(inside)) <= LONGEST_SESSION_PATH:
         return inside
     return Path(tempfile.gettempdir()) / f"raysberta-{hashlib.sha256(str(inside).encode()).hexdigest()[:8]}"
+
+
+def _listening(port: int) -> bool:
+    """Whether some process of this machine listens there, on whatever address."""
+    return any(found.status == psutil.CONN_LISTEN and found.laddr.port == port for found in psutil.net_connections(kind="tcp"))
 
 
 def _answers(dashboard: str) -> bool:
