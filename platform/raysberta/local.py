@@ -242,7 +242,7 @@ def _free_port(wanted: int) -> int:
     for port in (*range(wanted, wanted + 50), 0):
         with socket.socket() as probe:
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind(("", port))  # on all addresses: another Ray's agent listens on the node's, not on the loopback
             except OSError:
                 continue
             return int(probe.getsockname()[1])
