@@ -115,7 +115,7 @@ def start(runs: Path, kept: bool) -> Cluster:
     if not token.exists():
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-    port, agent = _free_port(8265), _free_port(52365)
+    port, agent = _free_port(8265), _free_port(53365)  # not the default, which any other Ray may be about to take
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0", "--disable-usage-stats"]
     command += [
         "--include-dashboard=true",
