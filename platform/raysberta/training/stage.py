@@ -163,12 +163,13 @@ def _work(phase: str, config: dict[str, Any], run: Callable[..., list[dict[str, 
     with ExitStack() as stack:
         reported = [found.checkpoint for found in ray.train.get_all_reported_checkpoints()] if ray.train.get_checkpoint() else []
         resume = last_whole(Path(stack.enter_context(checkpoint.as_directory())) for checkpoint in reversed(reported))
+        resumed_after = read_state(resume)["step"] if resume else 0  # now: Ray Train may delete it once there are newer ones
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"raysberta-{phase}-")))
         output = stack.enter_context(draft.folder("model")) if first else None
         try:
             curve = run(fs, path, output, checkpoints=aside, resume=resume, on_step=show, on_checkpoint=keep)
             result: dict[str, Any] = {"curve": _thin(curve), "seconds": round(curve[-1]["seconds"], 1), "steps": len(curve)}
-            result["resumed_after"] = read_state(resume)["step"] if resume else 0
+            result["resumed_after"] = resumed_after
             result["trained_tokens"] = int(sum(point["tokens"] for point in curve))
         except (NotFinite, NotSaved) as error:  # the same again would be the same again: no restart
             result = {"error": str(error)}
