@@ -4,7 +4,6 @@ Each string of a record counts, in lists and nested objects too, so query and pa
 there, as in the `texts.parquet` that jobs/fetch_benchmark.py writes, else the file and the row do.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 
 from raysberta.artifacts import filesystem
 from raysberta.corpus.decontaminate import Passages, hashed
-from raysberta.corpus.locate import File, locate, peek
+from raysberta.corpus.locate import File, digest, locate, peek
 from raysberta.corpus.normal import words
 from raysberta.corpus.stream import Stream, Unreadable
 from raysberta.errors import InputError
@@ -51,11 +50,9 @@ def check_evaluation_sets(recipe: Recipe) -> None:
 def sets_identity(recipe: Recipe) -> str:
     """A digest over names, sizes and dates; `missing` where a file is not there: a plan can be made without it."""
     try:
-        files = evaluation_files(recipe)
+        return digest(evaluation_files(recipe))
     except InputError:
         return "missing"
-    listing = "".join(f"{file.name}\0{file.bytes}\0{file.mtime_ns}\n" for file in files)
-    return hashlib.sha256(listing.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def read_set(file: File, size: int) -> list[tuple[Passages, list[str]]] | str:

@@ -1,6 +1,5 @@
 """From the recipe's sources to work units, and from a work unit to tables of candidates. Also what can be checked before anything runs."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -11,7 +10,7 @@ from raysberta.corpus.documents import WRONG_INPUT, Found, to_tables
 from raysberta.corpus.evaluation_sets import sets_identity
 from raysberta.corpus.formats import read_file
 from raysberta.corpus.language import model_size
-from raysberta.corpus.locate import File, locate, peek
+from raysberta.corpus.locate import File, digest, locate, peek
 from raysberta.corpus.packaged import docstrings, intents, interface, senses, wiktionary
 from raysberta.corpus.packaged.place import folder, installed_version
 from raysberta.corpus.scoring import scorer_identity
@@ -89,11 +88,8 @@ def source_identity(recipe: Recipe) -> dict[str, Any]:
 def _content(name: str, source: Source) -> dict[str, Any]:
     if not isinstance(source, FilesSource | DatasetSource):
         return {package: installed_version(package) for package in _packages(source)}
-    digest = hashlib.sha256()
     files = locate(source.path, f"sources.{name}.path")
-    for file in files:
-        digest.update(f"{file.name}\0{file.bytes}\0{file.mtime_ns}\n".encode("utf-8", "surrogatepass"))
-    return {"files": len(files), "digest": digest.hexdigest()[:16]}
+    return {"files": len(files), "digest": digest(files)}
 
 
 def shards(recipe: Recipe) -> list[Shard]:
