@@ -20,6 +20,15 @@ class Chunk:
     """int64 [texts, width]: index into the step's vocabulary; padding on the right."""
     mask: torch.Tensor
     """int64 [texts, width]: 1 for tokens, 0 for padding."""
+    places: torch.Tensor
+    """int64 [tokens]: where the mask is 1 in the flat [texts * width], for encoders that leave out padding."""
+    starts: torch.Tensor
+    """int32 [texts + 1]: where each text begins among these, and their number."""
+
+    def to(self, device: torch.device) -> "Chunk":
+        """The same on a device."""
+        parts = (self.tokens, self.mask, self.places, self.starts)
+        return Chunk(*(part.to(device, non_blocking=True) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Chunks:
 
     def to(self, device: torch.device) -> "Chunks":
         """The same on a device."""
-        chunks = [Chunk(chunk.tokens.to(device, non_blocking=True), chunk.mask.to(device, non_blocking=True)) for chunk in self.chunks]
+        chunks = [chunk.to(device) for chunk in self.chunks]
         return Chunks(self.vocabulary.to(device), chunks, self.order.to(device), self.real, self.padded)
 
 
@@ -77,7 +86,8 @@ def make_chunks(texts: Sequence[np.ndarray], budget: int) -> Chunks:
         for place, row in enumerate(rows):
             tokens[place, : lengths[row]] = inverse[starts[row] : starts[row + 1]]
             mask[place, : lengths[row]] = 1
-        chunks.append(Chunk(torch.from_numpy(tokens), torch.from_numpy(mask)))
+        begins = np.concatenate([[0], np.cumsum(lengths[rows])]).astype(np.int32)
+        chunks.append(Chunk(*map(torch.from_numpy, (tokens, mask, np.flatnonzero(mask), begins))))
     order = np.empty(len(texts), np.int64)
     order[np.concatenate(planned)] = np.arange(len(texts))
     padded = sum(chunk.tokens.numel() for chunk in chunks)

@@ -6,6 +6,9 @@ without the two separate passes that make gradient reduction fire twice. Chunks 
 as memory allows: they are encoded once. Without `recompute` all are.
 
 Each chunk casts the weights for itself, so gradients are summed over the chunks in float32 even under bf16 autocast.
+
+A chunk is a padded matrix. On a GPU the encoder reads only its tokens, laid end to end (attention.py); what comes back is the same matrix
+of states, 0 where there is padding, so that nothing else knows of it.
 """
 
 from collections.abc import Callable
@@ -18,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from raysberta.encoder.pool import Pooling, pool
+from raysberta.training.attention import PACKED, arguments_of, packs
 from raysberta.training.chunks import Chunk, Chunks
 
 Precision = Literal["bf16", "fp32"]
@@ -26,10 +30,24 @@ Precision = Literal["bf16", "fp32"]
 class ChunkedEncoder(nn.Module):
     """A Hugging Face encoder that takes the chunks of a step."""
 
-    def __init__(self, encoder: PreTrainedModel, precision: Precision, recompute: bool, kept_tokens: int = 0) -> None:
-        """Wrap an encoder; on the CPU attention is the plain one, whose backward pass is faster there than the fused one's."""
+    def __init__(
+        self, encoder: PreTrainedModel, precision: Precision, recompute: bool, kept_tokens: int = 0, packed: bool | None = None
+    ) -> None:
+        """Wrap an encoder.
+
+        Args:
+            encoder: On the device where it will be trained.
+            precision: Of its arithmetic.
+            recompute: Forget activations until the backward pass.
+            kept_tokens: So many tokens' activations are kept nonetheless.
+            packed: Lay a chunk's tokens end to end, without padding; where that pays if None. On the CPU it does not: there attention is
+                the plain one, whose backward pass is faster than the fused one's.
+        """
         super().__init__()
-        if next(encoder.parameters()).device.type == "cpu":
+        self.packed = packs(encoder, precision) if packed is None else packed
+        if self.packed:
+            encoder.set_attn_implementation(PACKED)
+        elif next(encoder.parameters()).device.type == "cpu":
             encoder.set_attn_implementation("eager")
         self.encoder = encoder
         self.precision = precision
@@ -43,8 +61,18 @@ class ChunkedEncoder(nn.Module):
     def hidden(self, rows: torch.Tensor, chunk: Chunk) -> torch.Tensor:
         """Last hidden states [texts, width, H] of a chunk, float32 (or wider)."""
         with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            states = self.encoder(inputs_embeds=F.embedding(chunk.tokens, rows), attention_mask=chunk.mask).last_hidden_state
+            if self.packed:
+                states = self._without_padding(rows, chunk)
+            else:
+                states = self.encoder(inputs_embeds=F.embedding(chunk.tokens, rows), attention_mask=chunk.mask).last_hidden_state
         return states.to(torch.promote_types(states.dtype, torch.float32))
+
+    def _without_padding(self, rows: torch.Tensor, chunk: Chunk) -> torch.Tensor:
+        texts, width = chunk.tokens.shape
+        embedded = F.embedding(chunk.tokens.flatten()[chunk.places], rows)
+        more = arguments_of(self.encoder, chunk.places, chunk.starts, width)
+        states = self.encoder(inputs_embeds=embedded[None], **more).last_hidden_state[0]
+        return states.new_zeros(texts * width, states.shape[1]).index_copy(0, chunk.places, states).view(texts, width, -1)
 
     def embed(self, chunks: Chunks, pooling: Pooling) -> torch.Tensor:
         """L2-normalised embeddings [texts, H] in the order the texts were given."""
