@@ -488,10 +488,10 @@ class Optimisation(Section):
     """Dropout probability; the base's own where null."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast precision; weights and optimizer stay fp32."""
-    zero_stage: Literal[0, 1, 2] = 1
-    """DeepSpeed ZeRO stage."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage: what the workers share out is the optimizer's state (1), gradients too (2), weights too (3, large encoders)."""
     offload: bool = False
-    """Keep the optimizer's state in main memory and step there (ZeRO 1 and 2): for encoders whose state does not fit beside them."""
+    """Keep the optimizer's state in main memory and step there (ZeRO 1 to 3): for encoders whose state does not fit beside them."""
     chunk_tokens: Positive = 16384
     """Texts of a step are sorted by length and encoded in chunks of at most this many tokens, padding included."""
     recompute: bool = False
@@ -504,7 +504,7 @@ class Optimisation(Section):
     @model_validator(mode="after")
     def _stage_0_has_nothing_to_offload(self) -> Self:
         if self.offload and self.zero_stage == 0:
-            raise ValueError("offload: needs zero_stage 1 or 2, which keep the optimizer's state apart")
+            raise ValueError("offload: needs zero_stage 1, 2 or 3, which keep the optimizer's state apart")
         return self
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -34,12 +35,12 @@ def save_checkpoint(engine: Engine, folder: Path, state: dict[str, Any]) -> None
     Raises:
         NotSaved: on every worker, where the first cannot write (a full disk); nothing is left of what it began.
     """
-    moments = engine.moments()
+    weights, moments = engine.weights(), engine.moments()
     error = None
     if engine.rank == 0:
         aside = folder.with_name(f"{folder.name}.aside")
         try:
-            _write(engine, moments, aside, state)
+            _write(weights, moments, aside, state)
             shutil.rmtree(folder, ignore_errors=True)
             aside.rename(folder)
         except (OSError, SafetensorError) as caught:
@@ -50,11 +51,11 @@ def save_checkpoint(engine: Engine, folder: Path, state: dict[str, Any]) -> None
         raise NotSaved(error)
 
 
-def _write(engine: Engine, moments: dict[str, Any], aside: Path, state: dict[str, Any]) -> None:
+def _write(weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor], aside: Path, state: dict[str, Any]) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file({name: value.detach().cpu().clone() for name, value in engine.module.state_dict().items()}, aside / WEIGHTS)
-    save_file({name: value.contiguous() for name, value in moments.items()}, aside / MOMENTS)
+    for values, file in ((weights, WEIGHTS), (moments, MOMENTS)):
+        save_file({name: value.contiguous() for name, value in values.items()}, aside / file)
     hashes = {name: _hash(aside / name) for name in (WEIGHTS, MOMENTS)}
     (aside / STATE).write_text(json.dumps({**state, "hashes": hashes}))
 

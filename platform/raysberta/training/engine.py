@@ -17,10 +17,12 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import nn
 
 from raysberta.recipe import Optimisation
@@ -49,6 +51,7 @@ class Engine:
         self.parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
         self.optimizer = torch.optim.AdamW(decaying(self.parameters, settings.weight_decay), lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
         self.deepspeed = self._deepspeed(settings) if self.distributed else None
+        self.stage = settings.zero_stage if self.distributed else 0
 
     def _deepspeed(self, settings: Optimisation) -> Any:
         os.environ.setdefault("LOCAL_RANK", str(self.rank))
@@ -94,7 +97,7 @@ class Engine:
             group["lr"] = rate
         if self.deepspeed is not None:
             self.deepspeed.backward(loss)
-            norm = self._clip() if self.deepspeed.zero_optimization_stage() == 0 else None
+            norm = self._clip() if self.stage == 0 else None
             self.deepspeed.step()
             norm = float(self.deepspeed.get_global_grad_norm()) if norm is None else norm
         else:
@@ -117,17 +120,39 @@ class Engine:
         dist.all_reduce(both)
         return float(both[0]) / self.world, int(both[1])
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The module's weights, whole, on the CPU, by the first worker; nothing by the others. All workers call it together."""
+        found = {}
+        for name, value in self.module.state_dict(keep_vars=True).items():
+            with self._whole(value):
+                if self.rank == 0:
+                    found[name] = value.detach().cpu().clone()
+        return found
+
+    def _whole(self, parameter: torch.Tensor) -> AbstractContextManager[Any]:
+        """Within it a parameter is there whole: under ZeRO 3 each worker has a part of it."""
+        if self.stage < 3:
+            return nullcontext()
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id"))
+
     def moments(self) -> dict[str, torch.Tensor]:
-        """AdamW's moments, whole, on the CPU, as `exp_avg.<parameter>` and so on. All workers call it together."""
+        """AdamW's moments, whole, on the CPU, as `exp_avg.<parameter>` and so on, by the first worker; nothing by the others.
+
+        All workers call it together.
+        """
         self._link_moments()
         found = {}
         for name, parameter in self.parameters.items():
             for moment in MOMENTS:
-                found[f"{moment}.{name}"] = self._moment(parameter, moment).detach().cpu().clone()
+                value = self._moment(parameter, moment)
+                if self.rank == 0:
+                    found[f"{moment}.{name}"] = value.detach().cpu().clone()
         return found
 
     def _moment(self, parameter: nn.Parameter, moment: str) -> torch.Tensor:
-        if self.deepspeed is None or self.deepspeed.zero_optimization_stage() == 0:
+        if self.stage == 0:
             return self.optimizer.state[parameter][moment]
         from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -136,33 +161,52 @@ class Engine:
     def set_moments(self, moments: Mapping[str, torch.Tensor], steps: int) -> None:
         """Take over moments as `moments` gave them, after `steps` steps; the number of workers and the ZeRO stage may differ."""
         held = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if self.stage == 3:
+            held = self.deepspeed.optimizer.fp32_partitioned_groups_flat
         for parameter in held:
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(steps), device=parameter.device),
                 **{moment: torch.zeros_like(parameter) for moment in MOMENTS},
             }
-        if self.deepspeed is not None and self.deepspeed.zero_optimization_stage() > 0:
-            from deepspeed.utils import safe_set_full_optimizer_state
-
-            self._link_moments()
-            for name, parameter in self.parameters.items():
-                for moment in MOMENTS:
-                    safe_set_full_optimizer_state(parameter, moments[f"{moment}.{name}"].to(self.device), moment)
-            return
+        self._link_moments()
         for name, parameter in self.parameters.items():
             for moment in MOMENTS:
-                self.optimizer.state[parameter][moment].copy_(moments[f"{moment}.{name}"])
+                self._set_moment(parameter, moment, moments[f"{moment}.{name}"])
+
+    def _set_moment(self, parameter: nn.Parameter, moment: str, value: torch.Tensor) -> None:
+        if self.stage == 0:
+            self.optimizer.state[parameter][moment].copy_(value)
+        elif self.stage < 3:
+            from deepspeed.utils import safe_set_full_optimizer_state
+
+            safe_set_full_optimizer_state(parameter, value.to(self.device), moment)
+        else:  # its function for whole values fails where the workers' parts are not all of one size
+            from deepspeed.utils import safe_set_local_optimizer_state
+
+            size = parameter.ds_tensor.numel()
+            part = value.flatten()[self.rank * size : (self.rank + 1) * size]
+            safe_set_local_optimizer_state(parameter, F.pad(part, (0, size - len(part))).to(self.device), moment)
 
     def _link_moments(self) -> None:
         """DeepSpeed ties parameters to their moments after the first group's first step, when the other groups have none yet."""
-        if self.deepspeed is not None and self.deepspeed.zero_optimization_stage() > 0:
+        if self.stage in (1, 2):
             self.deepspeed.optimizer._hp_optimizer_states_linked = False
             self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
 
     def release(self) -> None:
-        """Give the module's parameters memory of their own again: ZeRO makes them views of one buffer."""
-        for parameter in self.parameters.values():
-            parameter.data = parameter.data.clone()
+        """Give the module's parameters memory of their own again: ZeRO makes them views of one buffer, ZeRO 3 parts of themselves."""
+        if self.stage < 3:
+            for parameter in self.parameters.values():
+                parameter.data = parameter.data.clone()
+            return
+        self.deepspeed.destroy()  # its hooks would part them again
+        for layer in self.module.modules():
+            held = dict(layer._parameters)
+            for name, parameter in held.items():
+                if parameter is not None:
+                    with self._whole(parameter):
+                        held[name] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            layer._parameters = held
 
     def from_first(self, value: Any) -> Any:
         """The first worker's value, on every worker; they wait for it."""
