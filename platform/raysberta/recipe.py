@@ -507,6 +507,12 @@ class Optimisation(Section):
             raise ValueError("offload: needs zero_stage 1, 2 or 3, which keep the optimizer's state apart")
         return self
 
+    @model_validator(mode="after")
+    def _under_zero_3_workers_go_in_step(self) -> Self:
+        if self.kept_tokens and self.zero_stage == 3:
+            raise ValueError("kept_tokens: workers would keep unequally many chunks, which zero_stage 3 does not allow; right would be 0")
+        return self
+
 
 class Mlm(Optimisation):
     """Masked-language-model adaptation on the texts of the pairs."""

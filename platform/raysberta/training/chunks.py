@@ -73,8 +73,17 @@ def share(lengths: np.ndarray, rank: int, world: int) -> np.ndarray:
     return np.argsort(-lengths, kind="stable")[rank::world]
 
 
-def make_chunks(texts: Sequence[np.ndarray], budget: int) -> Chunks:
-    """Chunks of token sequences (int arrays), to be read back in the order given."""
+def most_chunks(lengths: np.ndarray, world: int, budget: int) -> int:
+    """How many chunks a step's texts make for the worker that has most."""
+    return max(len(plan_chunks(lengths[share(lengths, rank, world)], budget)) for rank in range(world))
+
+
+def make_chunks(texts: Sequence[np.ndarray], budget: int, at_least: int = 0) -> Chunks:
+    """Chunks of token sequences (int arrays), to be read back in the order given.
+
+    Where they are fewer than `at_least`, single tokens that are not read back make up the rest: under ZeRO 3 a layer's weights come
+    together whenever all workers call it, so all must call it as often.
+    """
     lengths = np.asarray([len(text) for text in texts], np.int64)
     vocabulary, inverse = np.unique(np.concatenate(texts), return_inverse=True)
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -88,6 +97,9 @@ def make_chunks(texts: Sequence[np.ndarray], budget: int) -> Chunks:
             mask[place, : lengths[row]] = 1
         begins = np.concatenate([[0], np.cumsum(lengths[rows])]).astype(np.int32)
         chunks.append(Chunk(*map(torch.from_numpy, (tokens, mask, np.flatnonzero(mask), begins))))
+    one = torch.ones((1, 1), dtype=torch.int64)
+    filler = Chunk(one - 1, one, torch.zeros(1, dtype=torch.int64), torch.arange(2, dtype=torch.int32))
+    chunks += [filler] * (at_least - len(chunks))
     order = np.empty(len(texts), np.int64)
     order[np.concatenate(planned)] = np.arange(len(texts))
     padded = sum(chunk.tokens.numel() for chunk in chunks)

@@ -75,6 +75,11 @@ class Engine:
         }
         return deepspeed.initialize(model=self.module, optimizer=self.optimizer, config=config, dist_init_required=False)[0]
 
+    @property
+    def _zero(self) -> Any:
+        assert self.deepspeed is not None
+        return self.deepspeed.optimizer
+
     def step(self, batch: Any, tokens: int, rate: float) -> tuple[float, float, int]:
         """One forward, one backward, one reduction, one update.
 
@@ -162,7 +167,7 @@ class Engine:
         """Take over moments as `moments` gave them, after `steps` steps; the number of workers and the ZeRO stage may differ."""
         held = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         if self.stage == 3:
-            held = self.deepspeed.optimizer.fp32_partitioned_groups_flat
+            held = self._zero.fp32_partitioned_groups_flat
         for parameter in held:
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(steps), device=parameter.device),
@@ -173,7 +178,7 @@ class Engine:
             for moment in MOMENTS:
                 self._set_moment(parameter, moment, moments[f"{moment}.{name}"])
 
-    def _set_moment(self, parameter: nn.Parameter, moment: str, value: torch.Tensor) -> None:
+    def _set_moment(self, parameter: Any, moment: str, value: torch.Tensor) -> None:
         if self.stage == 0:
             self.optimizer.state[parameter][moment].copy_(value)
         elif self.stage < 3:
@@ -190,8 +195,8 @@ class Engine:
     def _link_moments(self) -> None:
         """DeepSpeed ties parameters to their moments after the first group's first step, when the other groups have none yet."""
         if self.stage in (1, 2):
-            self.deepspeed.optimizer._hp_optimizer_states_linked = False
-            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
+            self._zero._hp_optimizer_states_linked = False
+            self._zero._lazy_init_hp_params_optimizer_state()
 
     def release(self) -> None:
         """Give the module's parameters memory of their own again: ZeRO makes them views of one buffer, ZeRO 3 parts of themselves."""
@@ -199,14 +204,15 @@ class Engine:
             for parameter in self.parameters.values():
                 parameter.data = parameter.data.clone()
             return
-        self.deepspeed.destroy()  # its hooks would part them again
+        self._zero.destroy()  # its hooks would part them again
         for layer in self.module.modules():
-            held = dict(layer._parameters)
-            for name, parameter in held.items():
-                if parameter is not None:
-                    with self._whole(parameter):
-                        held[name] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-            layer._parameters = held
+            layer._parameters = {name: self._own(value) for name, value in layer._parameters.items()}
+
+    def _own(self, parted: nn.Parameter | None) -> nn.Parameter | None:
+        if parted is None:
+            return None
+        with self._whole(parted):
+            return nn.Parameter(parted.detach().clone(), parted.requires_grad)
 
     def from_first(self, value: Any) -> Any:
         """The first worker's value, on every worker; they wait for it."""

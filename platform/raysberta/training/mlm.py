@@ -18,7 +18,7 @@ from raysberta.encoder.load import load_encoder, load_tokenizer, save
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe
 from raysberta.training.batches import MlmPlan
-from raysberta.training.chunks import Chunk, Chunks, make_chunks, plan_chunks, share
+from raysberta.training.chunks import Chunk, Chunks, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import Ragged, check_fits
@@ -151,6 +151,7 @@ def make_batch(
     chunk_tokens: int,
     rank: int = 0,
     world: int = 1,
+    even: bool = False,
 ) -> MlmBatch:
     """A worker's part of a step.
 
@@ -163,17 +164,29 @@ def make_batch(
         chunk_tokens: Budget of a chunk.
         rank: The worker; it takes every `world`-th text in order of length, so all have as much to do.
         world: Workers.
+        even: All workers' parts have as many chunks and predictions, as ZeRO 3 needs it; what is added counts for nothing.
     """
     parts = [texts[row] for row in rows]
     cuts = np.cumsum([len(part) for part in parts])[:-1]
     read, labels = mask(np.concatenate(parts), pieces, probability, np.random.default_rng(draw))
     predicted = int((labels != IGNORED).sum())
-    mine = share(np.asarray([len(part) for part in parts]), rank, world)
+    lengths = np.asarray([len(part) for part in parts])
+    mine = share(lengths, rank, world)
     reads, wanted = np.split(read, cuts), np.split(labels, cuts)
-    return lay_out([reads[row] for row in mine], [wanted[row] for row in mine], chunk_tokens, world / max(1, predicted))
+    least = (0, 0)
+    if even:
+        counts = np.asarray([(part != IGNORED).sum() for part in wanted])
+        least = most_chunks(lengths, world, chunk_tokens), max(int(counts[share(lengths, other, world)].sum()) for other in range(world))
+    return lay_out([reads[row] for row in mine], [wanted[row] for row in mine], chunk_tokens, world / max(1, predicted), least)
 
 
-def lay_out(reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], chunk_tokens: int, scale: float | None = None) -> MlmBatch:
+def lay_out(
+    reads: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    chunk_tokens: int,
+    scale: float | None = None,
+    least: tuple[int, int] = (0, 0),
+) -> MlmBatch:
     """Masked texts as chunks.
 
     Args:
@@ -181,6 +194,7 @@ def lay_out(reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], chunk_tok
         labels: Of the same lengths: the right tokens, IGNORED where nothing is predicted.
         chunk_tokens: Budget of a chunk.
         scale: Of the summed loss; where None, the loss is the mean over these texts' predicted tokens.
+        least: Chunks and predicted tokens that there are at least; what is added counts for nothing.
     """
     lengths = np.asarray([len(read) for read in reads])
     positions, found = [], []
@@ -192,8 +206,12 @@ def lay_out(reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], chunk_tok
         where = np.flatnonzero(flat != IGNORED)
         positions.append(torch.from_numpy(where))
         found.append(torch.from_numpy(flat[where]))
-    right = torch.cat(found)
-    return MlmBatch(make_chunks(reads, chunk_tokens), positions, right, 1 / max(1, len(right)) if scale is None else scale)
+    scale = 1 / max(1, sum(map(len, found))) if scale is None else scale
+    positions += [torch.zeros(0, dtype=torch.int64)] * (least[0] - len(positions))
+    ignored = max(0, least[1] - sum(map(len, found)))
+    positions[-1] = torch.cat([positions[-1], torch.zeros(ignored, dtype=torch.int64)])
+    right = torch.cat([*found, torch.full((ignored,), IGNORED)])
+    return MlmBatch(make_chunks(reads, chunk_tokens, least[0]), positions, right, scale)
 
 
 def to(batch: MlmBatch, device: torch.device) -> MlmBatch:
@@ -250,7 +268,8 @@ def train_mlm(
     def work(step: int, rank: int, world: int) -> Work:
         rows = plan.step(step)
         draw = (recipe.seed, step, 1)
-        batch = make_batch(texts, rows, pieces, settings.mask_probability, draw, settings.chunk_tokens, rank, world)
+        even = settings.zero_stage == 3
+        batch = make_batch(texts, rows, pieces, settings.mask_probability, draw, settings.chunk_tokens, rank, world, even)
         shown = ", ".join(str(row) for row in rows[:4])
         return Work(to(batch, device), batch.chunks.real, f"texts {shown}, ... of the distinct training texts")
 
