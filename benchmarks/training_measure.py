@@ -25,10 +25,10 @@ from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine, decaying, keep_freed_memory
 from raysberta.training.examples import Examples, ragged
 from raysberta.training.heads import load_head
-from raysberta.training.mlm import MlmModel, lay_out, pieces_of
+from raysberta.training.mlm import MlmModel, lay_out, pieces_of, to
 from training_data import e5, e5_with_head, examples, roberta, token_lists
+from training_sized import model_flops, sized, sized_examples, sized_lists
 
-CPU = torch.device("cpu")
 TEMPERATURE = 0.02
 RATE = 2e-5
 CLIP = 1.0
@@ -40,22 +40,39 @@ def clock(steps: Sequence[Any], run: Callable[[Any], float]) -> tuple[list[float
     for step in steps:
         begun = time.perf_counter()
         losses.append(run(step))
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
     return losses, seconds
 
 
 def contrastive(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
-    """Losses, seconds and peak memory of `ask["steps"]` steps after `ask["warm"]` small ones."""
-    found, blocks = examples(work, ask["queries"], ask["negatives"], ask["limit"])
-    chosen = blocks[: ask["steps"]]
-    warm = [blocks[-1][:4]] * ask["warm"]
+    """Losses, seconds and peak memory of `ask["steps"]` steps after `ask["warm"]` others: small ones, or where `ask["size"]` names one of
+    RoBERTa's sizes as large ones.
+    """
+    if "size" in ask:
+        folder = sized(work, ask["size"])
+        shape = (ask["queries"], ask["negatives"], ask["limit"], ask["filled"])
+        found, blocks = sized_examples(work, folder, *shape, ask["warm"] + ask["steps"])
+        warm, chosen = blocks[: ask["warm"]], blocks[ask["warm"] :]
+    else:
+        folder = e5(work)
+        found, blocks = examples(work, ask["queries"], ask["negatives"], ask["limit"])
+        warm, chosen = [blocks[-1][:4]] * ask["warm"], blocks[: ask["steps"]]
     make = contrastive_ours if side == "ours" else contrastive_peer
-    step = make(side, work, found, ask)
+    step = make(side, folder, found, ask)
     clock(warm, lambda rows: step(rows, 0.0))
     losses, seconds = clock(chosen, lambda rows: step(rows, RATE))
-    texts = sum(len(rows) for rows in chosen)
-    tokens = [int(sum(len(found.tokens[sequence]) for sequence in sequences_of(found, rows).ravel())) for rows in chosen]
-    return {"losses": losses, "seconds": seconds, "pairs": texts, "tokens": tokens, "peak_mib": peak()}
+    lengths = [[len(found.tokens[sequence]) for sequence in sequences_of(found, rows).ravel()] for rows in chosen]
+    return {
+        "losses": losses, "seconds": seconds, "pairs": sum(len(rows) for rows in chosen), "tokens": [sum(step) for step in lengths],
+        "flops": sum(model_flops(folder, step) for step in lengths), "peak_mib": peak(),
+    }  # fmt: skip
+
+
+def device_of(ask: dict[str, Any]) -> torch.device:
+    """Where a side runs."""
+    return torch.device(ask.get("device", "cpu"))
 
 
 def sequences_of(found: Examples, rows: np.ndarray) -> np.ndarray:
@@ -64,7 +81,7 @@ def sequences_of(found: Examples, rows: np.ndarray) -> np.ndarray:
     return np.concatenate([found.query[rows][:, None], found.positive[rows][:, None], negatives], axis=1)
 
 
-def contrastive_ours(side: str, work: Path, found: Examples, ask: dict[str, Any]) -> Callable[[np.ndarray, float], float]:
+def contrastive_ours(side: str, folder: Path, found: Examples, ask: dict[str, Any]) -> Callable[[np.ndarray, float], float]:
     """Our engine's step on rows."""
     keep_freed_memory()
     settings = Contrastive(
@@ -74,24 +91,28 @@ def contrastive_ours(side: str, work: Path, found: Examples, ask: dict[str, Any]
         recompute=ask["recompute"],
         max_gradient_norm=CLIP,
     )
-    encoder = ChunkedEncoder(load_encoder(e5(work)), settings.precision, settings.recompute)
-    engine = Engine(ContrastiveModel(encoder, "mean", settings).train(), settings, CPU)
+    device = device_of(ask)
+    encoder = ChunkedEncoder(nn.Module.to(load_encoder(folder), device), settings.precision, settings.recompute)
+    engine = Engine(ContrastiveModel(encoder, "mean", settings).train(), settings, device)
 
     def step(rows: np.ndarray, rate: float) -> float:
-        batch = make_batch(found, [rows], settings, CPU)
+        batch = make_batch(found, [rows], settings, device)
         return engine.step(batch, batch.chunks.real, rate)[0]
 
     return step
 
 
-def contrastive_peer(side: str, work: Path, found: Examples, ask: dict[str, Any]) -> Callable[[np.ndarray, float], float]:
+def contrastive_peer(side: str, folder: Path, found: Examples, ask: dict[str, Any]) -> Callable[[np.ndarray, float], float]:
     """A training loop over sentence-transformers' losses: one padded tensor a column, as its data collator makes them."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    body = Transformer(str(e5(work)), max_seq_length=ask["limit"])
-    model = SentenceTransformer(modules=[body, Pooling(384, pooling_mode="mean")], device="cpu").train()
+    device = device_of(ask)
+    body = Transformer(str(folder), max_seq_length=ask["limit"])
+    model = SentenceTransformer(
+        modules=[body, Pooling(body.get_word_embedding_dimension(), pooling_mode="mean")], device=str(device)
+    ).train()
     losses = {
         "plain": lambda: MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE),
         "cached": lambda: CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, mini_batch_size=ask["mini_batch"]),
@@ -102,11 +123,12 @@ def contrastive_peer(side: str, work: Path, found: Examples, ask: dict[str, Any]
     def column(sequences: np.ndarray) -> dict[str, torch.Tensor]:
         texts = [torch.from_numpy(found.tokens[sequence].astype(np.int64)) for sequence in sequences]
         mask = nn.utils.rnn.pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
-        return {"input_ids": nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=1), "attention_mask": mask}
+        tokens = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=1)
+        return {"input_ids": tokens.to(device), "attention_mask": mask.to(device)}
 
     def step(rows: np.ndarray, rate: float) -> float:
         features = [column(sequences) for sequences in sequences_of(found, rows).T]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=ask["precision"] == "bf16"):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=ask["precision"] == "bf16"):
             loss = loss_of(features, None)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, CLIP)
@@ -126,9 +148,14 @@ def adamw(model: nn.Module) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
 
 
 def mlm(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
-    """Tokens, seconds and the first loss of masked-language-model steps."""
-    folder = {"e5": e5_with_head, "roberta": roberta}[ask["model"]](work)
-    texts = token_lists(work, folder, (ask["steps"] + 1) * ask["batch"], ask["limit"])
+    """Tokens, seconds and the first loss of masked-language-model steps; the first step is not counted."""
+    count = (ask["steps"] + 1) * ask["batch"]
+    if "size" in ask:
+        folder = sized(work, ask["size"])
+        texts = sized_lists(work, folder, count, ask["limit"], ask["filled"])
+    else:
+        folder = {"e5": e5_with_head, "roberta": roberta}[ask["model"]](work)
+        texts = token_lists(work, folder, count, ask["limit"])
     first = collated(folder, texts[: ask["batch"]])
     return (mlm_ours if side == "ours" else mlm_peer)(folder, texts, first, ask)
 
@@ -147,33 +174,38 @@ def mlm_ours(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
 
     keep_freed_memory()
     settings = Mlm(chunk_tokens=ask["chunk_tokens"], precision="bf16", max_gradient_norm=CLIP)
-    loaded = load_encoder(folder)
-    model = MlmModel(ChunkedEncoder(loaded, "bf16", False), load_head(folder, loaded))
+    device = device_of(ask)
+    loaded = nn.Module.to(load_encoder(folder), device)
+    model = MlmModel(ChunkedEncoder(loaded, "bf16", False), load_head(folder, loaded)).to(device)
     lengths = first["attention_mask"].sum(1).tolist()
     reads = [row[:length].numpy() for row, length in zip(first["input_ids"], lengths, strict=True)]
     wanted = [row[:length].numpy() for row, length in zip(first["labels"], lengths, strict=True)]
     with torch.no_grad():
-        loss = float(model(lay_out(reads, wanted, settings.chunk_tokens)))
-    engine = Engine(model.train(), settings, CPU)
+        loss = float(model(to(lay_out(reads, wanted, settings.chunk_tokens), device)))
+    engine = Engine(model.train(), settings, device)
+    predicted: list[int] = []
     all_texts, pieces = ragged(texts), pieces_of(load_tokenizer(folder))
 
     def run(number: int) -> float:
         rows = np.arange(number * ask["batch"], (number + 1) * ask["batch"])
         batch = make_mlm_batch(all_texts, rows, pieces, 0.15, (number,), settings.chunk_tokens)
-        return engine.step(batch, batch.chunks.real, RATE)[0]
+        predicted.append(len(batch.labels))
+        return engine.step(to(batch, device), batch.chunks.real, RATE)[0]
 
     losses, seconds = clock(range(ask["steps"] + 1), run)
-    tokens = sum(len(text) for text in texts[ask["batch"] :])
-    return {"first_loss": loss, "losses": losses[1:], "seconds": seconds[1:], "tokens": tokens, "peak_mib": peak()}
+    lengths = [len(text) for text in texts[ask["batch"] :]]
+    flops = model_flops(folder, lengths, sum(predicted[1:]))
+    return {"first_loss": loss, "losses": losses[1:], "seconds": seconds[1:], "tokens": sum(lengths), "flops": flops, "peak_mib": peak()}
 
 
 def mlm_peer(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor], ask: dict[str, Any]) -> dict[str, Any]:
     """transformers' Trainer; the first step is left out, as in ours."""
     from transformers import AutoModelForMaskedLM, DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
-    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = float(model(**first).loss)
+    device = device_of(ask)
+    model = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).to(device)
+    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
+        loss = float(model(**{name: value.to(device) for name, value in first.items()}).loss)
     collator = DataCollatorForLanguageModeling(load_tokenizer(folder), mlm_probability=0.15)
     counted: list[int] = []
     seconds: list[float] = []
@@ -189,10 +221,13 @@ def mlm_peer(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
             begun[0] = time.perf_counter()
 
         def on_step_end(self, *arguments: Any, **more: Any) -> None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             seconds.append(time.perf_counter() - begun[0])
 
     arguments = TrainingArguments(
-        output_dir=str(folder.parent / "trainer"), per_device_train_batch_size=ask["batch"], num_train_epochs=1, bf16=True, use_cpu=True,
+        output_dir=str(folder.parent / "trainer"), per_device_train_batch_size=ask["batch"], num_train_epochs=1, bf16=True,
+        use_cpu=device.type == "cpu",
         learning_rate=RATE, weight_decay=0.01, max_grad_norm=CLIP, save_strategy="no", report_to=[], logging_steps=1, disable_tqdm=True,
     )  # fmt: skip
     dataset: Any = [{"input_ids": text} for text in texts]
@@ -221,7 +256,12 @@ def workers(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak() -> float:
-    """Peak resident memory of this program, MiB. Not getrusage's: a process starts with the peak of the one that started it."""
+    """Peak memory of this program, MiB: what it took of the GPU where it used one, else what was resident.
+
+    Not getrusage's: a process starts with the peak of the one that started it.
+    """
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
     line = next(line for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
