@@ -1,0 +1,87 @@
+"""Two processes that each hold half of the weights (DeepSpeed ZeRO 3) give the run of one process with plain torch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.fs as pafs
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysberta.encoder.load import load_encoder
+from raysberta.training.chunks import make_chunks, most_chunks, share
+from raysberta.training.contrastive import train_contrastive
+from raysberta.training.mlm import train_mlm
+
+SCRIPT = Path(__file__).with_name("zero3_processes.py")
+
+
+@pytest.fixture(scope="module")
+def runs(recipe, tiny, examples, tmp_path_factory):
+    """The folder of all runs; dropout is off, since one process and two draw different masks."""
+    folder = tmp_path_factory.mktemp("zero3")
+    phases = {name: getattr(recipe, name).model_copy(update={"dropout": 0.0}) for name in ("contrastive", "mlm")}
+    still = recipe.model_copy(update=phases)
+    one = train_contrastive(still, tiny, examples, folder / "one" / "model", steps=4, checkpoints=folder / "one")
+    mlm = train_mlm(still, tiny, examples.tokens, folder / "one-mlm", steps=4)
+    (folder / "alone.json").write_text(json.dumps({"contrastive": one, "mlm": mlm}))
+    (folder / "recipe.json").write_text(still.model_dump_json())
+    examples.save(f"{folder}/data.safetensors", pafs.LocalFileSystem())
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry), "OMP_NUM_THREADS": "1"}
+    workers = [subprocess.Popen([sys.executable, SCRIPT, folder, tiny, str(rank)], env=environment) for rank in range(2)]
+    try:
+        assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+    return folder
+
+
+def read(folder: Path, name: str):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def apart(left: Path, right: Path) -> float:
+    one, other = load_encoder(left).state_dict(), load_encoder(right).state_dict()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "elastic", "offloaded", "another stage", "mlm"])
+def test_two_processes_with_parted_weights_are_one(runs, kind):
+    alone = read(runs, "alone")["mlm" if kind == "mlm" else "contrastive"]
+    together = read(runs, "rank0")[kind]
+    assert [point["loss"] for point in together] == [point["loss"] for point in read(runs, "rank1")[kind]]
+    assert [point["loss"] for point in together] == pytest.approx([point["loss"] for point in alone], rel=1e-5)
+    assert [point["gradient_norm"] for point in together] == pytest.approx([point["gradient_norm"] for point in alone], rel=1e-4)
+    assert apart(runs / kind.split()[0], runs / ("one-mlm" if kind == "mlm" else "one/model")) < 1e-5
+
+
+def test_gradients_are_those_of_one(runs):
+    """In float32, as DeepSpeed reduces, against float64."""
+    assert all(difference < 1e-5 for difference in read(runs, "gradients").values())
+
+
+def test_one_process_goes_on_from_their_checkpoint(runs, recipe, tiny, examples, tmp_path):
+    still = recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"dropout": 0.0})})
+    curve = train_contrastive(still, tiny, examples, tmp_path / "model", steps=4, resume=runs / "two" / "step-00000003")
+    assert curve[-1]["loss"] == pytest.approx(read(runs, "alone")["contrastive"][-1]["loss"], rel=1e-5)
+    assert apart(tmp_path / "model", runs / "one" / "model") < 1e-5
+
+
+@given(st.lists(st.integers(1, 40), min_size=8, max_size=60), st.integers(1, 100), st.integers(1, 8))
+def test_all_workers_make_as_many_chunks(lengths, budget, world):
+    """What makes up the rest is not read back."""
+    known = np.asarray(lengths)
+    most = most_chunks(known, world, budget)
+    for rank in range(world):
+        mine = share(known, rank, world)
+        chunks = make_chunks([np.full(lengths[place], place) for place in mine], budget, most)
+        assert len(chunks.chunks) == most and chunks.real == known[mine].sum()
+        laid = [chunks.vocabulary[row[0]].item() for chunk in chunks.chunks for row in chunk.tokens]
+        assert [laid[place] for place in chunks.order] == mine.tolist()
+        assert all(torch.equal(chunk.places, chunk.mask.flatten().nonzero()[:, 0]) for chunk in chunks.chunks)
