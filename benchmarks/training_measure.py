@@ -90,6 +90,7 @@ def contrastive_ours(side: str, folder: Path, found: Examples, ask: dict[str, An
         precision=ask["precision"],
         recompute=ask["recompute"],
         max_gradient_norm=CLIP,
+        compile=ask.get("compile", False),
     )
     device = device_of(ask)
     encoder = ChunkedEncoder(nn.Module.to(load_encoder(folder), device), settings.precision, settings.recompute)
@@ -173,7 +174,7 @@ def mlm_ours(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
     from raysberta.training.mlm import make_batch as make_mlm_batch
 
     keep_freed_memory()
-    settings = Mlm(chunk_tokens=ask["chunk_tokens"], precision="bf16", max_gradient_norm=CLIP)
+    settings = Mlm(chunk_tokens=ask["chunk_tokens"], precision="bf16", max_gradient_norm=CLIP, compile=ask.get("compile", False))
     device = device_of(ask)
     loaded = nn.Module.to(load_encoder(folder), device)
     model = MlmModel(ChunkedEncoder(loaded, "bf16", False), load_head(folder, loaded)).to(device)

@@ -498,6 +498,8 @@ class Optimisation(Section):
     """Recompute each chunk in the backward pass (exact GradCache): memory of one chunk, at one more forward."""
     kept_tokens: Natural = 0
     """Where chunks are recomputed: those of so many tokens a worker are not, as far as memory allows."""
+    compile: bool = False
+    """Compile the encoder's layers (GPU): minutes before the first step, less memory traffic in all steps. Not with zero_stage 3."""
     checkpoint_every: Positive = 500
     """Steps between checkpoints that a killed run resumes from."""
 
@@ -511,6 +513,8 @@ class Optimisation(Section):
     def _under_zero_3_workers_go_in_step(self) -> Self:
         if self.kept_tokens and self.zero_stage == 3:
             raise ValueError("kept_tokens: workers would keep unequally many chunks, which zero_stage 3 does not allow; right would be 0")
+        if self.compile and self.zero_stage == 3:
+            raise ValueError("compile: a compiled layer does not wait for weights that zero_stage 3 keeps elsewhere; right would be false")
         return self
 
 

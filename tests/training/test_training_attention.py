@@ -94,6 +94,16 @@ def test_the_kernels_take_what_they_are_given(dtype, window):
         assert gradient.shape == part.shape and gradient.dtype == dtype
 
 
+@pytest.mark.parametrize(("dtype", "window"), [(torch.bfloat16, None), (torch.bfloat16, 4), (torch.float32, None)])
+def test_the_kernels_can_be_compiled_for_all_shapes(dtype, window):
+    """In one graph, which the compiler needs to put the arithmetic around them together."""
+    compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend="aot_eager")
+    for tokens, texts, longest in ((18, 4, 9), (30, 6, 12)):
+        parts = [torch.randn(tokens, 4, 16, dtype=dtype, device="meta", requires_grad=dtype != torch.float32) for _ in range(3)]
+        found = compiled(*parts, torch.zeros(texts + 1, dtype=torch.int32, device="meta"), longest, 0.1, 0.25, window)
+        assert found.shape == parts[2].shape and found.dtype == dtype
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_states_are_those_of_padded_texts(kind):
     chunks = make_chunks(texts_of([1, 17, 5, 30, 2, 30, 12]), 10**6)

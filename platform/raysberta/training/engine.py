@@ -48,6 +48,7 @@ class Engine:
         self.distributed = dist.is_available() and dist.is_initialized()
         self.rank, self.world = workers()
         self.max_norm = settings.max_gradient_norm
+        self.compiled = compile_layers(module) if settings.compile else []
         self.parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
         self.optimizer = torch.optim.AdamW(decaying(self.parameters, settings.weight_decay), lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
         self.deepspeed = self._deepspeed(settings) if self.distributed else None
@@ -199,7 +200,12 @@ class Engine:
             self._zero._lazy_init_hp_params_optimizer_state()
 
     def release(self) -> None:
-        """Give the module's parameters memory of their own again: ZeRO makes them views of one buffer, ZeRO 3 parts of themselves."""
+        """Give the module's parameters memory of their own again: ZeRO makes them views of one buffer, ZeRO 3 parts of themselves.
+
+        What was compiled for training is itself again.
+        """
+        for layer in self.compiled:
+            del layer.forward
         if self.stage < 3:
             for parameter in self.parameters.values():
                 parameter.data = parameter.data.clone()
@@ -257,6 +263,14 @@ def device_of(rank: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device() if torch.cuda.device_count() == 1 else rank % torch.cuda.device_count())
+
+
+def compile_layers(module: nn.Module) -> list[nn.Module]:
+    """Compile each layer of a stack by itself, for all shapes at once: they share the code, and chunks are of many shapes."""
+    layers = [layer for stack in module.modules() if isinstance(stack, nn.ModuleList) for layer in stack]
+    for layer in layers:
+        layer.forward = torch.compile(layer.forward, dynamic=True)  # of the instance alone: its class and its state stay as they are
+    return layers
 
 
 def decaying(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict[str, Any]]:
