@@ -29,7 +29,6 @@ CPU = torch.device("cpu")
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 64}
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 KINDS = ("bert", "roberta", "xlm-roberta", "modernbert")
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 def encoder_of(kind: str, vocabulary: int, seed: int = 0):
@@ -179,7 +178,8 @@ def test_the_cpu_pads():
     assert not packs(encoder_of("bert", 50), "bf16")
 
 
-@on_gpu
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gpu_gives_the_numbers_of_the_cpu(kind):
     """Loss and gradients, packed where the GPU packs, against the padded CPU path: float32 closely, bf16 within its rounding."""
