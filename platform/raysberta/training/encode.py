@@ -7,8 +7,8 @@ as memory allows: they are encoded once. Without `recompute` all are.
 
 Each chunk casts the weights for itself, so gradients are summed over the chunks in float32 even under bf16 autocast.
 
-A chunk is a padded matrix. On a GPU the encoder reads only its tokens, laid end to end (attention.py); what comes back is the same matrix
-of states, 0 where there is padding, so that nothing else knows of it.
+A chunk is a padded matrix. Where it pays the encoder reads only its tokens, laid end to end (attention.py); what comes back is the same
+matrix of states, 0 where there is padding, so that nothing else knows of it.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from raysberta.encoder.pool import Pooling, pool
-from raysberta.training.attention import PACKED, arguments_of, packs
+from raysberta.training.attention import PACKED, arguments_of, packs, pays
 from raysberta.training.chunks import Chunk, Chunks
 
 Precision = Literal["bf16", "fp32"]
@@ -40,12 +40,12 @@ class ChunkedEncoder(nn.Module):
             precision: Of its arithmetic.
             recompute: Forget activations until the backward pass.
             kept_tokens: So many tokens' activations are kept nonetheless.
-            packed: Lay a chunk's tokens end to end, without padding; where that pays if None. On the CPU it does not: there attention is
-                the plain one, whose backward pass is faster than the fused one's.
+            packed: Lay a chunk's tokens end to end, without padding; where that can be done and pays if None.
         """
         super().__init__()
-        self.packed = packs(encoder, precision) if packed is None else packed
-        if self.packed:
+        self.packed = packed
+        self.packs = packs(encoder, precision) if packed is None else packed
+        if self.packs:
             encoder.set_attn_implementation(PACKED)
         elif next(encoder.parameters()).device.type == "cpu":
             encoder.set_attn_implementation("eager")
@@ -61,7 +61,7 @@ class ChunkedEncoder(nn.Module):
     def hidden(self, rows: torch.Tensor, chunk: Chunk) -> torch.Tensor:
         """Last hidden states [texts, width, H] of a chunk, float32 (or wider)."""
         with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            if self.packed:
+            if self.packs and (self.packed or pays(chunk)):
                 states = self._without_padding(rows, chunk)
             else:
                 states = self.encoder(inputs_embeds=F.embedding(chunk.tokens, rows), attention_mask=chunk.mask).last_hidden_state

@@ -34,7 +34,7 @@ from raysberta.training.mlm import train_mlm
 
 log = logging.getLogger(__name__)
 
-VERSION: int = 3
+VERSION: int = 4
 RESTARTS = 2
 MINED = ("mining", "mining_synthetic")
 CURVE_POINTS = 400
