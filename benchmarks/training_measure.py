@@ -111,9 +111,7 @@ def contrastive_peer(side: str, folder: Path, found: Examples, ask: dict[str, An
 
     device = device_of(ask)
     body = Transformer(str(folder), max_seq_length=ask["limit"])
-    model = SentenceTransformer(
-        modules=[body, Pooling(body.get_embedding_dimension(), pooling_mode="mean")], device=str(device)
-    ).train()
+    model = SentenceTransformer(modules=[body, Pooling(body.get_embedding_dimension(), pooling_mode="mean")], device=str(device)).train()
     losses = {
         "plain": lambda: MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE),
         "cached": lambda: CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE, mini_batch_size=ask["mini_batch"]),

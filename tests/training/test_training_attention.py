@@ -18,14 +18,14 @@ from transformers import (
 from variants import batches_of_two_sources
 
 from raysberta.recipe import Contrastive
-from raysberta.training.attention import PACKED, attend, packs
+from raysberta.training.attention import PACKED, arguments_of, attend, packs
 from raysberta.training.chunks import make_chunks
 from raysberta.training.contrastive import ContrastiveModel, make_batch
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.heads import MlmHead
 from raysberta.training.mlm import IGNORED, MlmModel, lay_out, to
 
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 64}
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 KINDS = ("bert", "roberta", "xlm-roberta", "modernbert")
@@ -83,8 +83,8 @@ def test_attention_stays_within_texts_and_windows(lengths, window):
 @pytest.mark.parametrize(("dtype", "window"), [(torch.bfloat16, None), (torch.bfloat16, 4), (torch.float32, None)])
 def test_the_kernels_take_what_they_are_given(dtype, window):
     """What runs on a GPU, on tensors without memory: operators, arguments and shapes, there and back."""
-    parts = [torch.randn(18, 4, 16, dtype=dtype, device="meta", requires_grad=True) for _ in range(3)]
-    starts = torch.zeros(5, dtype=torch.int32, device="meta")
+    parts = [torch.randn(18, 4, 16, dtype=dtype, device=META, requires_grad=True) for _ in range(3)]
+    starts = torch.zeros(5, dtype=torch.int32, device=META)
     found = attend(*parts, starts, 9, 0.1, 0.25, window)
     assert found.shape == parts[2].shape and found.dtype == dtype
     if dtype == torch.float32:
@@ -93,13 +93,24 @@ def test_the_kernels_take_what_they_are_given(dtype, window):
         assert gradient.shape == part.shape and gradient.dtype == dtype
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoders_run_on_the_kernels(kind):
+    """The same for whole encoders in bf16, windows and all."""
+    chunk = make_chunks(texts_of([3, 11, 8, 20]), 10**6).to(META).chunks[0]
+    encoder = encoder_of(kind, 50).to(META, torch.bfloat16)
+    encoder.set_attn_implementation(PACKED)
+    rows = torch.randn(1, len(chunk.places), 64, dtype=torch.bfloat16, device=META, requires_grad=True)
+    states = encoder(inputs_embeds=rows, **arguments_of(encoder, chunk.places, chunk.starts, chunk.tokens.shape[1])).last_hidden_state
+    assert states.shape == (1, 42, 64) and torch.autograd.grad(states.sum(), rows)[0].shape == rows.shape
+
+
 @pytest.mark.parametrize(("dtype", "window"), [(torch.bfloat16, None), (torch.bfloat16, 4), (torch.float32, None)])
 def test_the_kernels_can_be_compiled_for_all_shapes(dtype, window):
     """In one graph, which the compiler needs to put the arithmetic around them together."""
     compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend="aot_eager")
     for tokens, texts, longest in ((18, 4, 9), (30, 6, 12)):
-        parts = [torch.randn(tokens, 4, 16, dtype=dtype, device="meta", requires_grad=dtype != torch.float32) for _ in range(3)]
-        found = compiled(*parts, torch.zeros(texts + 1, dtype=torch.int32, device="meta"), longest, 0.1, 0.25, window)
+        parts = [torch.randn(tokens, 4, 16, dtype=dtype, device=META, requires_grad=dtype != torch.float32) for _ in range(3)]
+        found = compiled(*parts, torch.zeros(texts + 1, dtype=torch.int32, device=META), longest, 0.1, 0.25, window)
         assert found.shape == parts[2].shape and found.dtype == dtype
 
 

