@@ -18,7 +18,7 @@ from transformers import (
 from variants import batches_of_two_sources
 
 from raysberta.recipe import Contrastive
-from raysberta.training.attention import PACKED, arguments_of, attend, packs
+from raysberta.training.attention import PACKED, arguments_of, attend, packs, pays
 from raysberta.training.chunks import make_chunks
 from raysberta.training.contrastive import ContrastiveModel, make_batch
 from raysberta.training.encode import ChunkedEncoder
@@ -185,8 +185,10 @@ def test_dropout_reaches_the_attention_weights():
     assert not torch.allclose(found, torch.ones_like(found))
 
 
-def test_the_cpu_pads():
-    assert not packs(encoder_of("bert", 50), "bf16")
+def test_the_cpu_lays_end_to_end_what_would_be_mostly_padding():
+    assert packs(encoder_of("bert", 50), "bf16")
+    (uneven,), (even,) = (make_chunks(texts_of(lengths), 200).chunks for lengths in ([40, 3, 2, 9], [40, 38, 35, 37]))
+    assert pays(uneven) and not pays(even)
 
 
 @pytest.mark.gpu
