@@ -228,7 +228,9 @@ def _smollm2_file() -> Path:
 
 def _convert_smollm2(folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import GgufConfig
+
+    from raysberta.encoder.auto import AutoModelForCausalLM, AutoTokenizer
 
     file = _smollm2_file()
     model = AutoModelForCausalLM.from_pretrained(

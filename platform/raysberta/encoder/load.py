@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from raysberta.encoder.auto import AutoConfig, AutoModel, AutoTokenizer
 from raysberta.errors import InputError
 
 PROBE = "Проба: the same sentence, encoded before and after saving."

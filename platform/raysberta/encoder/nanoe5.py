@@ -17,8 +17,9 @@ import torch
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.decoders import Metaspace as MetaspaceDecoder
 from tokenizers.models import Unigram
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from raysberta.encoder.auto import AutoConfig, AutoModel
 from raysberta.encoder.load import save
 from raysberta.errors import InputError
 
@@ -70,7 +71,8 @@ def convert(folder: Path, layers: int | None = None) -> None:
     (epsilon,) = reader.values("f")
     reader.values("i")  # block size, always 32
     tokenizer = _tokenizer(reader, positions)
-    config = BertConfig(
+    config = AutoConfig.for_model(
+        "bert",
         vocab_size=vocabulary,
         hidden_size=hidden,
         num_hidden_layers=all_layers if layers is None else min(layers, all_layers),
@@ -83,7 +85,7 @@ def convert(folder: Path, layers: int | None = None) -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    model = BertModel(config, add_pooling_layer=False)
+    model = AutoModel.from_config(config, add_pooling_layer=False)
     model.load_state_dict(_weights(reader, model))
     save(model, tokenizer, folder)
 
@@ -120,7 +122,7 @@ def _tokenizer(reader: _Reader, positions: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="<mask>", model_max_length=positions, **SPECIAL)
 
 
-def _weights(reader: _Reader, model: BertModel) -> dict[str, torch.Tensor]:
+def _weights(reader: _Reader, model: PreTrainedModel) -> dict[str, torch.Tensor]:
     shapes = {name: parameter.shape for name, parameter in model.state_dict().items()}
     weights: dict[str, torch.Tensor] = {}
     (tensors,) = reader.values("i")

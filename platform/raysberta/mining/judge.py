@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification
 
+from raysberta.encoder.auto import AutoModelForSequenceClassification
 from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
 

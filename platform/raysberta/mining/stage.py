@@ -29,7 +29,7 @@ from raysberta.schema import EXAMPLE
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 ROWS_PER_FILE = 1 << 18
 JUDGED_AT_ONCE = 2048
 COUNTED = ["pair_id", "source", "kind", "positive_score", "negative_scores", "negative_ranks", "positive_rank"]

@@ -14,10 +14,13 @@ from torch import nn
 
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.encoder.pool import Pooling, pool
+from raysberta.retrieval.processor import arranged
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 10.0
+VERSION = 2
+"""Of the arithmetic: vectors that were made by another are not mixed with this one's."""
 
 
 class Embedder:
@@ -50,6 +53,8 @@ class Embedder:
         self.pooling = pooling
         self.max_tokens = max_tokens
         self.token_budget = token_budget or (65536 if self.device.type == "cuda" else 2048)
+        if precision == "bf16" and self.device.type == "cpu":
+            arranged(self.model, self.token_budget)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """L2-normalised vectors, float32 [len(texts), dimension], in the order given; each distinct text is embedded once."""

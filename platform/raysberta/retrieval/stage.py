@@ -20,7 +20,7 @@ from raysberta.encoder.fetch import Role, model_folder
 from raysberta.encoder.pool import Pooling
 from raysberta.recipe import Workers
 from raysberta.retrieval.approximate import Method, Tuned, approximate, recall, require_fit, sample_of
-from raysberta.retrieval.embed import Embedder
+from raysberta.retrieval.embed import VERSION, Embedder
 from raysberta.retrieval.search import Find, Slices, check, exact, merge, part
 from raysberta.retrieval.vectors import BLOCK_TEXTS, Matrix, Vectors, block_path, missing, steps, write_block
 
@@ -116,7 +116,8 @@ def vectors_folder(draft: Draft, models: Artifact, role: Role, pooling: Pooling,
     """Where the vectors of an encoder lie, beside the stages: named by the hashes of its files and by what else decides a vector."""
     metrics = models.manifest.metrics
     files = metrics.get("files", {}).get(metrics["roles"].get(role), models.manifest.fingerprint)
-    identity = {"files": files, "pooling": pooling, "max_tokens": max_tokens, "block": BLOCK_TEXTS, "torch": versions().get("torch")}
+    identity = {"files": files, "pooling": pooling, "max_tokens": max_tokens, "block": BLOCK_TEXTS}
+    identity |= {"torch": versions().get("torch"), "arithmetic": VERSION}
     return f"{draft.uri.rsplit('/', 3)[0]}/vectors/{fingerprint('vectors', identity, {}, 0)}"
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from raysberta.encoder.auto import AutoModelForCausalLM, AutoTokenizer
 from raysberta.recipe import Llm
 
 log = logging.getLogger(__name__)

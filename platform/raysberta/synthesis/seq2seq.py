@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from raysberta.encoder.auto import AutoModelForSeq2SeqLM, AutoTokenizer
 from raysberta.recipe import Seq2Seq
 
 log = logging.getLogger(__name__)

@@ -174,7 +174,7 @@ def _probe() -> tuple[str, str]:
 
 def _prompts(folder: Path, settings: Llm, table: pa.Table) -> pa.Table:
     """Columns request_id, kind, prompt and tokenized_prompt, the chat template applied."""
-    from transformers import AutoTokenizer
+    from raysberta.encoder.auto import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.chat_template is None:

@@ -1,14 +1,18 @@
 """Low-rank adapters instead of all weights (LoRA, arXiv 2106.09685): by peft, merged into the weights before anything is saved."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from peft import LoraConfig, LoraModel
 from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
 from raysberta.recipe import Lora
 
+if TYPE_CHECKING:
+    from peft import LoraModel
 
-def with_adapters(encoder: PreTrainedModel, settings: Lora, seed: int) -> LoraModel:
+
+def with_adapters(encoder: PreTrainedModel, settings: Lora, seed: int) -> "LoraModel":
     """Put adapters into an encoder, in place: they alone are trained.
 
     Args:
@@ -19,6 +23,8 @@ def with_adapters(encoder: PreTrainedModel, settings: Lora, seed: int) -> LoraMo
     Raises:
         InputError: the encoder has no such layers.
     """
+    from peft import LoraConfig, LoraModel  # takes a second, and most training does without it
+
     targets: str | list[str] = list(settings.targets) or "all-linear"
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets)
     torch.manual_seed(seed)
@@ -29,7 +35,7 @@ def with_adapters(encoder: PreTrainedModel, settings: Lora, seed: int) -> LoraMo
         raise InputError(f"contrastive.lora.targets: no layer of the encoder has such a name; there are {', '.join(names)}") from error
 
 
-def merged(adapted: LoraModel) -> PreTrainedModel:
+def merged(adapted: "LoraModel") -> PreTrainedModel:
     """The encoder with the adapters' products added to its weights, as plain layers again."""
     encoder = adapted.merge_and_unload()
     assert isinstance(encoder, PreTrainedModel)
