@@ -275,9 +275,8 @@ def train_mlm(
     check_fits("mlm", texts, loaded.config)
     head = load_head(encoder, loaded)
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    model: nn.Module = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens), head)
-    if settings.retromae is not None:
-        model = RetroMaeModel(model, fresh_decoder(loaded, recipe.seed), recipe.encoder.pooling)
+    mlm = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens), head)
+    model = mlm if settings.retromae is None else RetroMaeModel(mlm, fresh_decoder(loaded, recipe.seed), recipe.encoder.pooling)
 
     def work(step: int, rank: int, world: int) -> Work:
         rows = plan.step(step)

@@ -6,6 +6,8 @@ Each position sees h and a sample of the others of its own (`masks.visible`), ne
 weak cannot do it without what h says of the text.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -73,7 +75,8 @@ def fresh_decoder(encoder: PreTrainedModel, seed: int) -> Decoder:
 
 def embedded(encoder: PreTrainedModel, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens [texts, width, H], looked up already, as the encoder's first layer gets them, and the positions alone [width, H]."""
-    table: nn.Embedding = encoder.embeddings.position_embeddings
+    layer = cast(nn.Module, encoder.embeddings)
+    table = cast(nn.Embedding, layer.position_embeddings)
     first = 0 if table.padding_idx is None else table.padding_idx + 1
     places = torch.arange(first, first + rows.shape[1], device=rows.device)
-    return encoder.embeddings(inputs_embeds=rows), table(places)
+    return layer(inputs_embeds=rows), table(places)
