@@ -199,6 +199,7 @@ def test_a_decoder_follows_from_its_seed_and_an_encoder_without_positions_is_ref
     assert all(torch.equal(value, again[name]) for name, value in first.state_dict().items())
     assert not torch.equal(again["query.weight"], other["query.weight"])
     assert first.dropout.p == 0.3 and first.widen.weight.std().item() == pytest.approx(0.02, rel=0.01) and not first.mix.bias.any()
-    config = ModernBertConfig(vocab_size=60, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ModernBertConfig(vocab_size=60, pad_token_id=1, **small)
     with pytest.raises(InputError, match=r"mlm\.retromae: .*bert, roberta, xlm-roberta.*modernbert"):
         fresh_decoder(ModernBertModel(config), 0)

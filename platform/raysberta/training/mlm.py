@@ -160,10 +160,14 @@ def make_batch(
     parts = [texts[row] for row in rows]
     cuts = np.cumsum([len(part) for part in parts])[:-1]
     read, labels = mask(np.concatenate(parts), pieces, probability, np.random.default_rng(draw))
-    predicted = int((labels != IGNORED).sum())
-    mine = share(np.asarray([len(part) for part in parts]), rank, world)
-    reads, wanted = np.split(read, cuts), np.split(labels, cuts)
-    return lay_out([reads[row] for row in mine], [wanted[row] for row in mine], chunk_tokens, world / max(1, predicted))
+    return _part(np.split(read, cuts), np.split(labels, cuts), chunk_tokens, rank, world)
+
+
+def _part(reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], chunk_tokens: int, rank: int, world: int) -> MlmBatch:
+    """A worker's of all texts of a step."""
+    predicted = sum(int((wanted != IGNORED).sum()) for wanted in labels)
+    mine = share(np.asarray([len(read) for read in reads]), rank, world)
+    return lay_out([reads[row] for row in mine], [labels[row] for row in mine], chunk_tokens, world / max(1, predicted))
 
 
 def lay_out(reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], chunk_tokens: int, scale: float | None = None) -> MlmBatch:
@@ -215,18 +219,16 @@ def reconstructed(
     """
     parts = [texts[row].astype(np.int64) for row in rows]
     labels = [np.where(np.isin(part, pieces.special), IGNORED, part) for part in parts]
-    predicted = sum(int((wanted != IGNORED).sum()) for wanted in labels)
+    original = _part(parts, labels, chunk_tokens, rank, world)
     mine = share(np.asarray([len(part) for part in parts]), rank, world)
-    original = lay_out([parts[place] for place in mine], [labels[place] for place in mine], chunk_tokens, world / max(1, predicted))
-    seen = []
-    for group in plan_chunks(np.asarray([len(parts[place]) for place in mine]), chunk_tokens):
-        width = max(len(parts[place]) for place in mine[group])
-        matrices = np.zeros((len(group), width, width), bool)
-        matrices[:, :, 0] = True  # padding sees something too: a softmax over nothing is NaN
-        for matrix, place in zip(matrices, mine[group], strict=True):
-            length = len(parts[place])
-            matrix[:length, :length] = visible(parts[place], pieces, hidden, np.random.default_rng((*draw, int(rows[place]))))
-        seen.append(torch.from_numpy(matrices))
+    shapes = [(*chunk.tokens.shape, chunk.tokens.shape[1]) for chunk in original.chunks.chunks]
+    seen = [torch.zeros(shape, dtype=torch.bool) for shape in shapes]
+    for matrices in seen:
+        matrices[:, :, 0] = True  # for padding too: a softmax over nothing is NaN
+    laid = [matrix for matrices in seen for matrix in matrices]
+    for place, row in zip(mine.tolist(), original.chunks.order.tolist(), strict=True):
+        drawn = visible(parts[place], pieces, hidden, np.random.default_rng((*draw, int(rows[place]))))
+        laid[row][: len(drawn), : len(drawn)] = torch.from_numpy(drawn)
     return RetroMaeBatch(masked, original, seen)
 
 
