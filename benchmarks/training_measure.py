@@ -25,7 +25,8 @@ from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine, decaying, keep_freed_memory
 from raysberta.training.examples import Examples, ragged
 from raysberta.training.heads import load_head
-from raysberta.training.mlm import MlmModel, lay_out, pieces_of, to
+from raysberta.training.masks import pieces_of
+from raysberta.training.mlm import MlmModel, lay_out
 from training_data import e5, e5_with_head, examples, roberta, token_lists
 from training_sized import model_flops, sized, sized_examples, sized_lists
 
@@ -180,7 +181,7 @@ def mlm_ours(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
     reads = [row[:length].numpy() for row, length in zip(first["input_ids"], lengths, strict=True)]
     wanted = [row[:length].numpy() for row, length in zip(first["labels"], lengths, strict=True)]
     with torch.no_grad():
-        loss = float(model(to(lay_out(reads, wanted, settings.chunk_tokens), device)))
+        loss = float(model(lay_out(reads, wanted, settings.chunk_tokens).to(device)))
     engine = Engine(model.train(), settings, device)
     predicted: list[int] = []
     all_texts, pieces = ragged(texts), pieces_of(load_tokenizer(folder))
@@ -189,7 +190,7 @@ def mlm_ours(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
         rows = np.arange(number * ask["batch"], (number + 1) * ask["batch"])
         batch = make_mlm_batch(all_texts, rows, pieces, 0.15, (number,), settings.chunk_tokens)
         predicted.append(len(batch.labels))
-        return engine.step(to(batch, device), batch.chunks.real, RATE)[0]
+        return engine.step(batch.to(device), batch.chunks.real, RATE)[0]
 
     losses, seconds = clock(range(ask["steps"] + 1), run)
     lengths = [len(text) for text in texts[ask["batch"] :]]

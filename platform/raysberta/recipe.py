@@ -518,6 +518,13 @@ class Optimisation(Section):
         return self
 
 
+class RetroMae(Section):
+    """A one-layer decoder reconstructs each text from its vector and few of its tokens, and is left out of the model (arXiv 2205.12035)."""
+
+    decoder_mask: Share = 0.5
+    """Share of the other tokens that a token is reconstructed without (the paper: 0.5 to 0.7, beside `mask_probability` 0.15 to 0.3)."""
+
+
 class Mlm(Optimisation):
     """Masked-language-model adaptation on the texts of the pairs."""
 
@@ -531,8 +538,16 @@ class Mlm(Optimisation):
     """Share of tokens to predict, 0.15 as in BERT or 0.3 as in ModernBERT; of these 80 % masked, 10 % random, 10 % kept."""
     whole_words: bool = False
     """Predict all pieces of a word or none."""
+    retromae: RetroMae | None = None
+    """Also learn vectors, pooled as `encoder.pooling` says: what is minimised is the encoder's loss plus the decoder's. Off where null."""
     merge_weight: Share = 0.25
     """SLERP of the encoder layers back towards the model before MLM: weight of the older model."""
+
+    @model_validator(mode="after")
+    def _the_decoder_is_whole(self) -> Self:
+        if self.retromae and self.zero_stage == 3:
+            raise ValueError("retromae: its decoder is not made for zero_stage 3; right would be 0, 1 or 2")
+        return self
 
 
 class Lora(Section):

@@ -23,7 +23,7 @@ from raysberta.training.chunks import make_chunks
 from raysberta.training.contrastive import ContrastiveModel, make_batch
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.heads import MlmHead
-from raysberta.training.mlm import IGNORED, MlmModel, lay_out, to
+from raysberta.training.mlm import IGNORED, MlmModel, lay_out
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 64}
@@ -206,7 +206,7 @@ def test_the_gpu_gives_the_numbers_of_the_cpu(kind):
         chunked = ChunkedEncoder(torch.nn.Module.to(encoder, device), precision, True)
         assert chunked.packed == (device.type == "cuda" and (precision == "bf16" or kind != "modernbert"))
         batch = lay_out(reads, labels, 96)
-        loss, found = gradients(MlmModel(chunked, head).to(device), to(batch, device))
+        loss, found = gradients(MlmModel(chunked, head).to(device), batch.to(device))
         return loss, {name: gradient.cpu() for name, gradient in found.items()}
 
     whole, expected = run(CPU, "fp32")

@@ -12,7 +12,9 @@ import torch
 from variants import VARIANTS
 
 from raysberta.encoder.load import load_encoder
+from raysberta.recipe import RetroMae
 from raysberta.training.contrastive import train_contrastive
+from raysberta.training.mlm import train_mlm
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -21,9 +23,11 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 def runs(recipe, tiny, examples, tmp_path_factory):
     """The folder of all runs; dropout is off, since one process and two draw different masks."""
     folder = tmp_path_factory.mktemp("processes")
-    still = recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"dropout": 0.0})})
+    mlm = recipe.mlm.model_copy(update={"dropout": 0.0, "retromae": RetroMae()})
+    still = recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"dropout": 0.0}), "mlm": mlm})
     curve = train_contrastive(still, tiny, examples, folder / "one" / "model", steps=4, checkpoints=folder / "one")
     (folder / "one.json").write_text(json.dumps(curve))
+    (folder / "one-retromae.json").write_text(json.dumps(train_mlm(still, tiny, examples.tokens, folder / "one-retromae", steps=4)))
     (folder / "recipe.json").write_text(still.model_dump_json())
     examples.save(f"{folder}/data.safetensors", pafs.LocalFileSystem())
     path = os.pathsep.join(entry for entry in sys.path if entry)
@@ -66,6 +70,17 @@ def test_two_processes_are_one(runs, stage):
 def test_the_gradient_of_two_processes_is_that_of_one(runs, variant, way):
     """In float64, each process with half of the texts of both device batches, whatever is minimised and whoever reduces."""
     assert json.loads((runs / "gradients.json").read_text())[way][variant] < 1e-9
+
+
+def test_two_processes_reconstruct_as_one(runs):
+    """RetroMAE: which tokens are masked, and what the decoder sees of each text, is the same for any number of workers."""
+    alone, together = curves(runs, "one-retromae"), curves(runs, "rank0")["retromae"]
+    assert [point["loss"] for point in together] == pytest.approx([point["loss"] for point in alone], rel=1e-5)
+    assert [point["gradient_norm"] for point in together] == pytest.approx([point["gradient_norm"] for point in alone], rel=1e-4)
+    found = load_encoder(runs / "retromae").state_dict()
+    for name, weight in load_encoder(runs / "one-retromae").state_dict().items():
+        assert torch.allclose(found[name], weight, atol=2e-5), name
+    assert json.loads((runs / "gradients.json").read_text())["ddp"]["retromae"] < 1e-9
 
 
 def test_both_processes_see_the_same_numbers(runs):

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.errors import InputError
 from raysberta.prefixes import Prefixes
+from raysberta.recipe import RetroMae
 from raysberta.training.checkpoint import NotSaved, last_whole
 from raysberta.training.contrastive import train_contrastive
 from raysberta.training.engine import NotFinite
@@ -29,7 +31,7 @@ def comparable(curve):
     return [{key: point[key] for key in ("step", "loss", "learning_rate", "gradient_norm", "tokens")} for point in curve]
 
 
-@pytest.mark.parametrize("phase", ["contrastive", "mlm"])
+@pytest.mark.parametrize("phase", ["contrastive", "mlm", "retromae"])
 def test_a_run_learns_and_a_killed_one_goes_on_bit_for_bit(phase, recipe, tiny, table, examples, tmp_path):
     """Dropout is on (the base's own 0.1): a resumed step draws the masks it would have drawn."""
     texts = ragged(tokenise(load_tokenizer(tiny), [(text, 16) for text in table["positive"].to_pylist()]))
@@ -37,7 +39,9 @@ def test_a_run_learns_and_a_killed_one_goes_on_bit_for_bit(phase, recipe, tiny, 
     def run(output, **more):
         if phase == "contrastive":
             return train_contrastive(recipe, tiny, examples, tmp_path / output, **more)
-        return train_mlm(recipe, tiny, texts, tmp_path / output, **more)
+        decoder = RetroMae() if phase == "retromae" else None
+        chosen = recipe.model_copy(update={"mlm": recipe.mlm.model_copy(update={"retromae": decoder})})
+        return train_mlm(chosen, tiny, texts, tmp_path / output, **more)
 
     steps = 20 if phase == "contrastive" else 12
     seen = []
@@ -59,6 +63,9 @@ def test_a_run_learns_and_a_killed_one_goes_on_bit_for_bit(phase, recipe, tiny, 
     left, right = weights(tmp_path / "resumed"), weights(tmp_path / "whole")
     assert all(torch.equal(left[name], right[name]) for name in right)
     assert any(not torch.equal(right[name], value) for name, value in weights(tiny).items())
+    kept = load_file(tmp_path / "checkpoints" / "step-00000006" / "weights.safetensors")
+    assert any(name.startswith("decoder.") for name in kept) == (phase == "retromae")
+    assert load_file(tmp_path / "whole" / "model.safetensors").keys() == load_file(tiny / "model.safetensors").keys()
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(recipe, tiny, examples, tmp_path):

@@ -9,7 +9,8 @@ from raysberta.errors import InputError
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.examples import Ragged, ragged, tokenise
 from raysberta.training.heads import load_head
-from raysberta.training.mlm import IGNORED, MlmModel, make_batch, mask, pieces_of
+from raysberta.training.masks import IGNORED, mask, pieces_of
+from raysberta.training.mlm import MlmModel, make_batch
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,18 @@ def test_masks_take_their_shares_and_spare_special_tokens(pieces):
     masked, kept = (read[chosen] == pieces.mask).mean(), (read[chosen] == tokens[chosen]).mean()
     assert masked == pytest.approx(0.8, abs=0.01) and kept == pytest.approx(0.1, abs=0.01)
     assert not np.isin(read[chosen & (read != pieces.mask)], pieces.special).any()
+
+
+def test_masks_are_drawn_in_the_order_that_runs_were_made_with(pieces):
+    """Which tokens, their fates, their replacements: another order would be another model from the same seed."""
+    tokens = np.tile(np.asarray([0, 5, 6, 7, 8, 9, 10, 11, 12, 2]), 50)
+    read, labels = mask(tokens, pieces, 0.3, np.random.default_rng((3, 1, 4)))
+    draws = np.random.default_rng((3, 1, 4))
+    chosen, fate, strange = draws.random(500), draws.random(500), draws.choice(pieces.ordinary, 500)
+    for place, token in enumerate(tokens):
+        predicted = chosen[place] < 0.3 and token not in (0, 2)
+        assert labels[place] == (token if predicted else IGNORED)
+        assert read[place] == (token if not predicted or 0.1 <= fate[place] < 0.2 else strange[place] if fate[place] < 0.1 else pieces.mask)
 
 
 def test_whole_words_are_chosen_with_all_their_pieces(tiny, table):

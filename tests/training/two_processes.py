@@ -1,4 +1,4 @@
-"""What two processes do in test_training_engine.py: contrastive steps under DeepSpeed at a ZeRO stage, a resume among them, gradients.
+"""What two processes do in test_training_engine.py: steps under DeepSpeed at a ZeRO stage, a resume among them, gradients.
 
 Run as `python two_processes.py <folder> <encoder> <rank>`; reads recipe.json and data.safetensors of the folder, writes a JSON line
 and, by the first process, how far gradients are from those of one process, for each way to reduce them.
@@ -10,18 +10,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.fs as pafs
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from variants import VARIANTS, batches_of_two_sources
 
-from raysberta.encoder.load import load_encoder
+from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.recipe import Contrastive, Recipe
 from raysberta.training.contrastive import ContrastiveBatch, ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine
-from raysberta.training.examples import Examples
+from raysberta.training.examples import Examples, Ragged
+from raysberta.training.heads import load_head
+from raysberta.training.masks import pieces_of
+from raysberta.training.mlm import MlmModel, RetroMaeBatch, RetroMaeModel, reconstructed, train_mlm
+from raysberta.training.mlm import make_batch as make_mlm_batch
+from raysberta.training.retromae import fresh_decoder
 
 
 def staged(recipe: Recipe, stage: int, offload: bool = False) -> Recipe:
@@ -49,6 +55,27 @@ def alone(encoder: Path, examples: Examples) -> dict[str, dict[str, torch.Tensor
         model(batch).backward()
         found[name] = {parameter: value.grad for parameter, value in model.named_parameters()}
     return found
+
+
+def reconstruction(encoder: Path, texts: Ragged, rank: int = 0, world: int = 1) -> tuple[RetroMaeModel, RetroMaeBatch]:
+    """RetroMAE on a worker's part of a step, in float64 and without dropout."""
+    loaded = load_encoder(encoder, dropout=0.0).double()
+    mlm = MlmModel(ChunkedEncoder(loaded, "fp32", True), load_head(encoder, loaded).double())
+    pieces, rows = pieces_of(load_tokenizer(encoder)), np.arange(40)
+    masked = make_mlm_batch(texts, rows, pieces, 0.3, (0, 1), 96, rank, world)
+    batch = reconstructed(masked, texts, rows, pieces, 0.5, (0, 2), 96, rank, world)
+    return RetroMaeModel(mlm, fresh_decoder(loaded, 0).double(), "mean").train(), batch
+
+
+def reconstruction_apart(encoder: Path, texts: Ragged, rank: int) -> float:
+    """How far RetroMAE's gradients of two processes are from those of one."""
+    model, batch = reconstruction(encoder, texts)
+    model(batch).backward()
+    expected = {parameter: value.grad for parameter, value in model.named_parameters()}
+    model, batch = reconstruction(encoder, texts, rank, 2)
+    parallel = DistributedDataParallel(model)
+    parallel(batch).backward()
+    return farthest({parameter: value.grad for parameter, value in model.named_parameters()}, expected)
 
 
 def farthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
@@ -122,9 +149,11 @@ def main(folder: Path, encoder: Path, rank: int) -> None:
     # Written by one process without DeepSpeed, read by two under ZeRO 2.
     single = folder / "one" / "step-00000003"
     curves["elastic"] = train_contrastive(staged(recipe, 2), encoder, examples, folder / "elastic", steps=4, resume=single)
+    curves["retromae"] = train_mlm(recipe, encoder, examples.tokens, folder / "retromae", steps=4)
     (folder / f"rank{rank}.json").write_text(json.dumps(curves))
     ways = {"ddp": by_torch(encoder, examples, rank), **{f"zero{stage}": by_zero(stage, encoder, examples, rank) for stage in (0, 1, 2)}}
     apart = {way: {name: farthest(found, expected[name]) for name, found in gradients} for way, gradients in ways.items()}
+    apart["ddp"]["retromae"] = reconstruction_apart(encoder, examples.tokens, rank)
     if rank == 0:
         (folder / "gradients.json").write_text(json.dumps(apart))
     dist.destroy_process_group()

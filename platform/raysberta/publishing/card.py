@@ -148,7 +148,8 @@ def _training(recipe: Recipe, stages: Mapping[str, Manifest]) -> str:
     settings, lines = recipe.contrastive, []
     metrics = {name: item.metrics for name, item in stages.items()}
     if recipe.mlm.enabled and _steps(metrics.get("mlm", {})):
-        what = f"{_steps(metrics['mlm'])} steps, peak rate {recipe.mlm.learning_rate:g}"
+        decoder = " with RetroMAE" if recipe.mlm.retromae else ""
+        what = f"{_steps(metrics['mlm'])} steps{decoder}, peak rate {recipe.mlm.learning_rate:g}"
         lines.append(f"- Masked language modelling: {what}; then merged with weight {recipe.mlm.merge_weight:g} of the encoder before it.")
     if _steps(metrics.get("contrastive", {})):
         temperature = metrics["contrastive"].get("temperature", settings.temperature)

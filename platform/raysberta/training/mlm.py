@@ -2,6 +2,9 @@
 
 Texts are read without prefix (RECIPE.md 1.3: the unique texts of the contrastive pairs). Masks are drawn for a whole step from
 the seed and the step, before the workers share the texts, so the number of workers changes neither texts, masks nor loss.
+
+With RetroMAE a decoder reconstructs each text from its vector as well, and the loss is the sum of both means. What its positions see is
+drawn text by text, from the seed, the step and the text: that much would be too much to draw for all workers.
 """
 
 from collections.abc import Sequence
@@ -12,9 +15,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedTokenizerFast
 
 from raysberta.encoder.load import load_encoder, load_tokenizer, save
+from raysberta.encoder.pool import Pooling, pool
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe
 from raysberta.training.batches import MlmPlan
@@ -24,10 +27,10 @@ from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import Ragged, check_fits
 from raysberta.training.heads import MlmHead, load_head
 from raysberta.training.loop import OnCheckpoint, OnStep, Work, train
+from raysberta.training.masks import IGNORED, Pieces, mask, pieces_of, visible
+from raysberta.training.retromae import Decoder, embedded, fresh_decoder
 
-IGNORED = -100
 HEAD_ROWS = 2048
-RANDOM_SHARE, KEPT_SHARE = 0.1, 0.1
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,26 @@ class MlmBatch:
     """int64 [predicted]: the right tokens, chunk after chunk."""
     scale: float
     """Times the summed loss gives this worker's share: workers / tokens predicted in the whole step."""
+
+    def to(self, device: torch.device) -> "MlmBatch":
+        """The same on a device."""
+        return MlmBatch(self.chunks.to(device), [where.to(device) for where in self.positions], self.labels.to(device), self.scale)
+
+
+@dataclass(frozen=True)
+class RetroMaeBatch:
+    """A worker's part of a step with RetroMAE."""
+
+    masked: MlmBatch
+    """What the encoder reads and predicts."""
+    original: MlmBatch
+    """The same texts in the same chunks, without masks: all ordinary tokens are to be predicted, by the decoder."""
+    visible: list[torch.Tensor]
+    """Of each chunk: which positions each position sees, bool [texts, width, width]."""
+
+    def to(self, device: torch.device) -> "RetroMaeBatch":
+        """The same on a device."""
+        return RetroMaeBatch(self.masked.to(device), self.original.to(device), [seen.to(device) for seen in self.visible])
 
 
 class MlmModel(nn.Module):
@@ -60,6 +83,10 @@ class MlmModel(nn.Module):
                 for chunk, positions, keep in zip(batch.chunks.chunks, batch.positions, self.encoder.kept(batch.chunks), strict=True)
             ]
         )
+        return self.loss(states, batch)
+
+    def loss(self, states: torch.Tensor, batch: MlmBatch) -> torch.Tensor:
+        """The batch's share of the mean loss, of the states [predicted, H] at its positions; logits of HEAD_ROWS at a time."""
         parts = zip(states.split(HEAD_ROWS), batch.labels.split(HEAD_ROWS), strict=True)
         losses = [self.encoder.run(self._summed, part, labels) for part, labels in parts]
         return torch.stack(losses).sum() * batch.scale
@@ -73,73 +100,39 @@ class MlmModel(nn.Module):
         return F.cross_entropy(logits.to(states.dtype), labels, reduction="sum")
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """What the masks need to know of a vocabulary."""
+class RetroMaeModel(nn.Module):
+    """With a decoder: forward takes a RetroMaeBatch, gives the worker's share of both mean losses, the encoder's and the decoder's."""
 
-    mask: int
-    special: np.ndarray
-    """Ids that are never predicted."""
-    ordinary: np.ndarray
-    """Ids that a random replacement may be."""
-    begins: np.ndarray | None = None
-    """bool [ids]: whether a piece begins a word, where whole words are masked."""
+    def __init__(self, mlm: MlmModel, decoder: Decoder, pooling: Pooling) -> None:
+        super().__init__()
+        self.mlm = mlm
+        self.decoder = decoder
+        self.pooling = pooling
 
+    def forward(self, batch: RetroMaeBatch) -> torch.Tensor:
+        """A scalar."""
+        encoder, masked, original = self.mlm.encoder, batch.masked, batch.original
+        rows, originals = encoder.rows(masked.chunks), encoder.rows(original.chunks)
+        chosen, decoded = [], []
+        for place, keep in enumerate(encoder.kept(masked.chunks)):
+            states = encoder.run(self._both, rows, originals, batch, place, keep=keep)
+            chosen.append(states[: len(masked.positions[place])])
+            decoded.append(states[len(masked.positions[place]) :])
+        return self.mlm.loss(torch.cat(chosen), masked) + self.mlm.loss(torch.cat(decoded), original)
 
-def pieces_of(tokenizer: PreTrainedTokenizerFast, whole_words: bool = False) -> Pieces:
-    """The pieces of a tokenizer. Words begin at "▁" (SentencePiece) or "Ġ" (byte-level BPE), and do not at "##" (WordPiece).
-
-    Raises:
-        InputError: it has no mask token; or whole words are asked for and none of its pieces says where words begin.
-    """
-    if tokenizer.mask_token_id is None:
-        raise InputError("mlm: the tokenizer has no mask token; right would be a masked language model's, or mlm.enabled: false")
-    special = np.asarray(sorted(set(tokenizer.all_special_ids)), np.int64)
-    ordinary = np.setdiff1d(np.arange(len(tokenizer)), special)
-    return Pieces(tokenizer.mask_token_id, special, ordinary, _begins(tokenizer, special) if whole_words else None)
-
-
-def _begins(tokenizer: PreTrainedTokenizerFast, special: np.ndarray) -> np.ndarray:
-    texts = [str(text) for text in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
-    if any(text.startswith("##") for text in texts):
-        found = np.asarray([not text.startswith("##") for text in texts])
-    else:
-        found = np.asarray([text.startswith(("▁", "Ġ")) for text in texts])
-    if not found.any():
-        raise InputError("mlm.whole_words: no piece of the vocabulary is marked as a word's first; right would be mlm.whole_words: false")
-    found[special] = True
-    return found
-
-
-def mask(tokens: np.ndarray, pieces: Pieces, probability: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Choose tokens to predict: each ordinary one with `probability`; of these 80 % masked, 10 % random, 10 % kept.
-
-    Where `pieces` knows which begin words, each word is chosen with `probability`, with all its pieces (what follows a special token
-    begins one); each piece meets its own fate.
-
-    Args:
-        tokens: int [n], of many texts end to end.
-        pieces: Of the vocabulary.
-        probability: Share of ordinary tokens to predict.
-        generator: Draws; the same state gives the same masks.
-
-    Returns:
-        What the encoder reads and the labels (IGNORED where nothing is predicted), int64 [n] both.
-    """
-    special = np.isin(tokens, pieces.special)
-    drawn = generator.random(len(tokens))
-    if pieces.begins is not None:
-        begins = pieces.begins[tokens] | np.concatenate([[True], special[:-1]])
-        drawn = drawn[np.maximum.accumulate(np.where(begins, np.arange(len(tokens)), 0))]
-    chosen = (drawn < probability) & ~special
-    fate = generator.random(len(tokens))
-    strange = generator.choice(pieces.ordinary, len(tokens))
-    read = tokens.astype(np.int64)
-    labels = np.where(chosen, read, IGNORED)
-    read[chosen & (fate >= RANDOM_SHARE + KEPT_SHARE)] = pieces.mask
-    swapped = chosen & (fate < RANDOM_SHARE)
-    read[swapped] = strange[swapped]
-    return read, labels
+    def _both(self, rows: torch.Tensor, originals: torch.Tensor, batch: RetroMaeBatch, place: int) -> torch.Tensor:
+        """A chunk's states where the encoder predicts, then those where the decoder does."""
+        encoder, chunk, tokens = self.mlm.encoder, batch.masked.chunks.chunks[place], batch.original.chunks.chunks[place].tokens
+        hidden = encoder.hidden(rows, chunk)
+        with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=encoder.precision == "bf16"):
+            words, positions = embedded(encoder.encoder, F.embedding(tokens, originals))
+            decoded = self.decoder(pool(hidden, chunk.mask, self.pooling), words, positions, batch.visible[place])
+        return torch.cat(
+            [
+                hidden.flatten(0, 1)[batch.masked.positions[place]],
+                decoded.to(hidden.dtype).flatten(0, 1)[batch.original.positions[place]],
+            ]
+        )
 
 
 def make_batch(
@@ -169,15 +162,21 @@ def make_batch(
     parts = [texts[row] for row in rows]
     cuts = np.cumsum([len(part) for part in parts])[:-1]
     read, labels = mask(np.concatenate(parts), pieces, probability, np.random.default_rng(draw))
-    predicted = int((labels != IGNORED).sum())
-    lengths = np.asarray([len(part) for part in parts])
+    return _part(np.split(read, cuts), np.split(labels, cuts), chunk_tokens, rank, world, even)
+
+
+def _part(
+    reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], chunk_tokens: int, rank: int, world: int, even: bool = False
+) -> MlmBatch:
+    """A worker's of all texts of a step."""
+    counts = np.asarray([(wanted != IGNORED).sum() for wanted in labels])
+    lengths = np.asarray([len(read) for read in reads])
     mine = share(lengths, rank, world)
-    reads, wanted = np.split(read, cuts), np.split(labels, cuts)
     least = (0, 0)
     if even:
-        counts = np.asarray([(part != IGNORED).sum() for part in wanted])
         least = most_chunks(lengths, world, chunk_tokens), max(int(counts[share(lengths, other, world)].sum()) for other in range(world))
-    return lay_out([reads[row] for row in mine], [wanted[row] for row in mine], chunk_tokens, world / max(1, predicted), least)
+    scale = world / max(1, int(counts.sum()))
+    return lay_out([reads[row] for row in mine], [labels[row] for row in mine], chunk_tokens, scale, least)
 
 
 def lay_out(
@@ -214,9 +213,43 @@ def lay_out(
     return MlmBatch(make_chunks(reads, chunk_tokens, least[0]), positions, right, scale)
 
 
-def to(batch: MlmBatch, device: torch.device) -> MlmBatch:
-    """The same batch on a device."""
-    return MlmBatch(batch.chunks.to(device), [where.to(device) for where in batch.positions], batch.labels.to(device), batch.scale)
+def reconstructed(
+    masked: MlmBatch,
+    texts: Ragged,
+    rows: np.ndarray,
+    pieces: Pieces,
+    hidden: float,
+    draw: tuple[int, ...],
+    chunk_tokens: int,
+    rank: int = 0,
+    world: int = 1,
+) -> RetroMaeBatch:
+    """The same part of a step as `masked`, with what the decoder needs.
+
+    Args:
+        masked: As make_batch gave it for the same texts, rows, budget and worker.
+        texts: All texts, tokenised.
+        rows: Those of the step, over all workers.
+        pieces: Of the vocabulary.
+        hidden: Share of the other tokens that a position of the decoder does not see.
+        draw: Seeds, each text with its row appended, what positions see.
+        chunk_tokens: Budget of a chunk.
+        rank: The worker.
+        world: Workers.
+    """
+    parts = [texts[row].astype(np.int64) for row in rows]
+    labels = [np.where(np.isin(part, pieces.special), IGNORED, part) for part in parts]
+    original = _part(parts, labels, chunk_tokens, rank, world)
+    mine = share(np.asarray([len(part) for part in parts]), rank, world)
+    shapes = [(*chunk.tokens.shape, chunk.tokens.shape[1]) for chunk in original.chunks.chunks]
+    seen = [torch.zeros(shape, dtype=torch.bool) for shape in shapes]
+    for matrices in seen:
+        matrices[:, :, 0] = True  # for padding too: a softmax over nothing is NaN
+    laid = [matrix for matrices in seen for matrix in matrices]
+    for place, row in zip(mine.tolist(), original.chunks.order.tolist(), strict=True):
+        drawn = visible(parts[place], pieces, hidden, np.random.default_rng((*draw, int(rows[place]))))
+        laid[row][: len(drawn), : len(drawn)] = torch.from_numpy(drawn)
+    return RetroMaeBatch(masked, original, seen)
 
 
 def train_mlm(
@@ -234,10 +267,10 @@ def train_mlm(
     """Adapt an encoder; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
 
     Args:
-        recipe: Its `mlm` section and seed.
+        recipe: Its `mlm` section, seed and, for RetroMAE, pooling.
         encoder: Model folder to start from; a head in its checkpoint is used.
         texts: Token ids of the distinct texts, special tokens included.
-        output: Model folder to write (by the first worker), without the head.
+        output: Model folder to write (by the first worker), without head and decoder.
         steps: Instead of the recipe's.
         checkpoints: Local folder for checkpoints; none where None.
         resume: A checkpoint to go on from.
@@ -248,7 +281,8 @@ def train_mlm(
         The curve, as train_contrastive gives it.
 
     Raises:
-        InputError: there are no texts, fewer than workers, they do not fit the encoder, or the tokenizer has no mask token.
+        InputError: there are no texts, fewer than workers, they do not fit the encoder, the tokenizer has no mask token, or RetroMAE
+            does not know the encoder's kind.
         NotFinite: the loss or gradient is NaN or infinite.
     """
     settings = recipe.mlm
@@ -263,15 +297,18 @@ def train_mlm(
     check_fits("mlm", texts, loaded.config)
     head = load_head(encoder, loaded)
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    model = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens), head)
+    mlm = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens), head)
+    model = mlm if settings.retromae is None else RetroMaeModel(mlm, fresh_decoder(loaded, recipe.seed), recipe.encoder.pooling)
 
     def work(step: int, rank: int, world: int) -> Work:
         rows = plan.step(step)
-        draw = (recipe.seed, step, 1)
-        even = settings.zero_stage == 3
-        batch = make_batch(texts, rows, pieces, settings.mask_probability, draw, settings.chunk_tokens, rank, world, even)
+        budget, draw = settings.chunk_tokens, (recipe.seed, step, 1)
+        masked = make_batch(texts, rows, pieces, settings.mask_probability, draw, budget, rank, world, settings.zero_stage == 3)
+        batch: MlmBatch | RetroMaeBatch = masked
+        if settings.retromae is not None:
+            batch = reconstructed(masked, texts, rows, pieces, settings.retromae.decoder_mask, (recipe.seed, step, 2), budget, rank, world)
         shown = ", ".join(str(row) for row in rows[:4])
-        return Work(to(batch, device), batch.chunks.real, f"texts {shown}, ... of the distinct training texts")
+        return Work(batch.to(device), masked.chunks.real, f"texts {shown}, ... of the distinct training texts")
 
     total = steps or settings.steps or plan.steps(settings.epochs)
     curve = train("mlm", model, work, settings, total, recipe.seed, device, checkpoints, resume, on_step, on_checkpoint)
