@@ -34,6 +34,7 @@ KEYS = {
     "Mining": "mining",
     "Encoder": "encoder",
     "Vocabulary": "encoder.vocabulary",
+    "Wechsel": "encoder.vocabulary.wechsel",
     "Mlm": "mlm",
     "Contrastive": "contrastive",
     "Tuning": "tuning",

@@ -217,7 +217,7 @@ def train_mlm(
 
     Args:
         recipe: Its `mlm` section and seed.
-        encoder: Model folder to start from; a head in its checkpoint is used.
+        encoder: Model folder to start from; a head in its checkpoint, or beside it, is used.
         texts: Token ids of the distinct texts, special tokens included.
         output: Model folder to write (by the first worker), without the head.
         steps: Instead of the recipe's.
