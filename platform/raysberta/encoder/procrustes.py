@@ -72,8 +72,9 @@ def donated(
 
 
 def _is_text(piece: str, tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether a piece is text in its own right: no special token, and of byte-level BPE no part of a character.
+    """Whether a piece is text in its own right: no special token, and of byte-level BPE neither a control byte nor part of a character.
 
     A byte that stands in half of all Cyrillic letters for one model stands in rare signs for the other.
     """
-    return piece not in tokenizer.all_special_tokens and "\ufffd" not in tokenizer.convert_tokens_to_string([piece])
+    text = tokenizer.convert_tokens_to_string([piece])
+    return piece not in tokenizer.all_special_tokens and text.isprintable() and "\ufffd" not in text

@@ -151,7 +151,8 @@ def read_words(uri: str, key: str) -> Words:
 
 def _numbers(texts: list[str]) -> np.ndarray | None:
     try:
-        found = np.asarray(texts, np.float32)
+        with np.errstate(over="ignore"):  # infinite then, and refused
+            found = np.asarray(texts, np.float32)
     except ValueError:
         return None
     return found if np.isfinite(found).all() else None
