@@ -103,8 +103,8 @@ def vocabulary(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> 
     log.info("pieces %(before)d -> %(after)d: trimmed %(trimmed)d, adopted %(adopted)d, learned %(learned)d", revision.counts)
     for language, before in draft.metrics["tokens"]["before"].items():
         log.info("%s: %.3f -> %.3f tokens a word", language, before["fertility"], draft.metrics["tokens"]["after"][language]["fertility"])
-    if revision.new and revision.tokenizer.mask_token_id is not None:
-        texts = [text for language in sample.values() for text in language[: TEXTS // len(sample)]]
+    texts = [text for language in sample.values() for text in language[: TEXTS // len(sample)]]
+    if texts and revision.new and revision.tokenizer.mask_token_id is not None:
         losses = first_losses(model, head, revision, old, (*PLAIN, *found), found, texts, recipe.seed)
         draft.metrics["first_loss"] = {
             "chosen": settings.initialisation,
