@@ -18,13 +18,13 @@ import torch.distributed as dist
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
+from raysberta.encoder.head import load_head
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.recipe import Contrastive, Mlm, Recipe
 from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine, decaying, keep_freed_memory
 from raysberta.training.examples import Examples, ragged
-from raysberta.training.heads import load_head
 from raysberta.training.masks import pieces_of
 from raysberta.training.mlm import MlmModel, lay_out
 from training_data import e5, e5_with_head, examples, roberta, token_lists

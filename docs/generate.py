@@ -34,6 +34,7 @@ KEYS = {
     "Mining": "mining",
     "Encoder": "encoder",
     "Vocabulary": "encoder.vocabulary",
+    "Wechsel": "encoder.vocabulary.wechsel",
     "Mlm": "mlm",
     "RetroMae": "mlm.retromae",
     "Contrastive": "contrastive",

@@ -88,10 +88,11 @@ def problems(recipe: Recipe) -> list[str]:
     from raysberta.corpus.evaluation_sets import check_evaluation_sets
     from raysberta.corpus.read import check_source
     from raysberta.encoder.fetch import check_models
+    from raysberta.encoder.wechsel import check_files
 
     found = []
     checks = [partial(check_source, name, source) for name, source in recipe.sources.items()]
-    for check_one in (*checks, partial(check_evaluation_sets, recipe), partial(check_models, recipe)):
+    for check_one in (*checks, partial(check_evaluation_sets, recipe), partial(check_models, recipe), partial(check_files, recipe)):
         try:
             check_one()
         except InputError as error:

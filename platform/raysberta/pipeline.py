@@ -13,6 +13,7 @@ from raysberta.corpus import stage as corpus
 from raysberta.corpus.read import source_identity
 from raysberta.encoder import stage as encoder
 from raysberta.encoder.fetch import generator_identity, model_identity
+from raysberta.encoder.wechsel import files_identity
 from raysberta.evaluation import stage as evaluation
 from raysberta.merging import stage as merging
 from raysberta.mining import stage as mining
@@ -93,7 +94,14 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage("corpus", corpus.run, corpus.VERSION, ("models",), ("languages", "corpus"), "corpus", source_identity),
     Stage("pairs", pairs.run, pairs.VERSION, ("models", "corpus"), ("sources", "pairs")),
-    Stage("vocabulary", encoder.vocabulary, encoder.VERSION, ("models", "pairs"), ("encoder", "prefixes")),
+    Stage(
+        "vocabulary",
+        encoder.vocabulary,
+        encoder.VERSION,
+        ("models", "pairs"),
+        ("encoder", "prefixes"),
+        outside=files_identity,
+    ),
     Stage("mlm", training.mlm, training.VERSION, ("vocabulary", "pairs"), (), "mlm", _adapted_on),
     Stage(
         "synthesis",

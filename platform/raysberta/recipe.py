@@ -434,6 +434,21 @@ class Mining(Section):
         return self
 
 
+class Wechsel(Section):
+    """What WECHSEL compares pieces by: static word vectors of two languages, and a dictionary that ties them together."""
+
+    source: str = Field(pattern="^[a-z]{2}$")
+    """Two-letter code of the language that the base knows."""
+    target: str = Field(pattern="^[a-z]{2}$")
+    """Two-letter code of the language of the new pieces."""
+    dictionary: str
+    """A file with a source and a target word a line, parted by a tab or blanks: more pairs than the vectors have dimensions."""
+    source_vectors: str | None = None
+    """A file of word vectors in word2vec's text format (fastText's .vec); learned from the training texts of the language where null."""
+    target_vectors: str | None = None
+    """The same of the target language."""
+
+
 class Vocabulary(Section):
     """What happens to the base encoder's vocabulary before training."""
 
@@ -443,9 +458,23 @@ class Vocabulary(Section):
     """Learn this many new pieces from the corpus."""
     extend_from: ModelReference | None = None
     """Merge the vocabulary of this model's tokenizer into the base's (the paper: RoBERTa-large into ruRoBERTa)."""
-    initialisation: Literal["mean_of_pieces", "gaussian", "focus"] = "mean_of_pieces"
-    """How new embedding rows start: mean of the old pieces that spell them, N(mean, std) of the old rows, or mixtures of pieces that
-    stand in like places of the corpus (FOCUS)."""
+    initialisation: Literal["mean_of_pieces", "gaussian", "focus", "wechsel", "procrustes"] = "mean_of_pieces"
+    """How new embedding rows start: mean of the old pieces that spell them, N(mean, std) of the old rows, mixtures of pieces that
+    stand in like places of the corpus (FOCUS), mixtures of pieces that mean the like in another language (WECHSEL, needs `wechsel`), or
+    the rows of `extend_from`, which must then be a whole model, turned into the base's space (orthogonal Procrustes). Pieces that
+    the last three have nothing for start as the mean. The report compares those that are possible by their masked loss."""
+    wechsel: Wechsel | None = None
+    """Files and languages for `initialisation: wechsel`; where it is another, WECHSEL is compared with it."""
+
+    @model_validator(mode="after")
+    def _has_what_the_initialisation_reads(self) -> Self:
+        if self.initialisation == "wechsel" and self.wechsel is None:
+            raise ValueError("initialisation: wechsel needs wechsel: {source: .., target: .., dictionary: ..}")
+        if self.initialisation == "procrustes" and self.extend_from is None:
+            raise ValueError(
+                "initialisation: procrustes turns the rows of another model; right would be extend_from: path:/folder or hub:.."
+            )
+        return self
 
 
 class Encoder(Section):

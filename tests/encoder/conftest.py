@@ -38,19 +38,28 @@ def english() -> list[str]:
     return intents("en")
 
 
-@pytest.fixture(scope="session")
-def unigram(russian: list[str], english: list[str]) -> PreTrainedTokenizerFast:
+def a_unigram(texts: list[str], size: int) -> PreTrainedTokenizerFast:
     """Like XLM-R's: `<mask>` is added on top of the model's pieces."""
     tokenizer = Tokenizer(Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip()])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=900, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator(russian[::2] + english[::2], trainer)
+    trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="<mask>", model_max_length=64, **NAMES)
+
+
+@pytest.fixture(scope="session")
+def unigram(russian: list[str], english: list[str]) -> PreTrainedTokenizerFast:
+    return a_unigram(russian[::2] + english[::2], 900)
+
+
+@pytest.fixture(scope="session")
+def english_unigram(english: list[str]) -> PreTrainedTokenizerFast:
+    return a_unigram(english, 600)
 
 
 def bpe(texts: list[str], size: int, special: list[str]) -> PreTrainedTokenizerFast:
@@ -76,10 +85,10 @@ def english_bpe(english: list[str]) -> PreTrainedTokenizerFast:
     return bpe(english, 800, ["<mask>", *SPECIAL])
 
 
-def a_config(tokenizer: PreTrainedTokenizerFast) -> BertConfig:
+def a_config(tokenizer: PreTrainedTokenizerFast, width: int = 16) -> BertConfig:
     return BertConfig(
         vocab_size=len(tokenizer) + 5,  # rows past the last piece, as in mE5
-        hidden_size=16,
+        hidden_size=width,
         num_hidden_layers=3,
         num_attention_heads=2,
         intermediate_size=32,
@@ -107,6 +116,18 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory, unigram: PreTrainedTo
     """A BERT with an MLM head in half precision: what a model on a hub looks like."""
     folder = tmp_path_factory.mktemp("small")
     torch.manual_seed(1)
-    BertForMaskedLM(a_config(unigram)).to(dtype=torch.float16).save_pretrained(folder)
+    model = BertForMaskedLM(a_config(unigram))
+    torch.nn.init.normal_(model.cls.predictions.bias)
+    model.to(dtype=torch.float16).save_pretrained(folder)
     unigram.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wide_folder(tmp_path_factory: pytest.TempPathFactory, english_unigram: PreTrainedTokenizerFast) -> Path:
+    """A donor: another vocabulary, another width."""
+    folder = tmp_path_factory.mktemp("wide")
+    torch.manual_seed(2)
+    BertModel(a_config(english_unigram, 24), add_pooling_layer=False).save_pretrained(folder)
+    english_unigram.save_pretrained(folder)
     return folder

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raysberta.artifacts import Artifact, Store
-from raysberta.encoder.fetch import check_models, digests, fetch, model_folder, model_identity
+from raysberta.encoder.fetch import check_models, digests, fetch, model_folder, model_identity, references
+from raysberta.encoder.head import load_head
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.encoder.stage import fetch_models
 from raysberta.errors import InputError
@@ -53,8 +54,10 @@ def test_truncated_encoder_is_another_folder(tmp_path: Path, small_folder: Path)
         assert torch.equal(tensor, whole.state_dict()[name])
 
 
-def test_path_is_stored_as_encoder_without_head(tmp_path: Path, small_folder: Path) -> None:
+def test_path_is_stored_as_encoder_with_its_head_beside_it(tmp_path: Path, small_folder: Path) -> None:
     fetch(f"path:{small_folder}", tmp_path / "model")
+    head, original = (load_head(folder, load_encoder(folder)).state_dict() for folder in (tmp_path / "model", small_folder))
+    assert len(head) == 5 and all(torch.equal(value, original[name]) for name, value in head.items())
     names = load_file(tmp_path / "model" / "model.safetensors")
     assert not [name for name in names if name.startswith(("bert.", "cls."))]
     assert {tensor.dtype for tensor in names.values() if tensor.is_floating_point()} == {torch.float32}
@@ -76,6 +79,17 @@ def test_a_donor_needs_no_weights(tmp_path: Path, small_folder: Path) -> None:
     source = shutil.copytree(small_folder, tmp_path / "source", ignore=shutil.ignore_patterns("*.safetensors"))
     fetch(f"path:{source}", tmp_path / "donor", "tokenizer")
     assert load_tokenizer(tmp_path / "donor").get_vocab() == load_tokenizer(small_folder).get_vocab()
+
+
+def test_a_donor_is_a_whole_model_only_where_its_rows_are_read(tmp_path: Path, small_folder: Path) -> None:
+    source = shutil.copytree(small_folder, tmp_path / "source", ignore=shutil.ignore_patterns("*.safetensors"))
+    vocabulary = {"extend_from": f"path:{source}"}
+    check_models(a_recipe(encoder={"vocabulary": vocabulary}))
+    whole = a_recipe(encoder={"vocabulary": {**vocabulary, "initialisation": "procrustes"}})
+    assert references(whole)["donor_encoder"] == f"path:{source}" and "donor" not in references(whole)
+    assert model_identity(whole).keys() != model_identity(a_recipe(encoder={"vocabulary": vocabulary})).keys()
+    with pytest.raises(InputError, match="safetensors is missing"):
+        check_models(whole)
 
 
 def test_what_is_missing_is_named(tmp_path: Path, small_folder: Path) -> None:

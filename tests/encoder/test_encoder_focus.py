@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertModel, PreTrainedTokenizerFast
 
-from raysberta.encoder.focus import auxiliary, mixtures, sparsemax
+from raysberta.encoder.focus import auxiliary, focus, mixtures, sparsemax
 from raysberta.encoder.initialise import rows, table
 from raysberta.encoder.vocabulary import apply, revise
 from raysberta.recipe import Vocabulary
@@ -44,6 +44,8 @@ def test_sparsemax_is_the_nearest_point_of_the_simplex(scores, seed):
     assert found.min() >= 0 and found.sum().item() == pytest.approx(1)
     others = torch.from_numpy(np.random.default_rng(seed).dirichlet(np.full(len(scores), 0.3), 200))
     assert ((others - row) ** 2).sum(1).min() >= ((found - row) ** 2).sum() - 1e-9
+    for most in (1, 3):
+        assert torch.equal(found, sparsemax(row, most)), "however many scores are looked at first"
 
 
 def test_new_pieces_get_the_rows_of_their_like_and_nothing_of_others(planted):
@@ -65,7 +67,7 @@ def test_pieces_that_the_corpus_does_not_hold_start_as_their_mean(planted):
     vectors = auxiliary(tokenizer, [texts], seed=1)
     number, old = tokenizer.get_vocab(), torch.randn(len(tokenizer), 7)
     origins = [place if text not in ("never", "k0w4") else (0, 1) for text, place in sorted(number.items(), key=lambda item: item[1])]
-    found = rows(old, origins, "focus", 0, vectors)
+    found = rows(old, origins, "focus", 0, {"focus": focus(vectors, origins, old)})
     unchanged = [place for place, origin in enumerate(origins) if isinstance(origin, int)]
     assert torch.equal(found[unchanged], old[unchanged])
     assert torch.equal(found[number["never"]], old[[0, 1]].mean(0))
@@ -76,9 +78,10 @@ def test_a_learned_vocabulary_can_start_with_focus(unigram: PreTrainedTokenizerF
     settings = Vocabulary(learn=60, initialisation="focus")
     revision = revise(unigram, [russian], settings)
     before = table(unigram_model).clone()
-    apply(unigram_model, revision, settings, 1, auxiliary(revision.tokenizer, [russian], 1))
+    vectors = auxiliary(revision.tokenizer, [russian], 1)
+    apply(unigram_model, revision, settings, 1, {"focus": focus(vectors, revision.origins, before)})
     after = table(unigram_model)
-    new = [place for place, origin in enumerate(revision.origins) if not isinstance(origin, int)]
+    new = revision.new
     assert len(new) > 20 and torch.isfinite(after).all()
     for place, origin in enumerate(revision.origins):
         if isinstance(origin, int):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -13,6 +15,8 @@ from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerFast
 
 from raysberta.artifacts import Artifact, Store
 from raysberta.encoder.extend import learn
+from raysberta.encoder.fetch import fetch, model_folder
+from raysberta.encoder.head import load_head
 from raysberta.encoder.initialise import install, rows, table
 from raysberta.encoder.load import load_encoder, load_tokenizer, save
 from raysberta.encoder.pieces import read
@@ -21,7 +25,7 @@ from raysberta.encoder.vocabulary import apply, fertility, neighbours, revise
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe, Vocabulary
 from raysberta.retrieval.embed import Embedder
-from raysberta.schema import PAIR
+from raysberta.schema import PAIR, text_id
 
 
 def tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[str]]:
@@ -263,3 +267,82 @@ def test_real_encoder_trimmed_embeds_as_before(tmp_path: Path, e5_folder: Path, 
     probe = sorted(corpus, key=len)[-40::2]
     ours, theirs = (Embedder(folder, "mean", 64, "fp32", device="cpu").encode(probe) for folder in (tmp_path, e5_folder))
     assert (ours * theirs).sum(1).min() > 0.99999
+
+
+def test_pieces_of_a_unigram_donor_are_appended(
+    unigram: PreTrainedTokenizerFast, english_unigram: PreTrainedTokenizerFast, english: list[str], russian: list[str]
+) -> None:
+    donor = english_unigram
+    revision = revise(unigram, iter([]), Vocabulary(extend_from="path:/donor"), donor)
+    old, new = unigram.get_vocab(), revision.tokenizer.get_vocab()
+    assert all(new[text] == number for text, number in old.items())
+    assert set(new) == set(old) | set(donor.get_vocab()) and revision.counts["adopted"] == len(new) - len(old) > 100
+    assert revision.counts["adopted_unreachable"] < 0.1 * revision.counts["adopted"]
+    before, after = (fertility(tokenizer, {"ru": russian, "en": english}) for tokenizer in (unigram, revision.tokenizer))
+    assert after["en"]["fertility"] < 0.95 * before["en"]["fertility"] and after["en"]["unknown"] <= before["en"]["unknown"]
+    assert after["ru"]["fertility"] <= 1.01 * before["ru"]["fertility"]
+    pieces, theirs = read(revision.tokenizer), read(donor)
+    shared = [text for text in theirs.texts if text in old and text not in theirs.special]
+    moved = np.median([pieces.scores[old[text]] - theirs.scores[theirs.texts.index(text)] for text in shared])
+    added = next(text for text in theirs.texts if text not in old)
+    assert pieces.scores[new[added]] == pytest.approx(theirs.scores[theirs.texts.index(added)] + moved)
+
+
+def test_a_sample_of_the_training_texts_owes_nothing_to_files(tmp_path: Path) -> None:
+    """About as many pairs as asked for, the same ones in any order, also where only pairs of low ids were kept."""
+    rows = [a_pair(0, "train", "ru", f"q{number}", f"p{number}") | {"pair_id": text_id(str(number))} for number in range(4000)]
+    rows = sorted(rows, key=lambda row: row["pair_id"])[:2000]
+    recipe = Recipe.model_validate({"name": "test", "sources": {"words": {"kind": "wiki_ru_wordnet"}}})
+    found = []
+    for name, order in (("one", rows), ("other", rows[::-1])):
+        pq.write_table(pa.Table.from_pylist(order, PAIR), tmp_path / f"{name}.parquet")
+        dataset = pads.dataset(tmp_path / f"{name}.parquet")
+        found.append(sorted(text for batch in training_texts(dataset, recipe, 500) for text in batch))
+        assert len([text for batch in training_texts(dataset, recipe, 2000) for text in batch if text.endswith("0")]) > 300
+    assert found[0] == found[1] and 900 < len(found[0]) < 1120
+
+
+def test_the_stage_compares_all_that_is_at_hand_and_carries_the_head(
+    tmp_path: Path,
+    ray_local: None,
+    inputs: dict[str, Artifact],
+    small_folder: Path,
+    wide_folder: Path,
+    unigram: PreTrainedTokenizerFast,
+    russian: list[str],
+    english: list[str],
+) -> None:
+    """A donor of its own width, vectors and a dictionary in files: five initialisations, the chosen one in the model."""
+    store = Store(str(tmp_path / "more"))
+    models = store.draft("models", "m")
+    for role, source in (("encoder", small_folder), ("donor_encoder", wide_folder)):
+        with models.folder(role) as folder:
+            fetch(f"path:{source}", folder)
+    models.metrics["roles"] = {"encoder": "encoder", "donor_encoder": "donor_encoder"}
+    given = {**inputs, "models": store.commit(models, "models", "m", {}, {}, 1, 0.0)}
+    draw = np.random.default_rng(0)
+    for name, texts in (("en", english), ("ru", russian)):
+        words = list(dict.fromkeys(word for text in texts for word in text.split()))[:200]
+        lines = [f"{word} {' '.join(map(str, vector))}" for word, vector in zip(words, draw.normal(size=(200, 5)).round(4), strict=True)]
+        (tmp_path / f"{name}.vec").write_text("\n".join([f"{len(lines)} 5", *lines]))
+        (tmp_path / f"{name}.txt").write_text("\n".join(words))
+    columns = [(tmp_path / f"{name}.txt").read_text().split("\n") for name in ("ru", "en")]
+    (tmp_path / "d.tsv").write_text("\n".join(map("\t".join, zip(*columns, strict=True))))
+    files = {"dictionary": "d.tsv", "source_vectors": "ru.vec", "target_vectors": "en.vec"}
+    wechsel = {"source": "ru", "target": "en", **{key: str(tmp_path / name) for key, name in files.items()}}
+    settings = {"extend_from": "path:/donor", "initialisation": "procrustes", "learn": 20, "wechsel": wechsel}
+    recipe = Recipe.model_validate({"name": "test", "sources": {"words": {"kind": "wiki_ru_wordnet"}}, "encoder": {"vocabulary": settings}})
+    draft = store.draft("vocabulary", "v")
+    vocabulary(recipe, given, draft)
+    metrics = draft.metrics["first_loss"]
+    assert list(metrics["losses"]) == ["mean_of_pieces", "gaussian", "focus", "wechsel", "procrustes"]
+    assert metrics["chosen"] == "procrustes" and metrics["head"] is True and len(set(metrics["losses"].values())) == 5
+    made = store.commit(draft, "vocabulary", "v", {}, {}, 1, 0.0).folder("model")
+    model, base = load_encoder(made), load_encoder(model_folder(given["models"], "encoder"))
+    head, before = load_head(made, model), load_head(model_folder(given["models"], "encoder"), base)
+    assert head.dense is not None and torch.equal(head.dense.weight, before.dense.weight) and before.bias.std() > 0.5
+    assert torch.equal(head.bias[: len(unigram)], before.bias[: len(unigram)]) and len(head.bias) == len(table(model))
+    piece = len(unigram) + 3
+    spelled = [token.id for token in unigram.backend_tokenizer.model.tokenize(load_tokenizer(made).convert_ids_to_tokens(piece))]
+    assert head.bias[piece].item() == pytest.approx(before.bias[spelled].mean().item(), abs=1e-6)
+    assert torch.equal(table(model)[: len(unigram)], table(base)[: len(unigram)])

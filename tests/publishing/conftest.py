@@ -33,6 +33,13 @@ def stages() -> dict[str, Manifest]:
         "pieces": {"before": 250037, "after": 26529, "trimmed": 225008, "learned": 1500},
         "parameters": {"before": 117653760, "after": 31802112},
         "tokens": {"before": {"ru": {"fertility": 1.9312, "unknown": 0.0}}, "after": {"ru": {"fertility": 1.8021, "unknown": 0.0002}}},
+        "new_pieces": [{"piece": "▁энкодер", "nearest": ["▁код", "▁модель"]}],
+        "first_loss": {
+            "chosen": "focus",
+            "texts": 160,
+            "head": False,
+            "losses": {"mean_of_pieces": 7.5012, "gaussian": 8.25, "focus": 7.4408},
+        },
     }
     synthesis = {
         "engine": {"llm": "vllm 0.32.0", "seq2seq": "off: no ruT5 checkpoint"},

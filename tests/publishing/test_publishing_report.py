@@ -94,6 +94,9 @@ def test_counts_engines_samples_searches_and_lineage_are_there(html: str, stages
     assert "How do I add up elements as I go?" in page.text
     assert rows["0.03"][-1] == "73.55" and "0.03 of 3 tried" in page.text
     assert rows["0.1"][-1] == "74.33" and "0.1 of 4 tried" in page.text
+    losses = {"mean_of_pieces": "7.5012", "gaussian": "8.2500", "focus (chosen)": "7.4408"}
+    assert {name: rows[name][0] for name in losses} == losses and "brings no head" in page.text
+    assert rows["▁энкодер"] == ["▁код, ▁модель"]
     for name, item in stages.items():
         assert (item.fingerprint, f"{item.seconds:,.1f}") == (rows[name][0], rows[name][-1]), name
 

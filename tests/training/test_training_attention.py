@@ -17,12 +17,12 @@ from transformers import (
 )
 from variants import batches_of_two_sources
 
+from raysberta.encoder.head import MlmHead
 from raysberta.recipe import Contrastive
 from raysberta.training.attention import PACKED, arguments_of, attend, packs, pays
 from raysberta.training.chunks import make_chunks
 from raysberta.training.contrastive import ContrastiveModel, make_batch
 from raysberta.training.encode import ChunkedEncoder
-from raysberta.training.heads import MlmHead
 from raysberta.training.mlm import IGNORED, MlmModel, lay_out
 
 CPU, META = torch.device("cpu"), torch.device("meta")

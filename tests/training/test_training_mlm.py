@@ -1,16 +1,20 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForMaskedLM, ModernBertConfig, ModernBertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
+from raysberta.encoder.head import MlmHead, load_head, save_head
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.errors import InputError
+from raysberta.training.batches import MlmPlan
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.examples import Ragged, ragged, tokenise
-from raysberta.training.heads import load_head
 from raysberta.training.masks import IGNORED, mask, pieces_of
-from raysberta.training.mlm import MlmModel, make_batch
+from raysberta.training.mlm import MlmModel, make_batch, train_mlm
 
 
 @pytest.fixture(scope="module")
@@ -132,23 +136,54 @@ def test_nothing_masked_gives_loss_zero(tiny, texts, pieces):
 
 
 @pytest.mark.parametrize(
-    ("dense", "norm", "bias"),
-    [
-        ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
-        ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
-    ],
+    ("config", "kind"),
+    [(BertConfig, BertForMaskedLM), (RobertaConfig, RobertaForMaskedLM), (ModernBertConfig, ModernBertForMaskedLM)],
 )
-def test_the_head_of_a_checkpoint_is_used(tiny, tmp_path, dense, norm, bias):
-    encoder = load_encoder(tiny)
-    rows, width = encoder.get_input_embeddings().weight.shape
-    parts = {f"{dense}.weight": torch.randn(width, width), f"{dense}.bias": torch.randn(width), bias: torch.randn(rows)}
-    parts |= {f"{norm}.weight": torch.ones(width), f"{norm}.bias": torch.zeros(width)}
-    save_file(load_file(tiny / "model.safetensors") | parts, tmp_path / "model.safetensors")
+def test_the_head_of_a_checkpoint_is_used(tmp_path, config, kind):
+    """Logits are those of the whole model that was saved; and still, once the head is kept in a file of its own."""
+    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    whole = kind(config(**sizes, **ids, max_position_embeddings=64, layer_norm_eps=1e-5)).eval()
+    for parameter in whole.parameters():
+        torch.nn.init.normal_(parameter)  # biases are 0 in a fresh one
+    whole.save_pretrained(tmp_path)
+    encoder = load_encoder(tmp_path)
     head = load_head(tmp_path, encoder)
-    states = torch.randn(3, width)
+    tokens = torch.tensor([[0, 5, 9, 30, 2]])
     table = encoder.get_input_embeddings().weight
-    inner = F.layer_norm(F.gelu(states @ parts[f"{dense}.weight"].T + parts[f"{dense}.bias"]), (width,), eps=encoder.config.layer_norm_eps)
-    assert torch.allclose(head(states, table), inner @ table.T + parts[bias], atol=1e-3)
-    save_file(load_file(tmp_path / "model.safetensors") | {bias: torch.randn(rows + 1)}, tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match=rf"has {rows + 1} pieces, its embeddings have {rows}"):
+    with torch.no_grad():
+        expected, states = whole(input_ids=tokens).logits, encoder(input_ids=tokens).last_hidden_state
+        assert torch.allclose(head(states, table), expected, rtol=1e-3, atol=1e-3)
+    encoder.save_pretrained(tmp_path / "alone")
+    assert load_head(tmp_path / "alone", encoder).dense is None
+    save_head(head, tmp_path / "alone")
+    assert all(torch.equal(value, load_head(tmp_path / "alone", encoder).state_dict()[name]) for name, value in head.state_dict().items())
+    assert all(torch.equal(value, load_encoder(tmp_path / "alone").state_dict()[name]) for name, value in encoder.state_dict().items())
+    encoder.config.tie_word_embeddings = False
+    assert load_head(tmp_path, encoder).dense is None, "a decoder that is no embedding table is not read as one"
+
+
+def test_a_head_for_another_vocabulary_is_refused(tiny, tmp_path):
+    encoder = load_encoder(tiny)
+    pieces, width = encoder.get_input_embeddings().weight.shape
+    save_file(load_file(tiny / "model.safetensors"), tmp_path / "model.safetensors")
+    save_head(MlmHead(width, pieces + 1, True, 1e-12), tmp_path)
+    with pytest.raises(InputError, match=rf"has {pieces + 1} pieces, its embeddings have {pieces}"):
         load_head(tmp_path, encoder)
+
+
+def test_training_starts_from_the_head_beside_the_encoder(tiny, tmp_path, recipe, texts, pieces):
+    encoder = load_encoder(tiny)
+    head = MlmHead(encoder.config.hidden_size, encoder.config.vocab_size, True, 1e-12)
+    torch.nn.init.normal_(head.bias, std=3)
+    shutil.copytree(tiny, tmp_path / "model")
+    save_head(head, tmp_path / "model")
+    settings = recipe.mlm.model_copy(update={"dropout": 0.0})
+    curve = train_mlm(recipe.model_copy(update={"mlm": settings}), tmp_path / "model", texts, None, steps=1)
+    rows = MlmPlan(len(texts), settings.batch_size, recipe.seed).step(0)
+    first = make_batch(texts, rows, pieces, settings.mask_probability, (recipe.seed, 0, 1), settings.chunk_tokens)
+    with torch.no_grad():
+        expected = MlmModel(ChunkedEncoder(encoder, "fp32", False), head)(first).item()
+        without = MlmModel(ChunkedEncoder(encoder, "fp32", False), load_head(tiny, encoder))(first).item()
+    assert abs(without - expected) > 0.1
+    assert curve[0]["loss"] == pytest.approx(expected, rel=1e-4)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from transformers import ModernBertConfig, ModernBertModel, XLMRobertaConfig, XLMRobertaModel
 from two_processes import farthest
 
+from raysberta.encoder.head import load_head
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.errors import InputError
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.examples import Ragged, ragged, tokenise
-from raysberta.training.heads import load_head
 from raysberta.training.masks import IGNORED, Pieces, mask, pieces_of, visible, word_of
 from raysberta.training.mlm import MlmModel, RetroMaeBatch, RetroMaeModel, make_batch, reconstructed
 from raysberta.training.retromae import embedded, fresh_decoder

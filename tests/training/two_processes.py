@@ -17,13 +17,13 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from variants import VARIANTS, batches_of_two_sources
 
+from raysberta.encoder.head import load_head
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.recipe import Contrastive, Recipe
 from raysberta.training.contrastive import ContrastiveBatch, ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine
 from raysberta.training.examples import Examples, Ragged
-from raysberta.training.heads import load_head
 from raysberta.training.masks import pieces_of
 from raysberta.training.mlm import MlmModel, RetroMaeBatch, RetroMaeModel, reconstructed, train_mlm
 from raysberta.training.mlm import make_batch as make_mlm_batch

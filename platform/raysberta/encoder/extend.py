@@ -9,9 +9,10 @@ import heapq
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import median
 
 from tokenizers import models
 
@@ -147,27 +148,34 @@ def _scored(pieces: Pieces, learner: _Learner, parts: Mapping[int, Pair]) -> Pie
 
 
 def adopt(pieces: Pieces, donor: Pieces) -> Pieces:
-    """Append the tokens and merges of a BPE donor that are missing; the old merges go first, so old text stays as it was.
+    """Append the tokens of a donor of the same kind that are missing.
 
-    A donor's token that the old merges keep from forming gets a merge of its own where two pieces spell it.
+    BPE: its merges are appended as well; the old ones go first, so old text stays as it was. A token that the old merges keep from
+    forming gets a merge of its own where two pieces spell it. Unigram: its log probabilities are moved so that, at the median, the
+    pieces that both have agree; text is then cut into the most probable pieces of either.
 
     Raises:
-        InputError: one of the two is no BPE, or the donor is built on another alphabet.
+        InputError: the two are of different kinds, or a BPE donor is built on another alphabet.
     """
-    if pieces.kind != "bpe" or donor.kind != "bpe":
-        raise InputError(f"encoder.vocabulary.extend_from: merges {donor.kind} into {pieces.kind}; right would be BPE in both")
-    known, merged = set(pieces.texts), set(pieces.merges)
-    foreign = {text for text in donor.texts if len(text) == 1 and text not in donor.special} - known
+    if pieces.kind != donor.kind:
+        raise InputError(f"encoder.vocabulary.extend_from: merges {donor.kind} into {pieces.kind}; right would be both of one kind")
+    known = set(pieces.texts)
+    new = [text for text in donor.texts if text not in known and text not in donor.special]
+    texts = pieces.texts + new
+    if pieces.kind == "unigram":
+        ours, theirs = (dict(zip(each.texts, each.scores, strict=True)) for each in (pieces, donor))
+        apart = [ours[text] - theirs[text] for text in known & set(donor.texts) - pieces.special - donor.special]
+        moved = median(apart) if apart else 0.0
+        return replace(pieces, texts=texts, scores=pieces.scores + [theirs[text] + moved for text in new])
+    foreign = {text for text in new if len(text) == 1}
     if foreign:
         raise InputError(
             f"encoder.vocabulary.extend_from: the donor spells with {len(foreign)} other letters; right would be byte-level BPE"
         )
-    new = [text for text in donor.texts if text not in known and text not in donor.special]
-    texts = pieces.texts + new
-    there = set(texts)
+    there, merged = set(texts), set(pieces.merges)
     merges = pieces.merges + [(a, b) for a, b in donor.merges if (a, b) not in merged and a in there and b in there and a + b in there]
     for _ in range(REPAIR_ROUNDS):
-        model = _bpe(texts, merges)
+        model = _model(replace(pieces, texts=texts, merges=merges))
         spellings = ([token.value for token in model.tokenize(text)] for text in new)
         missing = [(spelling[0], spelling[1]) for spelling in spellings if len(spelling) == 2]
         if not missing:
@@ -177,12 +185,14 @@ def adopt(pieces: Pieces, donor: Pieces) -> Pieces:
 
 
 def unreachable(pieces: Pieces, since: int) -> int:
-    """How many BPE tokens from id `since` on no text can bring forth, because other merges come first."""
+    """How many tokens from id `since` on no text can bring forth, because other merges come first or other pieces are more probable."""
     if len(pieces) == since:
         return 0
-    model = _bpe(pieces.texts, pieces.merges)
+    model = _model(pieces)
     return sum(len(model.tokenize(text)) != 1 for text in pieces.texts[since:])
 
 
-def _bpe(texts: Sequence[str], merges: Sequence[tuple[str, str]]) -> models.BPE:
-    return models.BPE({text: number for number, text in enumerate(texts)}, list(merges))
+def _model(pieces: Pieces) -> models.Model:
+    if pieces.kind == "unigram":
+        return models.Unigram(list(zip(pieces.texts, pieces.scores, strict=True)), unk_id=None, byte_fallback=False)
+    return models.BPE({text: number for number, text in enumerate(pieces.texts)}, list(pieces.merges))

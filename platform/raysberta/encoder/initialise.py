@@ -1,30 +1,33 @@
 """Embedding rows of a changed vocabulary: old rows bit for bit, new rows from old ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from raysberta.encoder.focus import mixtures
 from raysberta.errors import InputError
 
-Initialisation = Literal["mean_of_pieces", "gaussian", "focus"]
+Initialisation = Literal["mean_of_pieces", "gaussian", "focus", "wechsel", "procrustes"]
 Origin = int | tuple[int, ...]
 """Of a piece: the old id that it had, or the old ids that spell it (empty where none do)."""
+Found = tuple[list[int], Tensor]
+"""Ids of new pieces, and the rows [ids, H] that an initialisation found for them."""
 
 
-def rows(old: Tensor, origins: Sequence[Origin], how: Initialisation, seed: int, vectors: Tensor | None = None) -> Tensor:
+def rows(
+    old: Tensor, origins: Sequence[Origin], how: Initialisation, seed: int, found: Mapping[Initialisation, Found] | None = None
+) -> Tensor:
     """The rows [len(origins), H] of a new vocabulary, in the dtype of `old` [V, H].
 
     Args:
         old: The rows there were.
         origins: Where each piece comes from.
-        how: New rows are the mean of the old rows that spell the piece; or drawn from N(mean, std) of the kept rows, per dimension; or
-            mixtures of kept rows after FOCUS, and the mean of pieces where the corpus does not hold the piece.
+        how: New rows are drawn from N(mean, std) of the kept rows, per dimension; or they are what `how` found, and where it found
+            nothing the mean of the old rows that spell the piece (drawn where none do).
         seed: Of the draws.
-        vectors: What `focus.auxiliary` gave for the new vocabulary; for FOCUS.
+        found: What `focus`, `wechsel` and `donated` gave.
     """
     kept = [origin for origin in origins if isinstance(origin, int)]
     new = torch.empty(len(origins), old.shape[1], dtype=old.dtype)
@@ -36,12 +39,9 @@ def rows(old: Tensor, origins: Sequence[Origin], how: Initialisation, seed: int,
             continue
         drawn = mean + std * torch.randn(old.shape[1], generator=generator, dtype=old.dtype)
         new[place] = old[list(origin)].mean(0) if origin and how != "gaussian" else drawn
-    if how == "focus" and vectors is not None:
-        there = vectors.any(1).tolist()
-        similar = [place for place, origin in enumerate(origins) if isinstance(origin, int) and there[place]]
-        mixed = [place for place, origin in enumerate(origins) if not isinstance(origin, int) and there[place]]
-        if similar:
-            new[mixed] = mixtures(vectors, mixed, similar, new[similar])
+    if found and how in found:
+        places, better = found[how]
+        new[places] = better.to(old.dtype)
     return new
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from raysberta.encoder.extend import adopt, learn, unreachable
-from raysberta.encoder.initialise import Origin, install, rows, table
+from raysberta.encoder.head import MlmHead, resize
+from raysberta.encoder.initialise import Found, Initialisation, Origin, install, rows, table
 from raysberta.encoder.pieces import Pieces, read, rebuild
 from raysberta.encoder.trim import count, keep
 from raysberta.recipe import Vocabulary
@@ -35,6 +36,11 @@ class Revision:
     """Where each piece comes from, in ids of the old tokenizer."""
     counts: dict[str, int]
     """before, adopted, adopted_unreachable, trimmed, learned, after."""
+
+    @property
+    def new(self) -> list[int]:
+        """Ids of the pieces that there were not before."""
+        return [number for number, origin in enumerate(self.origins) if not isinstance(origin, int)]
 
 
 def revise(
@@ -90,15 +96,30 @@ def _origins(tokenizer: PreTrainedTokenizerFast, old: Pieces, pieces: Pieces) ->
     return [number_of[text] if text in number_of else spelled(text) for text in pieces.texts]
 
 
-def apply(model: PreTrainedModel, revision: Revision, settings: Vocabulary, seed: int, vectors: Tensor | None = None) -> None:
+def apply(
+    model: PreTrainedModel,
+    revision: Revision,
+    settings: Vocabulary,
+    seed: int,
+    found: Mapping[Initialisation, Found] | None = None,
+    head: MlmHead | None = None,
+) -> None:
     """Give the model the revised vocabulary. Untouched, it keeps its embedding table, rows past the last piece included.
 
-    `vectors` are what FOCUS compares the pieces by, see `initialise.rows`.
+    Args:
+        model: Changed in place.
+        revision: Of its tokenizer.
+        settings: Say how new rows start.
+        seed: Of draws.
+        found: Of the initialisations that ask more than the old rows, see `initialise.rows`.
+        head: The model's for masked words, changed with it.
     """
     origins = revision.origins
     if origins == list(range(model.config.vocab_size))[: len(origins)]:
         return
-    install(model, revision.tokenizer, rows(table(model), origins, settings.initialisation, seed, vectors))
+    install(model, revision.tokenizer, rows(table(model), origins, settings.initialisation, seed, found))
+    if head is not None:
+        resize(head, origins, seed)
 
 
 def fertility(tokenizer: PreTrainedTokenizerFast, texts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
@@ -115,7 +136,7 @@ def fertility(tokenizer: PreTrainedTokenizerFast, texts: Mapping[str, Sequence[s
 
 def neighbours(revision: Revision, words: Tensor) -> list[dict[str, Any]]:
     """Some new pieces, evenly spread, each with the old pieces nearest to its row of the words [V, H] by cosine."""
-    new = [number for number, origin in enumerate(revision.origins) if not isinstance(origin, int)]
+    new = revision.new
     old = [number for number, origin in enumerate(revision.origins) if isinstance(origin, int)]
     chosen = [new[place] for place in np.linspace(0, len(new) - 1, min(SAMPLES, len(new))).astype(int)]
     if not chosen:

@@ -211,6 +211,7 @@ def _training(stages: Mapping[str, Manifest]) -> list[dict[str, Any]]:
     found = []
     if "vocabulary" in stages and stages["vocabulary"].metrics.get("pieces"):
         found.append(_vocabulary(stages["vocabulary"].metrics))
+        found += _first_loss(stages["vocabulary"].metrics) + _neighbours(stages["vocabulary"].metrics)
     for name, title in (("mlm", "Masked language modelling"), ("contrastive", "Contrastive")):
         points = stages[name].metrics.get("curve", []) if name in stages else []
         if points:
@@ -252,6 +253,29 @@ def _vocabulary(metrics: Mapping[str, Any]) -> dict[str, Any]:
         else None
     )
     return {"title": "Vocabulary", "text": text, "picture": None, "caption": "", "table": table}
+
+
+def _first_loss(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = metrics.get("first_loss")
+    if not found:
+        return []
+    text = f"Masked loss of {found['texts']:,} training texts before any training, by how the embeddings of new pieces start."
+    if not found["head"]:
+        text += (
+            " The base brings no head for masked words, so its states go to the table as they are: read the differences, not the height."
+        )
+    rows = [[f"{how} (chosen)" if how == found["chosen"] else how, f"{loss:.4f}"] for how, loss in found["losses"].items()]
+    table = Table(["initialisation", "loss"], rows, (1,))
+    return [{"title": "Initialisation of new pieces", "text": text, "picture": None, "caption": "", "table": table}]
+
+
+def _neighbours(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = [[item["piece"], ", ".join(item["nearest"])] for item in metrics.get("new_pieces", [])]
+    if not rows:
+        return []
+    text = "Some new pieces, each with the old pieces whose embeddings are nearest to where it starts."
+    table = Table(["new piece", "nearest"], rows, codes=(0, 1))
+    return [{"title": "Neighbours of new pieces", "text": text, "picture": None, "caption": "", "table": table}]
 
 
 def _searches(stages: Mapping[str, Manifest]) -> list[dict[str, Any]]:

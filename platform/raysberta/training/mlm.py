@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from raysberta.encoder.head import MlmHead, load_head
 from raysberta.encoder.load import load_encoder, load_tokenizer, save
 from raysberta.encoder.pool import Pooling, pool
 from raysberta.errors import InputError
@@ -25,7 +26,6 @@ from raysberta.training.chunks import Chunk, Chunks, make_chunks, most_chunks, p
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import Ragged, check_fits
-from raysberta.training.heads import MlmHead, load_head
 from raysberta.training.loop import OnCheckpoint, OnStep, Work, train
 from raysberta.training.masks import IGNORED, Pieces, mask, pieces_of, visible
 from raysberta.training.retromae import Decoder, embedded, fresh_decoder
@@ -268,7 +268,7 @@ def train_mlm(
 
     Args:
         recipe: Its `mlm` section, seed and, for RetroMAE, pooling.
-        encoder: Model folder to start from; a head in its checkpoint is used.
+        encoder: Model folder to start from; a head in its checkpoint, or beside it, is used.
         texts: Token ids of the distinct texts, special tokens included.
         output: Model folder to write (by the first worker), without head and decoder.
         steps: Instead of the recipe's.
