@@ -26,7 +26,8 @@ down: $(VENV)/ready
 lint: $(VENV)/ready
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
-bench-training: $(VENV)/ready
+# FlagEmbedding has an environment of its own, where the program looks for it
+bench-training: $(VENV)/ready $(VENV)/peers-flagembedding/ready
 	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/training.py
 
 # DATA names a folder of real text; without one the figures are measured on the laptop recipe's dictionary
@@ -40,6 +41,11 @@ bench-corpus: $(VENV)/ready $(VENV)/peers-corpus/ready
 $(VENV)/peers-corpus/ready: requirements/bench.txt $(VENV)/ready
 	@$(PYTHON) -m venv $(VENV)/peers-corpus
 	@$(VENV)/peers-corpus/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench.txt
+	@touch $@
+
+$(VENV)/peers-flagembedding/ready: requirements/bench-flagembedding.txt $(VENV)/ready
+	@$(PYTHON) -m venv $(VENV)/peers-flagembedding
+	@$(VENV)/peers-flagembedding/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench-flagembedding.txt
 	@touch $@
 
 # pinned and without a resolver: what is installed is what was tested (see docs/decisions.md)

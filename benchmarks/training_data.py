@@ -97,13 +97,14 @@ def roberta(work: Path) -> Path:
     return folder
 
 
-def examples(work: Path, queries: int, negatives: int, limit: int) -> tuple[Examples, list[np.ndarray]]:
-    """Examples cut to `limit` tokens and the rows of each step: `queries` pairs of one source, `negatives` other texts for each.
+def examples(work: Path, queries: int, negatives: int, limit: int) -> tuple[Examples, np.ndarray]:
+    """Examples cut to `limit` tokens and the rows of each step, int64 [steps, queries]: pairs of one source, other texts as negatives.
 
-    Steps alternate between the sources. Cached in `work`.
+    Steps alternate between the sources. Both are cached in `work`, where FlagEmbedding's side reads them too.
     """
-    file = work / f"examples-{queries}-{negatives}-{limit}.safetensors"
-    if not file.is_file():
+    name = f"{queries}-{negatives}-{limit}"
+    file, steps = work / f"examples-{name}.safetensors", work / f"blocks-{name}.npy"
+    if not steps.is_file():
         rows = []
         size = queries * (1 + negatives)
         for source, pairs in corpus(work).items():
@@ -113,13 +114,10 @@ def examples(work: Path, queries: int, negatives: int, limit: int) -> tuple[Exam
                     others = [text for _, text in part[queries + number * negatives : queries + (number + 1) * negatives]]
                     rows.append(_row(f"{block:05d}-{source}-{number:03d}", source, query, positive, others))
         table = pa.Table.from_pylist(rows, schema=EXAMPLE)
-        found = prepare([table], load_tokenizer(e5(work)), E5, limit, limit, negatives)
-        found.save(str(file), pafs.LocalFileSystem())
-    found = Examples.load(str(file), pafs.LocalFileSystem())
-    blocks: dict[bytes, list[int]] = {}
-    for row, name in enumerate(found.ids):
-        blocks.setdefault(name.rsplit(b"-", 1)[0], []).append(row)
-    return found, [np.asarray(blocks[name]) for name in sorted(blocks) if len(blocks[name]) == queries]
+        prepared = prepare([table], load_tokenizer(e5(work)), E5, limit, limit, negatives)
+        prepared.save(str(file), pafs.LocalFileSystem())
+        np.save(steps, np.arange(len(prepared)).reshape(-1, queries))  # `prepare` sorts by pair id, so a block's rows are together
+    return Examples.load(str(file), pafs.LocalFileSystem()), np.load(steps)
 
 
 def _row(pair_id: str, source: str, query: str, positive: str, negatives: list[str]) -> dict[str, object]:
