@@ -12,7 +12,8 @@ from raysberta.encoder.initialise import Found, Initialisation, install, rows, t
 from raysberta.encoder.vocabulary import Revision
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.examples import ragged, tokenise
-from raysberta.training.mlm import MlmModel, make_batch, pieces_of
+from raysberta.training.masks import pieces_of
+from raysberta.training.mlm import MlmModel, make_batch
 
 TEXTS = 160
 """Of all languages together: enough to tell initialisations apart, for all read the same masks."""
