@@ -26,7 +26,7 @@ from raysberta.training.engine import Engine, decaying, keep_freed_memory
 from raysberta.training.examples import Examples, ragged
 from raysberta.training.heads import load_head
 from raysberta.training.mlm import MlmModel, lay_out, pieces_of
-from training_data import e5, e5_with_head, examples, roberta, token_lists
+from training_data import e5, e5_with_head, examples, few, roberta, token_lists
 
 CPU = torch.device("cpu")
 TEMPERATURE = 0.02
@@ -220,6 +220,11 @@ def workers(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
     return {"losses": losses, "tokens": sum(point["tokens"] for point in curve[1:]), "seconds": [seconds], "peak_mib": peak()}
 
 
+def prepared(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
+    """No side: makes the folder with few pairs and few pieces, and says where it is."""
+    return {"few": str(few(work))}
+
+
 def peak() -> float:
     """Peak resident memory of this program, MiB. Not getrusage's: a process starts with the peak of the one that started it."""
     line = next(line for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
@@ -228,7 +233,7 @@ def peak() -> float:
 
 def main(what: str, side: str, work: str, ask: str) -> None:
     """Measure and print."""
-    measure = {"contrastive": contrastive, "mlm": mlm, "workers": workers}[what]
+    measure = {"contrastive": contrastive, "mlm": mlm, "workers": workers, "prepared": prepared}[what]
     print(json.dumps(measure(side, Path(work), json.loads(ask))))
 
 
