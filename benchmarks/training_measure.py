@@ -27,7 +27,7 @@ from raysberta.training.engine import Engine, decaying, keep_freed_memory
 from raysberta.training.examples import Examples, ragged
 from raysberta.training.masks import pieces_of
 from raysberta.training.mlm import MlmModel, lay_out
-from training_data import e5, e5_with_head, examples, roberta, token_lists
+from training_data import e5, e5_with_head, examples, few, roberta, token_lists
 from training_sized import model_flops, sized, sized_examples, sized_lists
 
 TEMPERATURE = 0.02
@@ -255,6 +255,11 @@ def workers(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
     return {"losses": losses, "tokens": sum(point["tokens"] for point in curve[1:]), "seconds": [seconds], "peak_mib": peak()}
 
 
+def prepared(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
+    """No side: makes the folder with few pairs and few pieces, and says where it is."""
+    return {"few": str(few(work))}
+
+
 def peak() -> float:
     """Peak memory of this program, MiB: what it took of the GPU where it used one, else what was resident.
 
@@ -268,7 +273,7 @@ def peak() -> float:
 
 def main(what: str, side: str, work: str, ask: str) -> None:
     """Measure and print."""
-    measure = {"contrastive": contrastive, "mlm": mlm, "workers": workers}[what]
+    measure = {"contrastive": contrastive, "mlm": mlm, "workers": workers, "prepared": prepared}[what]
     print(json.dumps(measure(side, Path(work), json.loads(ask))))
 
 
