@@ -42,7 +42,7 @@ def runs(still, base, examples, tmp_path_factory):
     """The folder of all runs."""
     folder = tmp_path_factory.mktemp("zero3")
     one = train_contrastive(still, base, examples, folder / "one" / "model", steps=2, checkpoints=folder / "one")
-    mlm = train_mlm(still, tiny, examples.tokens, folder / "one-mlm", steps=2)
+    mlm = train_mlm(still, base, examples.tokens, folder / "one-mlm", steps=2)
     (folder / "alone.json").write_text(json.dumps({"contrastive": one, "mlm": mlm}))
     (folder / "recipe.json").write_text(still.model_dump_json())
     examples.save(f"{folder}/data.safetensors", pafs.LocalFileSystem())
