@@ -70,13 +70,13 @@ def main(folder: Path, encoder: Path, rank: int) -> None:
         both = {"zero_stage": 3, "recompute": True, **changes}
         return recipe.model_copy(update={name: getattr(recipe, name).model_copy(update=both) for name in ("contrastive", "mlm")})
 
-    single = folder / "one" / "step-00000002"  # written by one process without DeepSpeed
-    double = folder / "two" / "step-00000002"  # and by two under ZeRO 3
+    single = folder / "one" / "step-00000001"  # written by one process without DeepSpeed
+    double = folder / "two" / "step-00000001"  # and by two under ZeRO 3
     kinds = {
-        "contrastive": train_contrastive(staged(), encoder, examples, folder / "contrastive", steps=3, checkpoints=folder / "two"),
-        "offloaded": train_contrastive(staged(offload=True), encoder, examples, folder / "offloaded", steps=3, resume=single),
-        "lower": train_contrastive(staged(zero_stage=1), encoder, examples, folder / "lower", steps=3, resume=double),
-        "mlm": train_mlm(staged(), encoder, examples.tokens, folder / "mlm", steps=3, checkpoints=folder / "two-mlm"),
+        "contrastive": train_contrastive(staged(), encoder, examples, folder / "contrastive", steps=2, checkpoints=folder / "two"),
+        "offloaded": train_contrastive(staged(offload=True), encoder, examples, folder / "offloaded", steps=2, resume=single),
+        "lower": train_contrastive(staged(zero_stage=1), encoder, examples, folder / "lower", steps=2, resume=double),
+        "mlm": train_mlm(staged(), encoder, examples.tokens, folder / "mlm", steps=2),
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(kinds))
     found = apart(encoder, examples, rank, expected)
