@@ -207,13 +207,15 @@ def mlm_peer(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16):
         loss = float(model(**{name: value.to(device) for name, value in first.items()}).loss)
     collator = DataCollatorForLanguageModeling(load_tokenizer(folder), mlm_probability=0.15)
-    counted: list[int] = []
+    counted: list[list[int]] = []
+    predicted: list[int] = []
     seconds: list[float] = []
     begun = [0.0]
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = collator(rows)
-        counted.append(int(batch["attention_mask"].sum()))
+        counted.append(batch["attention_mask"].sum(1).tolist())
+        predicted.append(int((batch["labels"] != -100).sum()))
         return batch
 
     class Clock(TrainerCallback):
@@ -234,7 +236,9 @@ def mlm_peer(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
     trainer = Trainer(model=model, args=arguments, data_collator=collate, train_dataset=dataset, callbacks=[Clock()])
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"first_loss": loss, "losses": losses[1:], "seconds": seconds[1:], "tokens": sum(counted[1 : len(seconds)]), "peak_mib": peak()}
+    lengths = [length for step in counted[1 : len(seconds)] for length in step]
+    flops = model_flops(folder, lengths, sum(predicted[1 : len(seconds)]))
+    return {"first_loss": loss, "losses": losses[1:], "seconds": seconds[1:], "tokens": sum(lengths), "flops": flops, "peak_mib": peak()}
 
 
 def workers(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
