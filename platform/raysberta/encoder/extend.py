@@ -150,9 +150,9 @@ def _scored(pieces: Pieces, learner: _Learner, parts: Mapping[int, Pair]) -> Pie
 def adopt(pieces: Pieces, donor: Pieces) -> Pieces:
     """Append the tokens of a donor of the same kind that are missing.
 
-    BPE: its merges are appended as well; the old ones go first, so old text stays as it was. A token that the old merges keep from
-    forming gets a merge of its own where two pieces spell it. Unigram: its log probabilities are moved so that, at the median, the
-    pieces that both have agree; text is then cut into the most probable pieces of either.
+    BPE: its merges are appended as well; the old ones go first, so only what they leave apart is joined further. A token that the old
+    merges keep from forming gets a merge of its own where two pieces spell it. Unigram: its log probabilities are moved so that, at
+    the median, the pieces that both have agree; text is then cut into the most probable pieces of either.
 
     Raises:
         InputError: the two are of different kinds, or a BPE donor is built on another alphabet.
