@@ -26,6 +26,8 @@ def test_adapters_learn_and_are_merged_into_a_plain_encoder(recipe, tiny, exampl
             assert values[0] > 0 and values[2] < 1e-3 * values[0], f"{name}: a change of rank 2"
             continue
         assert change.abs().max() == 0, f"{name} stays"
+    midway = load_file(tmp_path / "step-00000006" / "model" / "model.safetensors")
+    assert midway.keys() == before.keys() and any(not torch.equal(midway[name], before[name]) for name in before)
     train_contrastive(adapted, tiny, examples, tmp_path / "resumed", steps=12, resume=tmp_path / "step-00000006")
     resumed = load_file(tmp_path / "resumed" / "model.safetensors")
     assert all(torch.equal(resumed[name], weight) for name, weight in after.items())

@@ -27,6 +27,11 @@ def weights(folder):
     return load_encoder(folder).state_dict()
 
 
+def named(kept):
+    """Names of a module's weights that are the encoder's, with its own names."""
+    return [(name, name.split("encoder.encoder.", 1)[1]) for name in kept if "encoder.encoder." in name]
+
+
 def comparable(curve):
     return [{key: point[key] for key in ("step", "loss", "learning_rate", "gradient_norm", "tokens")} for point in curve]
 
@@ -64,6 +69,9 @@ def test_a_run_learns_and_a_killed_one_goes_on_bit_for_bit(phase, recipe, tiny, 
     assert all(torch.equal(left[name], right[name]) for name in right)
     assert any(not torch.equal(right[name], value) for name, value in weights(tiny).items())
     kept = load_file(tmp_path / "checkpoints" / "step-00000006" / "weights.safetensors")
+    plain = weights(tmp_path / "checkpoints" / "step-00000006" / "model")
+    assert plain.keys() == right.keys()
+    assert len(named(kept)) == len(plain) and all(torch.equal(kept[name], plain[own]) for name, own in named(kept))
     assert any(name.startswith("decoder.") for name in kept) == (phase == "retromae")
     assert load_file(tmp_path / "whole" / "model.safetensors").keys() == load_file(tiny / "model.safetensors").keys()
 

@@ -1,5 +1,8 @@
 """What a killed run resumes from: weights, moments and the step, whole, in safetensors and JSON, nothing pickled.
 
+Beside them, in `model`, lies the encoder as a plain Hugging Face folder, which was loaded back and compared: whoever wants to look at a
+model in training takes that.
+
 Written aside and renamed, so a folder with the right name was complete when it was written; the hashes in its state tell whether it
 still is. There is no random state in it: every step seeds itself from the run's seed, its own number and the worker's rank. Nothing
 in it depends on the number of workers or the ZeRO stage.
@@ -9,31 +12,36 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
 from raysberta.training.engine import Engine
 
 log = logging.getLogger(__name__)
 
-WEIGHTS, MOMENTS, STATE = "weights.safetensors", "moments.safetensors", "state.json"
+WEIGHTS, MOMENTS, STATE, MODEL = "weights.safetensors", "moments.safetensors", "state.json", "model"
+
+Export = Callable[[Mapping[str, torch.Tensor], Path], None]
+"""Writes what a module's weights make as a plain folder."""
 
 
 class NotSaved(RuntimeError):
     """A checkpoint cannot be written. Every worker raises it, and what was saved before is still there."""
 
 
-def save_checkpoint(engine: Engine, folder: Path, state: dict[str, Any]) -> None:
-    """Write the engine and `state` (JSON values; its "step" counts finished steps). All workers call it, the first writes.
+def save_checkpoint(engine: Engine, folder: Path, state: dict[str, Any], export: Export | None = None) -> None:
+    """Write the engine, the plain model and `state` (JSON values; its "step" counts finished steps). All workers call it, the first writes.
 
     Raises:
-        NotSaved: on every worker, where the first cannot write (a full disk); nothing is left of what it began.
+        NotSaved: on every worker, where the first cannot write (a full disk) or the model that is read back is another; nothing is left
+            of what it began.
     """
     weights, moments = engine.weights(), engine.moments()
     error = None
@@ -41,9 +49,11 @@ def save_checkpoint(engine: Engine, folder: Path, state: dict[str, Any]) -> None
         aside = folder.with_name(f"{folder.name}.aside")
         try:
             _write(weights, moments, aside, state)
+            if export is not None:
+                export(weights, aside / MODEL)
             shutil.rmtree(folder, ignore_errors=True)
             aside.rename(folder)
-        except (OSError, SafetensorError) as caught:
+        except (OSError, SafetensorError, RuntimeError) as caught:
             shutil.rmtree(aside, ignore_errors=True)
             error = f"{folder}: no checkpoint written: {' '.join(str(caught).split())}"
     error = engine.from_first(error)
@@ -102,6 +112,12 @@ def load_weights(module: Any, folder: Path) -> None:
         module.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{folder}: its weights do not fit this model: {' '.join(str(error).split())[:200]}") from error
+
+
+def load_plain(encoder: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
+    """Put the weights of a module that trains an encoder (ChunkedEncoder, as `encoder` of whatever) into such an encoder."""
+    marked = ((name.partition("encoder.encoder."), value) for name, value in weights.items())
+    encoder.load_state_dict({name: value for (_, mark, name), value in marked if mark})
 
 
 def load_moments(engine: Engine, folder: Path, steps: int) -> None:

@@ -5,7 +5,7 @@ encode as the others however long each source's texts are. The vectors are gathe
 step from them: that is cheap beside encoding. What the gradient then needs is said in engine.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from raysberta.errors import InputError
 from raysberta.recipe import Contrastive, Objective, Recipe
 from raysberta.training.adapters import merged, with_adapters
 from raysberta.training.batches import ContrastivePlan
+from raysberta.training.checkpoint import load_plain
 from raysberta.training.chunks import Chunks, make_chunks, most_chunks, share
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, gathered, workers
@@ -229,8 +230,14 @@ def train_contrastive(
         batch = make_batch(examples, batches, settings, device, rank, world)
         return Work(batch, batch.chunks.real, "; ".join(_name(examples, rows) for rows in batches))
 
+    def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+        plain = load_encoder(encoder)
+        lora = with_adapters(plain, settings.lora, recipe.seed) if settings.lora else None
+        load_plain(plain, weights)
+        save(merged(lora) if lora else plain, load_tokenizer(encoder), folder)
+
     total = steps or settings.steps or plan.steps(settings.epochs)
-    curve = train("contrastive", model, work, settings, total, recipe.seed, device, checkpoints, resume, on_step, on_checkpoint)
+    curve = train("contrastive", model, work, settings, total, recipe.seed, device, checkpoints, resume, on_step, on_checkpoint, export)
     if output is not None and rank == 0:
         save((merged(adapted) if adapted else loaded).cpu(), load_tokenizer(encoder), output)
     return curve

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from raysberta.recipe import Optimisation
-from raysberta.training.checkpoint import NotSaved, load_moments, load_weights, read_state, save_checkpoint
+from raysberta.training.checkpoint import Export, NotSaved, load_moments, load_weights, read_state, save_checkpoint
 from raysberta.training.engine import Engine, NotFinite, keep_freed_memory
 from raysberta.training.schedule import learning_rate
 
@@ -67,6 +67,7 @@ def train(
     resume: Path | None = None,
     on_step: OnStep | None = None,
     on_checkpoint: OnCheckpoint | None = None,
+    export: Export | None = None,
 ) -> list[dict[str, float]]:
     """Train a module in place.
 
@@ -82,6 +83,7 @@ def train(
         resume: A checkpoint to go on from.
         on_step: See OnStep.
         on_checkpoint: See OnCheckpoint.
+        export: Writes the plain model of a checkpoint; there is none where None.
 
     Returns:
         The curve: StepMetrics of all steps as dictionaries, those before a resume included.
@@ -125,7 +127,7 @@ def train(
         if checkpoints is not None and (step + 1) % settings.checkpoint_every == 0 and step + 1 < steps:
             folder = checkpoints / f"step-{step + 1:08d}"
             try:
-                save_checkpoint(engine, folder, {"step": step + 1, "curve": curve})
+                save_checkpoint(engine, folder, {"step": step + 1, "curve": curve}, export)
             except NotSaved as error:
                 raise NotSaved(f"{name}: step {step + 1} of {steps}: {error}; last good checkpoint: {last}") from error
             last = str(folder)

@@ -7,7 +7,7 @@ With RetroMAE a decoder reconstructs each text from its vector as well, and the 
 drawn text by text, from the seed, the step and the text: that much would be too much to draw for all workers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from raysberta.encoder.pool import Pooling, pool
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe
 from raysberta.training.batches import MlmPlan
+from raysberta.training.checkpoint import load_plain
 from raysberta.training.chunks import Chunk, Chunks, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, workers
@@ -310,8 +311,13 @@ def train_mlm(
         shown = ", ".join(str(row) for row in rows[:4])
         return Work(batch.to(device), masked.chunks.real, f"texts {shown}, ... of the distinct training texts")
 
+    def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+        plain = load_encoder(encoder)
+        load_plain(plain, weights)
+        save(plain, tokenizer, folder)
+
     total = steps or settings.steps or plan.steps(settings.epochs)
-    curve = train("mlm", model, work, settings, total, recipe.seed, device, checkpoints, resume, on_step, on_checkpoint)
+    curve = train("mlm", model, work, settings, total, recipe.seed, device, checkpoints, resume, on_step, on_checkpoint, export)
     if output is not None and rank == 0:
         save(loaded.cpu(), tokenizer, output)
     return curve
