@@ -1,14 +1,12 @@
 """Two processes under DeepSpeed ZeRO 0, 1 and 2 give the run of one process with plain torch."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
 import torch
+from processes import run_both
 from variants import VARIANTS
 
 from raysberta.encoder.load import load_encoder
@@ -30,14 +28,7 @@ def runs(recipe, tiny, examples, tmp_path_factory):
     (folder / "one-retromae.json").write_text(json.dumps(train_mlm(still, tiny, examples.tokens, folder / "one-retromae", steps=4)))
     (folder / "recipe.json").write_text(still.model_dump_json())
     examples.save(f"{folder}/data.safetensors", pafs.LocalFileSystem())
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    workers = [subprocess.Popen([sys.executable, SCRIPT, folder, tiny, str(rank)], env=environment) for rank in range(2)]
-    try:
-        assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
+    run_both(SCRIPT, folder, tiny)
     return folder
 
 

@@ -1,9 +1,6 @@
 """Two processes that each hold half of the weights (DeepSpeed ZeRO 3) give the run of one process with plain torch."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run_both
 
 from raysberta.encoder.load import load_encoder, load_tokenizer, save
 from raysberta.training.chunks import make_chunks, most_chunks, share
@@ -46,13 +44,7 @@ def runs(still, base, examples, tmp_path_factory):
     (folder / "alone.json").write_text(json.dumps({"contrastive": one, "mlm": mlm}))
     (folder / "recipe.json").write_text(still.model_dump_json())
     examples.save(f"{folder}/data.safetensors", pafs.LocalFileSystem())
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry), "OMP_NUM_THREADS": "1"}
-    workers = [subprocess.Popen([sys.executable, SCRIPT, folder, base, str(rank)], env=environment) for rank in range(2)]
-    try:
-        assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
+    run_both(SCRIPT, folder, base)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""transformers' Auto classes without scikit-learn, which they import for one curve of assisted generation: half of a process' start.
+"""transformers' Auto classes without scikit-learn, which they import for one curve of assisted generation: a sixth of a start.
 
 What is imported once stays imported, so whoever needs an Auto class takes it from here.
 """

@@ -22,8 +22,6 @@ PACKED = "packed"
 HALF = (torch.float16, torch.bfloat16)
 FIRST_POSITION = {"bert": 0, "roberta": 1, "xlm-roberta": 1, "camembert": 1, "modernbert": 0}
 """The model types whose attention is known to be of this form, and how far after the padding id (or 0) their positions begin."""
-
-
 MOST_TOKENS = 0.6
 """Of a padded chunk's places: up to so many are laid end to end on the CPU (docs/performance.md)."""
 
