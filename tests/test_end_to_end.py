@@ -69,6 +69,7 @@ def test_a_newcomers_run(tmp_path: Path) -> None:
     check_report(Path(result["report"]).read_text(encoding="utf-8"))
     check_model(Path(result["model"]), result)
     check_overlap(storage)
+    check_dev_curve(storage)
 
     _, again = finish(start(storage, logs[2]), logs[2], 300)
     assert set(again["reused"]) >= {*result["reused"], "publish"}
@@ -93,6 +94,13 @@ def check_model(folder: Path, result: dict) -> None:
     assert "model-index" in card
     assert 0 < result["base_mean"] <= 100
     assert 0 < result["final_mean"] <= 100
+
+
+def check_dev_curve(storage: Path) -> None:
+    [manifest] = storage.glob("contrastive/*/manifest.json")
+    points = json.loads(manifest.read_text())["metrics"]["dev_curve"]
+    assert [point["step"] for point in points] == [2, 4]
+    assert all(point["scores"].keys() == {"DictionaryRetrieval", "InterfaceBitext"} for point in points)
 
 
 def check_overlap(storage: Path) -> None:

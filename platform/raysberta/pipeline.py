@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from raysberta.merging import stage as merging
 from raysberta.mining import stage as mining
 from raysberta.pairs import stage as pairs
 from raysberta.publishing import stage as publishing
-from raysberta.recipe import Recipe, Workers, identity
+from raysberta.recipe import Optimisation, Recipe, Workers, identity
 from raysberta.synthesis import stage as synthesis
 from raysberta.training import stage as training
 from raysberta.tuning import stage as tuning
@@ -50,16 +50,20 @@ class Stage:
 
 
 def _trained_on(recipe: Recipe) -> dict[str, Any]:
-    """The contrastive settings that decide the result: not those that only decide speed, memory or when to save."""
-    settings = recipe.contrastive.model_dump(mode="json")
-    for name in ("checkpoint_every", "recompute", "kept_tokens", "offload"):
-        del settings[name]
-    return settings
+    """The contrastive settings that decide the result."""
+    return _deciding(recipe.contrastive)
 
 
 def _adapted_on(recipe: Recipe) -> dict[str, Any]:
-    settings = recipe.mlm.model_dump(mode="json")
-    for name in ("checkpoint_every", "recompute", "kept_tokens", "offload", "merge_weight"):
+    settings = _deciding(recipe.mlm)
+    del settings["merge_weight"]  # of the stage that follows
+    return settings
+
+
+def _deciding(phase: Optimisation) -> dict[str, Any]:
+    """The settings of a phase but for those that only decide speed, memory or when to save and score."""
+    settings = phase.model_dump(mode="json")
+    for name in ("checkpoint_every", "score_checkpoints", "recompute", "kept_tokens", "offload"):
         del settings[name]
     return settings
 
@@ -102,6 +106,7 @@ STAGES: tuple[Stage, ...] = (
         ("encoder", "prefixes"),
         outside=files_identity,
     ),
+    Stage("benchmark", evaluation.benchmark, evaluation.VERSION, ("corpus", "pairs"), ("evaluation.tasks",)),
     Stage("mlm", training.mlm, training.VERSION, ("vocabulary", "pairs"), (), "mlm", _adapted_on),
     Stage(
         "synthesis",
@@ -113,7 +118,6 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage("mining", mining.run, mining.VERSION, ("models", "pairs"), ("mining", "sources"), "embedding"),
     Stage("mining_synthetic", mining.run, mining.VERSION, ("models", "pairs", "synthesis"), ("mining", "sources"), "embedding"),
-    Stage("benchmark", evaluation.benchmark, evaluation.VERSION, ("corpus", "pairs"), ("evaluation.tasks",)),
     Stage("mlm_merged", merging.merge_after_mlm, merging.VERSION, ("vocabulary", "mlm"), ("mlm.merge_weight", "mlm.enabled")),
     Stage(
         "temperature",
@@ -190,14 +194,17 @@ class Planned:
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
-    """The stages that a recipe runs: scores only of the steps it names, and publishing reads just those."""
+    """The stages that a recipe runs: scores only of the steps it names, and publishing reads just those; phases that score checkpoints
+    read the held-out tasks."""
     scores = tuple(f"score_{step}" for step in SCORED_MODELS if step in recipe.evaluation.steps)
     chosen = []
     for stage in STAGES:
         if stage.name.startswith("score_") and stage.name not in scores:
             continue
         if stage.name == "publish":
-            stage = Stage(stage.name, stage.run, stage.version, (*stage.inputs, *scores), stage.reads)
+            stage = replace(stage, inputs=(*stage.inputs, *scores))
+        if stage.name in ("mlm", "contrastive") and getattr(recipe, stage.name).score_checkpoints:
+            stage = replace(stage, inputs=(*stage.inputs, "benchmark"))
         chosen.append(stage)
     return tuple(chosen)
 

@@ -531,6 +531,9 @@ class Optimisation(Section):
     """Compile the encoder's layers (GPU): minutes before the first step, less memory traffic in all steps. Not with zero_stage 3."""
     checkpoint_every: Positive = 500
     """Steps between checkpoints that a killed run resumes from."""
+    score_checkpoints: bool = False
+    """Score each checkpoint and the trained model on the dev halves that `tuning.tasks` names, in a Ray task beside the training with the
+    cores and GPUs of `resources.evaluation`; it waits for them, at the end the training waits for it. Choosing this trains anew."""
 
     @model_validator(mode="after")
     def _stage_0_has_nothing_to_offload(self) -> Self:
@@ -815,8 +818,12 @@ class Recipe(Section):
         for name in self.tuning.tasks:
             if name not in self.evaluation.tasks:
                 raise ValueError(f"tuning.tasks: {name!r} is not among evaluation.tasks: only the recipe's own dev halves may be tuned on")
-        if (self.tuning.temperature.values or self.tuning.merge.values) and not self.evaluation.tasks:
-            raise ValueError("tuning: a search needs dev halves, and evaluation.tasks is empty")
+        if not self.evaluation.tasks:
+            if self.tuning.temperature.values or self.tuning.merge.values:
+                raise ValueError("tuning: a search needs dev halves, and evaluation.tasks is empty")
+            for phase in ("mlm", "contrastive"):
+                if getattr(self, phase).score_checkpoints:
+                    raise ValueError(f"{phase}.score_checkpoints: scores need dev halves, and evaluation.tasks is empty")
         for which in ("llm", "seq2seq"):
             for name in getattr(self.synthesis, which).sources:
                 if name not in self.sources:

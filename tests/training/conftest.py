@@ -128,6 +128,7 @@ def examples(table: pa.Table, tiny: Path) -> Examples:
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """A run of a few steps."""
+    found = {"type": "Retrieval", "source": "questions", "pair": "term_definition", "language": "ru"}
     common = {"learning_rate": 5e-4, "warmup_steps": 2, "precision": "fp32", "chunk_tokens": 96, "checkpoint_every": 3}
     return Recipe.model_validate(
         {
@@ -135,6 +136,7 @@ def recipe() -> Recipe:
             "sources": {"questions": {"kind": "wiki_ru_wordnet"}},
             "contrastive": {"batch_size": 8, "device_batches": 2, "negatives": 2, "temperature": 0.05, **common},
             "mlm": {"batch_size": 32, "max_tokens": 16, **common},
+            "evaluation": {"max_tokens": 16, "tasks": {"Places": {**found, "queries": 40, "documents": 60}}},
             "resources": {"mlm": {"workers": 1, "cpus": 1}, "contrastive": {"workers": 2, "cpus": 1}},
         }
     )

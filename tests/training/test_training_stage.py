@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pytest
 import ray
 import ray.train
@@ -14,7 +15,9 @@ import ray.train
 from raysberta.artifacts import Artifact, Store
 from raysberta.encoder.load import load_encoder
 from raysberta.errors import InputError
-from raysberta.schema import EXAMPLE, PAIR
+from raysberta.evaluation import benchmark
+from raysberta.evaluation.score import dev_scores
+from raysberta.schema import DOCUMENT, EXAMPLE, PAIR
 from raysberta.training import stage
 
 
@@ -30,7 +33,7 @@ def commit(store: Store, name: str, fill) -> Artifact:
 
 
 @pytest.fixture(scope="module")
-def inputs(store, tiny, table) -> dict[str, Artifact]:
+def inputs(store, tiny, table, recipe) -> dict[str, Artifact]:
     def model(draft):
         with draft.folder("model") as folder:
             for file in tiny.iterdir():
@@ -39,7 +42,21 @@ def inputs(store, tiny, table) -> dict[str, Artifact]:
     rows = table.select(PAIR.names).to_pylist()
     held_out = [rows[0] | {"pair_id": "held", "split": "test", "query": "секрет"}]
     pairs = pa.Table.from_pylist(rows + held_out, schema=PAIR)
+    asked = pa.Table.from_pylist(
+        [
+            row | {"kind": "term_definition", "positive": row["positive"][::-1], "split": ("dev", "test")[number % 2]}
+            for number, row in enumerate(rows)
+            if row["kind"] == "qa"
+        ],
+        schema=PAIR,
+    )
+
+    def tasks(draft):
+        with draft.folder(benchmark.FOLDER) as folder:
+            benchmark.write(folder, recipe.evaluation.tasks, pads.dataset(asked), pads.dataset(DOCUMENT.empty_table()), seed=42)
+
     return {
+        "benchmark": commit(store, "benchmark", tasks),
         "vocabulary": commit(store, "vocabulary", model),
         "mlm_merged": commit(store, "mlm_merged", model),
         "pairs": commit(store, "pairs", lambda draft: draft.write_table("pairs", pairs)),
@@ -53,29 +70,61 @@ def shorter(recipe, phase, **changes):
     return recipe.model_copy(update={phase: getattr(recipe, phase).model_copy(update={"steps": 4} | changes)})
 
 
-def test_contrastive_training_on_two_workers(ray_local, store, recipe, inputs):
+def _strike_late(config, once):
+    """Let the system kill the first worker two thirds through, when Ray's controller has taken note of its last checkpoint."""
+    from raysberta.training import stage as room
+
+    home = Path(config["draft"].uri).parent
+
+    def strike(name, value, **tags):
+        if name == "training_progress" and value > 0.7 and not (once and (home / "killed").exists()):
+            (home / "killed").touch()
+            folders = [folder.name for folder in (home / "checkpoints" / "train").glob("checkpoint_*/")]
+            noted = home / "checkpoints" / "train" / "checkpoint_manager_snapshot.json"
+            while not (noted.exists() and all(name in noted.read_text() for name in folders)):
+                time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    room.gauge = strike
+
+
+def _killed_once(config):
+    _strike_late(config, once=True)
+    stage._contrastive_worker(config)
+
+
+def test_two_workers_go_on_after_a_kill_and_checkpoints_are_scored_beside_them(ray_local, store, recipe, inputs, monkeypatch):
+    """The workers hold both cores: the checkpoint is scored when they are done, and nothing waits for it before."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(stage, "_contrastive_worker", _killed_once)
     draft = store.draft("contrastive", "1" * 16)
-    stage.contrastive(shorter(recipe, "contrastive"), inputs, draft)
+    stage.contrastive(shorter(recipe, "contrastive", checkpoint_every=2), inputs, draft)
     assert draft.metrics["temperature"] == 0.07 and draft.metrics["rows"]["questions/qa"] == 160
-    assert [point["step"] for point in draft.metrics["curve"]] == [1, 2, 3, 4]
+    assert [point["step"] for point in draft.metrics["curve"]] == [1, 2, 3, 4] and draft.metrics["resumed_after"] == 2
     assert all(point["loss"] > 0 and point["tokens_per_second"] > 0 for point in draft.metrics["curve"])
     done = store.commit(draft, "contrastive", "1" * 16, {}, {}, 0, 0.0)
     trained = load_encoder(done.folder("model"))
     assert trained.config.num_hidden_layers == 2
     assert not (Path(done.uri).parent / "checkpoints").exists()
+    early, last = draft.metrics["dev_curve"]
+    assert (early["step"], last["step"]) == (2, 4) and early["score"] != last["score"]
+    assert last["scores"] == pytest.approx(dev_scores(recipe, done.folder("model"), inputs["benchmark"]), abs=1e-6)
 
 
-def _killed_after_its_checkpoint(config):
-    """The MLM worker, but the system kills it at the fifth step of six."""
-    from raysberta.training import stage as room
+def test_scores_that_fail_do_not_stop_the_training(ray_local, store, recipe, inputs, caplog):
+    draft = store.draft("benchmark", "6" * 16)
+    with draft.folder(benchmark.FOLDER) as folder:
+        (folder / "benchmark.json").write_text("{}")
+    broken = {**inputs, "benchmark": store.commit(draft, "benchmark", "6" * 16, {}, {}, 0, 0.0)}
+    draft = store.draft("mlm", "6" * 16)
+    stage.mlm(shorter(recipe, "mlm", steps=2, checkpoint_every=1), broken, draft)
+    assert draft.metrics["dev_curve"] == [] and draft.metrics["steps"] == 2
+    assert "mlm: the trained model is not scored" in caplog.text and "no dev scores of step 1, 2" in caplog.text
 
-    def strike(name, value, **tags):
-        if name == "training_progress" and value > 0.8:
-            time.sleep(6)  # Ray's controller takes note of a reported checkpoint every other second
-            os.kill(os.getpid(), signal.SIGKILL)
 
-    room.gauge = strike
-    room._mlm_worker(config)
+def _killed_whenever_it_runs(config):
+    _strike_late(config, once=False)
+    stage._mlm_worker(config)
 
 
 def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill_and_a_damaged_checkpoint(ray_local, store, recipe, inputs, monkeypatch):
@@ -85,7 +134,7 @@ def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill_and_a_damaged_ch
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with monkeypatch.context() as patch:
         patch.setattr(stage, "RESTARTS", 0)
-        patch.setattr(stage, "_mlm_worker", _killed_after_its_checkpoint)
+        patch.setattr(stage, "_mlm_worker", _killed_whenever_it_runs)
         with pytest.raises(ray.train.TrainingFailedError):
             stage.mlm(short, inputs, store.draft("mlm", "2" * 16))
     draft = store.draft("mlm", "2" * 16)

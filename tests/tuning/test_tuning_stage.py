@@ -10,9 +10,9 @@ import torch
 from raysberta.artifacts import Artifact, Store
 from raysberta.encoder.load import load_encoder
 from raysberta.errors import InputError
+from raysberta.evaluation.score import dev_scores
 from raysberta.recipe import Recipe
 from raysberta.tuning import stage
-from raysberta.tuning.trials import dev_scores
 
 
 def changed(recipe: Recipe, **search: object) -> Recipe:

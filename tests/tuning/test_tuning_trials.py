@@ -7,9 +7,11 @@ import pytest
 
 from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
+from raysberta.evaluation.guard import readable_tasks
+from raysberta.evaluation.score import dev_scores
 from raysberta.recipe import Recipe
 from raysberta.training.examples import prepare
-from raysberta.tuning.trials import best_trial, dev_scores, merge_trial, readable_tasks, temperature_trial
+from raysberta.tuning.trials import best_trial, merge_trial, temperature_trial
 
 
 def test_public_and_test_data_are_refused(recipe: Recipe) -> None:

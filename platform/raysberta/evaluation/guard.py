@@ -5,6 +5,7 @@ from functools import cache
 from typing import Literal
 
 from raysberta.errors import InputError
+from raysberta.recipe import Recipe
 
 Half = Literal["dev", "test"]
 Purpose = Literal["report", "tuning"]
@@ -41,6 +42,19 @@ def check_readable(half: Half, purpose: Purpose, own: Iterable[str], tasks: Iter
                 f"tuning.tasks: {name} is a public task of mteb, which nothing may be tuned on; right would be {_names(known)}"
             )
         raise InputError(f"evaluation.tasks: no task {name!r}; there are {_names(known)}")
+
+
+def readable_tasks(recipe: Recipe, half: Half = "dev") -> tuple[str, ...]:
+    """The tasks whose dev halves a search of this recipe, or a training that scores its checkpoints, reads.
+
+    Raises:
+        InputError: `tuning.tasks` names a public or unknown task, there is none at all, or another half than dev is asked for.
+    """
+    tasks = recipe.tuning.tasks or tuple(recipe.evaluation.tasks)
+    if not tasks:
+        raise InputError("tuning: a search needs dev halves, and evaluation.tasks is empty")
+    check_readable(half, "tuning", recipe.evaluation.tasks, tasks)
+    return tasks
 
 
 def check_own_names(names: Iterable[str]) -> None:

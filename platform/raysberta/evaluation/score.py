@@ -19,9 +19,9 @@ from raysberta.encoder.pool import Pooling
 from raysberta.evaluation import benchmark as held_out
 from raysberta.evaluation import tasks as held_out_tasks
 from raysberta.evaluation.encoder import Embed, PrefixedEncoder
-from raysberta.evaluation.guard import Half, Purpose, check_readable
+from raysberta.evaluation.guard import Half, Purpose, check_readable, readable_tasks
 from raysberta.prefixes import Prefixes
-from raysberta.recipe import Evaluation
+from raysberta.recipe import Evaluation, Recipe
 from raysberta.retrieval.embed import Embedder
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,20 @@ def score_model(
     embedder = Embedder(Path(folder), pooling, evaluation.max_tokens, evaluation.precision)
     scored = score_tasks(held_out_tasks.load(location, found, half, names), embedder.encode, prefixes)
     return scored.scores
+
+
+def dev_scores(recipe: Recipe, folder: Path, benchmark: Artifact | Path) -> dict[str, float]:
+    """Dev scores of a model that knows the recipe's prefixes, as fractions by task: what searches and trainings look at."""
+    return score_model(
+        folder,
+        pooling=recipe.encoder.pooling,
+        prefixes=recipe.prefixes,
+        benchmark=benchmark,
+        half="dev",
+        evaluation=recipe.evaluation,
+        tasks=readable_tasks(recipe),
+        purpose="tuning",
+    )
 
 
 def score_own(

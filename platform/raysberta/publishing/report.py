@@ -229,7 +229,20 @@ def _training(stages: Mapping[str, Manifest]) -> list[dict[str, Any]]:
                     "table": None,
                 }
             )
+            found += _dev_curve(stages[name].metrics, title)
     return found
+
+
+def _dev_curve(metrics: Mapping[str, Any], title: str) -> list[dict[str, Any]]:
+    points = metrics.get("dev_curve")
+    if not points:
+        return []
+    tasks = list(points[-1]["scores"])
+    rows = [[f"{point['step']:,}", *(f"{100 * score:.2f}" for score in (point["score"], *point["scores"].values()))] for point in points]
+    best = max(points, key=lambda point: point["score"])
+    text = f"Dev halves after each checkpoint and at the end, scored beside the training; best after step {best['step']:,}."
+    table = Table(["step", "mean", *tasks], rows, tuple(range(1, len(tasks) + 2)))
+    return [{"title": f"{title}: dev scores", "text": text, "picture": None, "caption": "", "table": table}]
 
 
 def _vocabulary(metrics: Mapping[str, Any]) -> dict[str, Any]:

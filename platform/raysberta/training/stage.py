@@ -11,11 +11,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+import ray
 import ray.train
 import torch
 from ray.train.torch import TorchTrainer
@@ -23,10 +25,12 @@ from ray.train.torch import TorchTrainer
 from raysberta.artifacts import Artifact, Draft, filesystem, sibling
 from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
-from raysberta.recipe import Recipe, Workers
+from raysberta.evaluation.guard import readable_tasks
+from raysberta.recipe import Recipe
 from raysberta.telemetry import gauge
-from raysberta.training.checkpoint import NotSaved, last_whole, read_state
+from raysberta.training.checkpoint import MODEL, NotSaved, last_whole, read_state
 from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
+from raysberta.training.dev_curve import read_curve, score_step
 from raysberta.training.engine import NotFinite
 from raysberta.training.examples import Examples, Ragged, prepared, ragged, read_arrays, tokenise, write_arrays
 from raysberta.training.loop import StepMetrics
@@ -39,11 +43,14 @@ RESTARTS = 2
 MINED = ("mining", "mining_synthetic")
 CURVE_POINTS = 400
 CURVE_KEYS = ("step", "loss", "learning_rate", "seconds", "tokens_per_second")
-DATA, RESULT = "data.safetensors", "result.json"
+DATA, RESULT, SCORES = "data.safetensors", "result.json", "scores"
 
 
 def mlm(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
-    """`vocabulary` and the training texts of `pairs` to the folder `model`; copied through where `mlm.enabled` is false."""
+    """`vocabulary` and the training texts of `pairs` to the folder `model`; copied through where `mlm.enabled` is false.
+
+    Checkpoints are scored where `benchmark` is among the inputs; so in both phases.
+    """
     model = inputs["vocabulary"]
     if not recipe.mlm.enabled:
         log.info("mlm: off, the model goes on as it is")
@@ -60,7 +67,7 @@ def mlm(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
     write_arrays({"values": tokens.values, "offsets": tokens.offsets}, f"{path}/{DATA}", fs)
     log.info("mlm: %d distinct texts, %d tokens", len(tokens), len(tokens.values))
     draft.metrics["tokens"] = len(tokens.values)
-    _fit(_mlm_worker, recipe, recipe.resources.mlm, model, draft)
+    _fit("mlm", _mlm_worker, recipe, model, inputs.get("benchmark"), draft)
 
 
 def contrastive(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
@@ -77,7 +84,7 @@ def contrastive(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) ->
     log.info("contrastive: %d rows, %d distinct texts, temperature %g", len(examples), len(examples.tokens), temperature)
     fs, path = _beside(draft)
     examples.save(f"{path}/{DATA}", fs)
-    _fit(_contrastive_worker, recipe, recipe.resources.contrastive, model, draft, temperature=temperature)
+    _fit("contrastive", _contrastive_worker, recipe, model, inputs.get("benchmark"), draft, temperature=temperature)
 
 
 def _texts(pairs: Artifact) -> list[str]:
@@ -93,16 +100,38 @@ def _beside(draft: Draft) -> tuple[Any, str]:
     return fs, path
 
 
-def _fit(loop: Callable[[dict[str, Any]], None], recipe: Recipe, workers: Workers, model: Artifact, draft: Draft, **more: Any) -> None:
+def _fit(
+    phase: str,
+    loop: Callable[[dict[str, Any]], None],
+    recipe: Recipe,
+    model: Artifact,
+    benchmark: Artifact | None,
+    draft: Draft,
+    **more: Any,
+) -> None:
     """Run a worker loop on Ray Train, from the last checkpoint where there is one, and take its result over into the draft."""
+    settings, workers = getattr(recipe, phase), getattr(recipe.resources, phase)
     home = sibling(draft, "checkpoints")
     fs, path = filesystem(home)
     if fs.get_file_info(f"{path}/{RESULT}").is_file:
         fs.delete_file(f"{path}/{RESULT}")
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
+    place = recipe.resources.evaluation
+    scoring = {"num_cpus": place.cpus, "num_gpus": place.gpus, "name": f"{phase}_dev_scores"}
+    what = {"recipe": recipe, "phase": phase, "benchmark": benchmark, "home": f"{home}/{SCORES}", "threads": max(1, int(place.cpus))}
+    scored = benchmark is not None
+    if scored:
+        readable_tasks(recipe)
     trainer = TorchTrainer(
         loop,
-        train_loop_config={"recipe": recipe, "model": model, "draft": draft, "threads": max(1, int(workers.cpus)), **more},
+        train_loop_config={
+            "recipe": recipe,
+            "model": model,
+            "draft": draft,
+            "threads": max(1, int(workers.cpus)),
+            "scored": scored,
+            **more,
+        },
         scaling_config=ray.train.ScalingConfig(num_workers=workers.workers, use_gpu=workers.gpus > 0, resources_per_worker=resources),
         run_config=ray.train.RunConfig(
             name="train",
@@ -110,6 +139,7 @@ def _fit(loop: Callable[[dict[str, Any]], None], recipe: Recipe, workers: Worker
             failure_config=ray.train.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
+        validation_config=ray.train.ValidationConfig(partial(_score, **what), ray_remote_kwargs=scoring) if scored else None,
     )
     trainer.fit()
     with fs.open_input_stream(f"{path}/{RESULT}") as stream:
@@ -119,7 +149,28 @@ def _fit(loop: Callable[[dict[str, Any]], None], recipe: Recipe, workers: Worker
     if "error" in result:
         raise RuntimeError(result["error"])
     draft.metrics.update(result)
+    if scored:
+        trained = ray.train.Checkpoint(*reversed(filesystem(draft.uri)))
+        try:
+            ray.get(ray.remote(_score).options(**scoring).remote(trained, step=result["steps"], **what))
+        except ray.exceptions.RayError as error:
+            log.warning("%s: the trained model is not scored: %s", phase, str(error).strip().splitlines()[-1])
+        draft.metrics["dev_curve"] = read_curve(f"{home}/{SCORES}")
+        wanted = {*range(settings.checkpoint_every, result["steps"], settings.checkpoint_every), result["steps"]}
+        missing = sorted(wanted - {point["step"] for point in draft.metrics["dev_curve"]})
+        if missing:
+            log.warning("%s: no dev scores of step %s", phase, ", ".join(map(str, missing)))
     fs.delete_dir(path)
+
+
+def _score(
+    checkpoint: ray.train.Checkpoint, *, step: int, recipe: Recipe, phase: str, benchmark: Artifact, home: str, threads: int
+) -> dict[str, float]:
+    """The task that scores a checkpoint, or whatever else has a folder `model`. Training goes on meanwhile, and also where it fails."""
+    _log_to_stderr()
+    torch.set_num_threads(threads)
+    with checkpoint.as_directory() as folder:
+        return score_step(recipe, phase, Path(folder) / MODEL, step, benchmark, home)
 
 
 def _mlm_worker(config: dict[str, Any]) -> None:
@@ -157,12 +208,15 @@ def _work(phase: str, config: dict[str, Any], run: Callable[..., list[dict[str, 
             gauge("training_progress", metrics.step / steps, phase=phase)
 
     def keep(folder: Path, step: int) -> None:
-        ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder) if first else None)
+        checkpoint = ray.train.Checkpoint.from_directory(folder) if first else None
+        score = ray.train.ValidationTaskConfig({"step": step}) if first and config["scored"] else False
+        ray.train.report({"step": step}, checkpoint=checkpoint, validation=score)
         shutil.rmtree(folder, ignore_errors=True)
 
     with ExitStack() as stack:
-        reported = [found.checkpoint for found in ray.train.get_all_reported_checkpoints()] if ray.train.get_checkpoint() else []
-        resume = last_whole(Path(stack.enter_context(checkpoint.as_directory())) for checkpoint in reversed(reported))
+        saved = ray.train.CheckpointConsistencyMode.COMMITTED  # scored or not: scoring may wait for the very cores that this worker holds
+        reported = ray.train.get_all_reported_checkpoints(consistency_mode=saved) if ray.train.get_checkpoint() else []
+        resume = last_whole(Path(stack.enter_context(found.checkpoint.as_directory())) for found in reversed(reported))
         resumed_after = read_state(resume)["step"] if resume else 0  # now: Ray Train may delete it once there are newer ones
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"raysberta-{phase}-")))
         output = stack.enter_context(draft.folder("model")) if first else None

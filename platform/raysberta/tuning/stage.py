@@ -19,10 +19,11 @@ from ray.tune.logger import JsonLoggerCallback
 
 from raysberta.artifacts import Artifact, Draft
 from raysberta.errors import InputError
+from raysberta.evaluation.guard import readable_tasks
 from raysberta.merging.merge import merge as merge_folders
 from raysberta.recipe import Recipe
 from raysberta.training.examples import Examples, prepared
-from raysberta.tuning.trials import Trial, best_trial, merge_scope, merge_trial, readable_tasks, temperature_trial
+from raysberta.tuning.trials import Trial, best_trial, merge_scope, merge_trial, temperature_trial
 
 log = logging.getLogger(__name__)
 

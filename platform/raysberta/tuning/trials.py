@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raysberta.artifacts import Artifact
-from raysberta.errors import InputError
-from raysberta.evaluation.guard import Half, check_readable
-from raysberta.evaluation.score import mean, score_model
+from raysberta.evaluation.score import dev_scores, mean
 from raysberta.merging.merge import Merged, Scope, merge
 from raysberta.recipe import Recipe
 from raysberta.training.contrastive import train_contrastive
@@ -20,33 +18,6 @@ from raysberta.training.examples import Examples
 
 Trial = dict[str, Any]
 """What a trial tells: the value tried under its name, "score" (the mean), "scores" {task: fraction}, "seconds"."""
-
-
-def readable_tasks(recipe: Recipe, half: Half = "dev") -> tuple[str, ...]:
-    """The tasks that a search of this recipe scores.
-
-    Raises:
-        InputError: `tuning.tasks` names a public or unknown task, there is none at all, or another half than dev is asked for.
-    """
-    tasks = recipe.tuning.tasks or tuple(recipe.evaluation.tasks)
-    if not tasks:
-        raise InputError("tuning: a search needs dev halves, and evaluation.tasks is empty")
-    check_readable(half, "tuning", recipe.evaluation.tasks, tasks)
-    return tasks
-
-
-def dev_scores(recipe: Recipe, folder: Path, benchmark: Artifact | Path) -> dict[str, float]:
-    """Dev scores of a model that knows the recipe's prefixes, as fractions by task."""
-    return score_model(
-        folder,
-        pooling=recipe.encoder.pooling,
-        prefixes=recipe.prefixes,
-        benchmark=benchmark,
-        half="dev",
-        evaluation=recipe.evaluation,
-        tasks=readable_tasks(recipe),
-        purpose="tuning",
-    )
 
 
 def merge_scope(recipe: Recipe) -> Scope:
