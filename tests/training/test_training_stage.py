@@ -26,10 +26,10 @@ def store(tmp_path_factory) -> Store:
     return Store(str(tmp_path_factory.mktemp("store")))
 
 
-def commit(store: Store, name: str, fill) -> Artifact:
-    draft = store.draft(name, "0" * 16)
+def commit(store: Store, name: str, fill, fingerprint: str = "0" * 16) -> Artifact:
+    draft = store.draft(name, fingerprint)
     fill(draft)
-    return store.commit(draft, name, "0" * 16, {}, {}, 0, 0.0)
+    return store.commit(draft, name, fingerprint, {}, {}, 0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -70,37 +70,12 @@ def shorter(recipe, phase, **changes):
     return recipe.model_copy(update={phase: getattr(recipe, phase).model_copy(update={"steps": 4} | changes)})
 
 
-def _strike_late(config, once):
-    """Let the system kill the first worker two thirds through, when Ray's controller has taken note of its last checkpoint."""
-    from raysberta.training import stage as room
-
-    home = Path(config["draft"].uri).parent
-
-    def strike(name, value, **tags):
-        if name == "training_progress" and value > 0.7 and not (once and (home / "killed").exists()):
-            (home / "killed").touch()
-            folders = [folder.name for folder in (home / "checkpoints" / "train").glob("checkpoint_*/")]
-            noted = home / "checkpoints" / "train" / "checkpoint_manager_snapshot.json"
-            while not (noted.exists() and all(name in noted.read_text() for name in folders)):
-                time.sleep(0.1)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    room.gauge = strike
-
-
-def _killed_once(config):
-    _strike_late(config, once=True)
-    stage._contrastive_worker(config)
-
-
-def test_two_workers_go_on_after_a_kill_and_checkpoints_are_scored_beside_them(ray_local, store, recipe, inputs, monkeypatch):
+def test_contrastive_training_on_two_workers_with_dev_scores(ray_local, store, recipe, inputs):
     """The workers hold both cores: the checkpoint is scored when they are done, and nothing waits for it before."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(stage, "_contrastive_worker", _killed_once)
     draft = store.draft("contrastive", "1" * 16)
     stage.contrastive(shorter(recipe, "contrastive", checkpoint_every=2), inputs, draft)
     assert draft.metrics["temperature"] == 0.07 and draft.metrics["rows"]["questions/qa"] == 160
-    assert [point["step"] for point in draft.metrics["curve"]] == [1, 2, 3, 4] and draft.metrics["resumed_after"] == 2
+    assert [point["step"] for point in draft.metrics["curve"]] == [1, 2, 3, 4]
     assert all(point["loss"] > 0 and point["tokens_per_second"] > 0 for point in draft.metrics["curve"])
     done = store.commit(draft, "contrastive", "1" * 16, {}, {}, 0, 0.0)
     trained = load_encoder(done.folder("model"))
@@ -111,30 +86,39 @@ def test_two_workers_go_on_after_a_kill_and_checkpoints_are_scored_beside_them(r
     assert last["scores"] == pytest.approx(dev_scores(recipe, done.folder("model"), inputs["benchmark"]), abs=1e-6)
 
 
-def test_scores_that_fail_do_not_stop_the_training(ray_local, store, recipe, inputs, caplog):
-    draft = store.draft("benchmark", "6" * 16)
-    with draft.folder(benchmark.FOLDER) as folder:
-        (folder / "benchmark.json").write_text("{}")
-    broken = {**inputs, "benchmark": store.commit(draft, "benchmark", "6" * 16, {}, {}, 0, 0.0)}
-    draft = store.draft("mlm", "6" * 16)
-    stage.mlm(shorter(recipe, "mlm", steps=2, checkpoint_every=1), broken, draft)
-    assert draft.metrics["dev_curve"] == [] and draft.metrics["steps"] == 2
-    assert "mlm: the trained model is not scored" in caplog.text and "no dev scores of step 1, 2" in caplog.text
+def _killed_after_its_checkpoint(config):
+    """The MLM worker, but the system kills it at the fifth step of six, when Ray's controller has taken note of the last checkpoint."""
+    from raysberta.training import stage as room
+
+    saved = Path(config["draft"].uri).parent / "checkpoints" / "train"
+    noted = saved / "checkpoint_manager_snapshot.json"
+
+    def strike(name, value, **tags):
+        if name == "training_progress" and value > 0.8:
+            folders = [folder.name for folder in saved.glob("checkpoint_*/")]
+            while not (noted.exists() and all(name in noted.read_text() for name in folders)):
+                time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    room.gauge = strike
+    room._mlm_worker(config)
 
 
-def _killed_whenever_it_runs(config):
-    _strike_late(config, once=False)
-    stage._mlm_worker(config)
+def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill_and_a_damaged_checkpoint_and_without_scores(
+    ray_local, store, recipe, inputs, monkeypatch, caplog
+):
+    def nothing(draft):
+        with draft.folder(benchmark.FOLDER) as folder:
+            (folder / "benchmark.json").write_text("{}")
 
-
-def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill_and_a_damaged_checkpoint(ray_local, store, recipe, inputs, monkeypatch):
+    inputs = {**inputs, "benchmark": commit(store, "benchmark", nothing, "2" * 16)}
     texts = stage._texts(inputs["pairs"])
     assert texts == sorted(set(texts)) and "секрет" not in texts
     short = shorter(recipe, "mlm", steps=6, checkpoint_every=2)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with monkeypatch.context() as patch:
         patch.setattr(stage, "RESTARTS", 0)
-        patch.setattr(stage, "_mlm_worker", _killed_whenever_it_runs)
+        patch.setattr(stage, "_mlm_worker", _killed_after_its_checkpoint)
         with pytest.raises(ray.train.TrainingFailedError):
             stage.mlm(short, inputs, store.draft("mlm", "2" * 16))
     draft = store.draft("mlm", "2" * 16)
@@ -146,6 +130,7 @@ def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill_and_a_damaged_ch
     stage.mlm(short, inputs, draft)
     assert [point["step"] for point in draft.metrics["curve"]] == [1, 2, 3, 4, 5, 6]
     assert draft.metrics["resumed_after"] == 2
+    assert draft.metrics["dev_curve"] == [] and "mlm: no dev scores of step 2, 4, 6" in caplog.text
     assert (Path(draft.uri) / "model" / "model.safetensors").is_file()
 
 

@@ -28,9 +28,9 @@ from raysberta.errors import InputError
 from raysberta.evaluation.guard import readable_tasks
 from raysberta.recipe import Recipe
 from raysberta.telemetry import gauge
-from raysberta.training.checkpoint import MODEL, NotSaved, last_whole, read_state
+from raysberta.training.checkpoint import NotSaved, last_whole, read_state
 from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
-from raysberta.training.dev_curve import read_curve, score_step
+from raysberta.training.dev_curve import read_curve, score_task
 from raysberta.training.engine import NotFinite
 from raysberta.training.examples import Examples, Ragged, prepared, ragged, read_arrays, tokenise, write_arrays
 from raysberta.training.loop import StepMetrics
@@ -112,16 +112,19 @@ def _fit(
     """Run a worker loop on Ray Train, from the last checkpoint where there is one, and take its result over into the draft."""
     settings, workers = getattr(recipe, phase), getattr(recipe.resources, phase)
     home = sibling(draft, "checkpoints")
+    scores = f"{home}/{SCORES}"
     fs, path = filesystem(home)
     if fs.get_file_info(f"{path}/{RESULT}").is_file:
         fs.delete_file(f"{path}/{RESULT}")
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
     place = recipe.resources.evaluation
     scoring = {"num_cpus": place.cpus, "num_gpus": place.gpus, "name": f"{phase}_dev_scores"}
-    what = {"recipe": recipe, "phase": phase, "benchmark": benchmark, "home": f"{home}/{SCORES}", "threads": max(1, int(place.cpus))}
-    scored = benchmark is not None
-    if scored:
+    beside: dict[str, Any] = {}
+    if benchmark is not None:
         readable_tasks(recipe)
+        beside["validation_config"] = ray.train.ValidationConfig(
+            partial(score_task, recipe=recipe, phase=phase, benchmark=benchmark, home=scores), ray_remote_kwargs=scoring
+        )
     trainer = TorchTrainer(
         loop,
         train_loop_config={
@@ -129,7 +132,7 @@ def _fit(
             "model": model,
             "draft": draft,
             "threads": max(1, int(workers.cpus)),
-            "scored": scored,
+            "scored": benchmark is not None,
             **more,
         },
         scaling_config=ray.train.ScalingConfig(num_workers=workers.workers, use_gpu=workers.gpus > 0, resources_per_worker=resources),
@@ -139,7 +142,7 @@ def _fit(
             failure_config=ray.train.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
-        validation_config=ray.train.ValidationConfig(partial(_score, **what), ray_remote_kwargs=scoring) if scored else None,
+        **beside,
     )
     trainer.fit()
     with fs.open_input_stream(f"{path}/{RESULT}") as stream:
@@ -149,28 +152,18 @@ def _fit(
     if "error" in result:
         raise RuntimeError(result["error"])
     draft.metrics.update(result)
-    if scored:
-        trained = ray.train.Checkpoint(*reversed(filesystem(draft.uri)))
+    if benchmark is not None:
+        trained = ray.train.Checkpoint(filesystem(draft.uri)[1], fs)
         try:
-            ray.get(ray.remote(_score).options(**scoring).remote(trained, step=result["steps"], **what))
+            ray.get(ray.remote(score_task).options(**scoring).remote(trained, result["steps"], recipe, phase, benchmark, scores))
         except ray.exceptions.RayError as error:
             log.warning("%s: the trained model is not scored: %s", phase, str(error).strip().splitlines()[-1])
-        draft.metrics["dev_curve"] = read_curve(f"{home}/{SCORES}")
+        draft.metrics["dev_curve"] = read_curve(scores)
         wanted = {*range(settings.checkpoint_every, result["steps"], settings.checkpoint_every), result["steps"]}
         missing = sorted(wanted - {point["step"] for point in draft.metrics["dev_curve"]})
         if missing:
             log.warning("%s: no dev scores of step %s", phase, ", ".join(map(str, missing)))
     fs.delete_dir(path)
-
-
-def _score(
-    checkpoint: ray.train.Checkpoint, *, step: int, recipe: Recipe, phase: str, benchmark: Artifact, home: str, threads: int
-) -> dict[str, float]:
-    """The task that scores a checkpoint, or whatever else has a folder `model`. Training goes on meanwhile, and also where it fails."""
-    _log_to_stderr()
-    torch.set_num_threads(threads)
-    with checkpoint.as_directory() as folder:
-        return score_step(recipe, phase, Path(folder) / MODEL, step, benchmark, home)
 
 
 def _mlm_worker(config: dict[str, Any]) -> None:
