@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from raysberta.encoder.head import load_head
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.recipe import Contrastive, Mlm, Recipe
+from raysberta.training.chunks import budget_of
 from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine, decaying, keep_freed_memory
@@ -175,20 +176,21 @@ def mlm_ours(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
     keep_freed_memory()
     settings = Mlm(chunk_tokens=ask["chunk_tokens"], precision="bf16", max_gradient_norm=CLIP, compile=ask.get("compile", False))
     device = device_of(ask)
+    budget = budget_of(settings.chunk_tokens, device)
     loaded = nn.Module.to(load_encoder(folder), device)
     model = MlmModel(ChunkedEncoder(loaded, "bf16", False), load_head(folder, loaded)).to(device)
     lengths = first["attention_mask"].sum(1).tolist()
     reads = [row[:length].numpy() for row, length in zip(first["input_ids"], lengths, strict=True)]
     wanted = [row[:length].numpy() for row, length in zip(first["labels"], lengths, strict=True)]
     with torch.no_grad():
-        loss = float(model(lay_out(reads, wanted, settings.chunk_tokens).to(device)))
+        loss = float(model(lay_out(reads, wanted, budget).to(device)))
     engine = Engine(model.train(), settings, device)
     predicted: list[int] = []
     all_texts, pieces = ragged(texts), pieces_of(load_tokenizer(folder))
 
     def run(number: int) -> float:
         rows = np.arange(number * ask["batch"], (number + 1) * ask["batch"])
-        batch = make_mlm_batch(all_texts, rows, pieces, 0.15, (number,), settings.chunk_tokens)
+        batch = make_mlm_batch(all_texts, rows, pieces, 0.15, (number,), budget)
         predicted.append(len(batch.labels))
         return engine.step(batch.to(device), batch.chunks.real, RATE)[0]
 
@@ -247,16 +249,17 @@ def workers(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     found, _ = examples(work, ask["queries"], ask["negatives"], ask["limit"])
     settings = {"batch_size": ask["queries"], "device_batches": 2, "negatives": ask["negatives"], "chunk_tokens": ask["chunk_tokens"]}
+    settings["zero_stage"] = 0  # mE5-small is small: its optimizer state is not worth the gathering of weights that sharing it out costs
     recipe = Recipe.model_validate({"name": "workers", "sources": {"none": {"kind": "wiki_ru_wordnet"}}, "contrastive": settings})
     if world > 1:
         os.environ["LOCAL_RANK"] = str(rank)
         dist.init_process_group("gloo", init_method=f"file://{ask['meet']}", rank=rank, world_size=world)
-    curve = train_contrastive(recipe, e5(work), found, None, steps=ask["steps"] + 1)
-    seconds = curve[-1]["seconds"] - curve[0]["seconds"]
+    curve, warm = train_contrastive(recipe, e5(work), found, None, steps=ask["warm"] + ask["steps"]), ask["warm"]
+    seconds = curve[-1]["seconds"] - curve[warm - 1]["seconds"]
     if world > 1:
         dist.destroy_process_group()
     losses = [point["loss"] for point in curve]
-    return {"losses": losses, "tokens": sum(point["tokens"] for point in curve[1:]), "seconds": [seconds], "peak_mib": peak()}
+    return {"losses": losses, "tokens": sum(point["tokens"] for point in curve[warm:]), "seconds": [seconds], "peak_mib": peak()}
 
 
 def prepared(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:

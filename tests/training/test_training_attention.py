@@ -20,12 +20,13 @@ from variants import batches_of_two_sources
 from raysberta.encoder.head import MlmHead
 from raysberta.recipe import Contrastive
 from raysberta.training.attention import PACKED, arguments_of, attend, packs, pays
-from raysberta.training.chunks import make_chunks
+from raysberta.training.chunks import Budget, make_chunks
 from raysberta.training.contrastive import ContrastiveModel, make_batch
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.mlm import IGNORED, MlmModel, lay_out
 
 CPU, META = torch.device("cpu"), torch.device("meta")
+ONE = Budget(1000, 1000)
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 64}
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 KINDS = ("bert", "roberta", "xlm-roberta", "modernbert")
@@ -96,7 +97,7 @@ def test_the_kernels_take_what_they_are_given(dtype, window):
 @pytest.mark.parametrize("kind", KINDS)
 def test_encoders_run_on_the_kernels(kind):
     """The same for whole encoders in bf16, windows and all."""
-    chunk = make_chunks(texts_of([3, 11, 8, 20]), 10**6).to(META).chunks[0]
+    chunk = make_chunks(texts_of([3, 11, 8, 20]), ONE).to(META).chunks[0]
     encoder = encoder_of(kind, 50).to(META, torch.bfloat16)
     encoder.set_attn_implementation(PACKED)
     rows = torch.randn(1, len(chunk.places), 64, dtype=torch.bfloat16, device=META, requires_grad=True)
@@ -116,7 +117,7 @@ def test_the_kernels_can_be_compiled_for_all_shapes(dtype, window):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_states_are_those_of_padded_texts(kind):
-    chunks = make_chunks(texts_of([1, 17, 5, 30, 2, 30, 12]), 10**6)
+    chunks = make_chunks(texts_of([1, 17, 5, 30, 2, 30, 12]), ONE)
     found = []
     for packed in (False, True):
         chunked = chunked_of(kind, 50, packed).eval()
@@ -161,7 +162,7 @@ def test_mlm_gradients_are_those_of_padded_texts(kind):
     for packed in (False, True):
         torch.manual_seed(2)
         head = MlmHead(64, 50, True, 1e-5).double()
-        found.append(gradients(MlmModel(chunked_of(kind, 50, packed), head), lay_out(reads, labels, 48)))
+        found.append(gradients(MlmModel(chunked_of(kind, 50, packed), head), lay_out(reads, labels, Budget(48, 48))))
     (whole, expected), (loss, ours) = found
     assert loss == pytest.approx(whole, rel=1e-12) and apart(ours, expected) < 1e-9
 
@@ -187,7 +188,7 @@ def test_dropout_reaches_the_attention_weights():
 
 def test_the_cpu_lays_end_to_end_what_would_be_mostly_padding():
     assert packs(encoder_of("bert", 50), "bf16")
-    (uneven,), (even,) = (make_chunks(texts_of(lengths), 200).chunks for lengths in ([40, 3, 2, 9], [40, 38, 35, 37]))
+    (uneven,), (even,) = (make_chunks(texts_of(lengths), ONE).chunks for lengths in ([40, 3, 2, 9], [40, 38, 35, 37]))
     assert pays(uneven) and not pays(even)
 
 
@@ -205,7 +206,7 @@ def test_the_gpu_gives_the_numbers_of_the_cpu(kind):
         encoder = encoder_of(kind, 50)
         chunked = ChunkedEncoder(torch.nn.Module.to(encoder, device), precision, True)
         assert chunked.packed == (device.type == "cuda" and (precision == "bf16" or kind != "modernbert"))
-        batch = lay_out(reads, labels, 96)
+        batch = lay_out(reads, labels, Budget(96, 96))
         loss, found = gradients(MlmModel(chunked, head).to(device), batch.to(device))
         return loss, {name: gradient.cpu() for name, gradient in found.items()}
 

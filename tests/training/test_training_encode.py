@@ -1,5 +1,7 @@
 """The proof of the engine: gradients of chunked, recomputed training equal those of the plain big batch, in float64."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -11,20 +13,47 @@ from variants import VARIANTS, batches_of_two_sources
 from raysberta.encoder.load import load_encoder
 from raysberta.recipe import Contrastive
 from raysberta.training.batches import ContrastivePlan
-from raysberta.training.chunks import make_chunks, plan_chunks, share
+from raysberta.training.chunks import Budget, make_chunks, plan_chunks, share
 from raysberta.training.contrastive import ContrastiveModel, make_batch
 from raysberta.training.encode import ChunkedEncoder
 
 CPU = torch.device("cpu")
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 100))
+def cost(chunks, lengths, budget):
+    return sum(len(rows) * max(lengths[row] for row in rows) + budget.chunk for rows in chunks)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.builds(Budget, st.integers(1, 100), st.integers(0, 50)))
 def test_chunks_hold_every_text_once_within_the_budget(lengths, budget):
     chunks = plan_chunks(np.asarray(lengths), budget)
     assert sorted(np.concatenate(chunks).tolist()) == list(range(len(lengths)))
-    for rows in chunks:
-        width = max(lengths[row] for row in rows)
-        assert len(rows) == 1 or width * len(rows) <= budget
+    widths = [max(lengths[row] for row in rows) for rows in chunks]
+    assert widths == sorted(widths, reverse=True)
+    assert all(len(rows) == 1 or width * len(rows) <= budget.tokens for rows, width in zip(chunks, widths, strict=True))
+    assert cost(chunks, lengths, budget) <= cost(as_full_as_can_be(lengths, budget), lengths, budget)
+
+
+def as_full_as_can_be(lengths, budget):
+    order, chunks = sorted(range(len(lengths)), key=lambda row: -lengths[row]), []
+    while order:
+        size = max(1, budget.tokens // lengths[order[0]])
+        chunks.append(order[:size])
+        del order[:size]
+    return chunks
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=9, unique=True), st.builds(Budget, st.integers(12, 60), st.integers(0, 30)))
+def test_no_other_cut_costs_less(lengths, budget):
+    """All ways to cut: with distinct lengths every place is a candidate."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    ways = []
+    for chosen in range(2 ** (len(order) - 1)):
+        cuts = [0, *(place + 1 for place in range(len(order) - 1) if chosen >> place & 1), len(order)]
+        parts = [order[begin:end] for begin, end in itertools.pairwise(cuts)]
+        if all(len(rows) * lengths[rows[0]] <= budget.tokens for rows in parts):
+            ways.append(cost(parts, lengths, budget))
+    assert cost(plan_chunks(np.asarray(lengths), budget), lengths, budget) == min(ways)
 
 
 @given(st.lists(st.integers(1, 500), min_size=8, max_size=80), st.integers(1, 8))
@@ -37,7 +66,7 @@ def test_workers_have_equally_much_to_do(lengths, world):
 
 def test_chunks_read_back_as_the_texts_they_were_made_of():
     texts = [np.asarray(text) for text in ([7, 9, 7], [5], [9, 5], [8, 8, 8, 8])]
-    chunks = make_chunks(texts, 6)
+    chunks = make_chunks(texts, Budget(6, 1))
     laid = [
         chunks.vocabulary[row[: int(length)]].tolist()
         for chunk in chunks.chunks

@@ -11,6 +11,7 @@ from raysberta.encoder.head import MlmHead, load_head, save_head
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.errors import InputError
 from raysberta.training.batches import MlmPlan
+from raysberta.training.chunks import Budget, budget_of
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.examples import Ragged, ragged, tokenise
 from raysberta.training.masks import IGNORED, mask, pieces_of
@@ -86,7 +87,7 @@ def test_the_head_at_masked_positions_only_gives_the_dense_cross_entropy(tiny, t
     rows = np.arange(24)
     module = model(tiny)
     module.head.bias.data.normal_(generator=torch.Generator().manual_seed(0))
-    batch = make_batch(texts, rows, pieces, 0.3, (0, 7), 64)
+    batch = make_batch(texts, rows, pieces, 0.3, (0, 7), Budget(64, 8))
     loss, found = gradients(module, [batch])
 
     encoder = module.encoder.encoder
@@ -109,29 +110,29 @@ def test_the_head_at_masked_positions_only_gives_the_dense_cross_entropy(tiny, t
 
 def test_chunks_and_recomputing_do_not_change_the_gradient(tiny, texts, pieces):
     rows = np.arange(40)
-    whole, expected = gradients(model(tiny), [make_batch(texts, rows, pieces, 0.15, (0, 0), 10**6)])
+    whole, expected = gradients(model(tiny), [make_batch(texts, rows, pieces, 0.15, (0, 0), Budget(10**6, 8))])
     for chunk_tokens, recompute in ((64, False), (64, True)):
-        loss, found = gradients(model(tiny, recompute), [make_batch(texts, rows, pieces, 0.15, (0, 0), chunk_tokens)])
+        loss, found = gradients(model(tiny, recompute), [make_batch(texts, rows, pieces, 0.15, (0, 0), Budget(chunk_tokens, 8))])
         assert loss == pytest.approx(whole, rel=1e-12)
         assert max(float((found[name] - expected[name]).abs().max()) for name in found) < 1e-12
     torch.manual_seed(1)
-    kept = gradients(model(tiny, False, 0.2), [make_batch(texts, rows, pieces, 0.15, (0, 0), 64)])
+    kept = gradients(model(tiny, False, 0.2), [make_batch(texts, rows, pieces, 0.15, (0, 0), Budget(64, 8))])
     torch.manual_seed(1)
-    replayed = gradients(model(tiny, True, 0.2), [make_batch(texts, rows, pieces, 0.15, (0, 0), 64)])
+    replayed = gradients(model(tiny, True, 0.2), [make_batch(texts, rows, pieces, 0.15, (0, 0), Budget(64, 8))])
     assert kept[0] == replayed[0] and all(torch.allclose(kept[1][name], replayed[1][name], rtol=1e-9) for name in kept[1])
 
 
 def test_workers_share_texts_and_masks_of_one_step(tiny, texts, pieces):
     """The mean over three workers is the loss of one: each divides by the step's masked tokens, not by its own."""
     rows = np.arange(40)
-    whole, expected = gradients(model(tiny), [make_batch(texts, rows, pieces, 0.15, (3, 1), 64)])
-    shared, found = gradients(model(tiny), [make_batch(texts, rows, pieces, 0.15, (3, 1), 64, rank, 3) for rank in range(3)])
+    whole, expected = gradients(model(tiny), [make_batch(texts, rows, pieces, 0.15, (3, 1), Budget(64, 8))])
+    shared, found = gradients(model(tiny), [make_batch(texts, rows, pieces, 0.15, (3, 1), Budget(64, 8), rank, 3) for rank in range(3)])
     assert shared == pytest.approx(whole, rel=1e-12)
     assert max(float((found[name] - expected[name]).abs().max()) for name in found) < 1e-12
 
 
 def test_nothing_masked_gives_loss_zero(tiny, texts, pieces):
-    loss, found = gradients(model(tiny), [make_batch(texts, np.arange(4), pieces, 1e-9, (0, 0), 64)])
+    loss, found = gradients(model(tiny), [make_batch(texts, np.arange(4), pieces, 1e-9, (0, 0), Budget(64, 8))])
     assert loss == 0 and all((gradient == 0).all() for gradient in found.values())
 
 
@@ -181,7 +182,9 @@ def test_training_starts_from_the_head_beside_the_encoder(tiny, tmp_path, recipe
     settings = recipe.mlm.model_copy(update={"dropout": 0.0})
     curve = train_mlm(recipe.model_copy(update={"mlm": settings}), tmp_path / "model", texts, None, steps=1)
     rows = MlmPlan(len(texts), settings.batch_size, recipe.seed).step(0)
-    first = make_batch(texts, rows, pieces, settings.mask_probability, (recipe.seed, 0, 1), settings.chunk_tokens)
+    first = make_batch(
+        texts, rows, pieces, settings.mask_probability, (recipe.seed, 0, 1), budget_of(settings.chunk_tokens, torch.device("cpu"))
+    )
     with torch.no_grad():
         expected = MlmModel(ChunkedEncoder(encoder, "fp32", False), head)(first).item()
         without = MlmModel(ChunkedEncoder(encoder, "fp32", False), load_head(tiny, encoder))(first).item()

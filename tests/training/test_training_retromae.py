@@ -12,6 +12,7 @@ from two_processes import farthest
 from raysberta.encoder.head import load_head
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.errors import InputError
+from raysberta.training.chunks import Budget
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.examples import Ragged, ragged, tokenise
 from raysberta.training.masks import IGNORED, Pieces, mask, pieces_of, visible, word_of
@@ -39,8 +40,8 @@ def model(tiny, recompute=False, dropout=0.0, pooling="mean", precision="fp32", 
 
 
 def batch(texts, rows, pieces, chunk_tokens, rank=0, world=1, hidden=0.5) -> RetroMaeBatch:
-    masked = make_batch(texts, rows, pieces, 0.3, (0, 7, 1), chunk_tokens, rank, world)
-    return reconstructed(masked, texts, rows, pieces, hidden, (0, 7, 2), chunk_tokens, rank, world)
+    masked = make_batch(texts, rows, pieces, 0.3, (0, 7, 1), Budget(chunk_tokens, 8), rank, world)
+    return reconstructed(masked, texts, rows, pieces, hidden, (0, 7, 2), Budget(chunk_tokens, 8), rank, world)
 
 
 def gradients(module, batches):
@@ -160,7 +161,7 @@ def test_workers_share_one_step(tiny, texts, pieces):
 
 
 def test_what_the_encoder_reads_owes_nothing_to_the_decoder(texts, pieces):
-    alone = make_batch(texts, np.arange(20), pieces, 0.3, (0, 7, 1), 64)
+    alone = make_batch(texts, np.arange(20), pieces, 0.3, (0, 7, 1), Budget(64, 8))
     some, most = (batch(texts, np.arange(20), pieces, 64, hidden=hidden) for hidden in (0.5, 0.7))
     for found in (some.masked, most.masked):
         assert found.scale == alone.scale and torch.equal(found.labels, alone.labels)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from processes import run_both
 
 from raysberta.encoder.load import load_encoder, load_tokenizer, save
-from raysberta.training.chunks import make_chunks, most_chunks, share
+from raysberta.training.chunks import Budget, make_chunks, most_chunks, share
 from raysberta.training.contrastive import train_contrastive
 from raysberta.training.mlm import train_mlm
 
@@ -80,7 +80,7 @@ def test_one_process_goes_on_from_their_checkpoint(runs, still, base, examples, 
     assert apart(runs / "one" / "model", tmp_path / "model", base) < TOLERANCE
 
 
-@given(st.lists(st.integers(1, 40), min_size=8, max_size=60), st.integers(1, 100), st.integers(1, 8))
+@given(st.lists(st.integers(1, 40), min_size=8, max_size=60), st.builds(Budget, st.integers(1, 100), st.integers(0, 50)), st.integers(1, 8))
 def test_all_workers_make_as_many_chunks(lengths, budget, world):
     """What makes up the rest is not read back."""
     known = np.asarray(lengths)

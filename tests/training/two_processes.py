@@ -20,6 +20,7 @@ from variants import VARIANTS, batches_of_two_sources
 from raysberta.encoder.head import load_head
 from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.recipe import Contrastive, Recipe
+from raysberta.training.chunks import Budget
 from raysberta.training.contrastive import ContrastiveBatch, ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine
@@ -28,6 +29,8 @@ from raysberta.training.masks import pieces_of
 from raysberta.training.mlm import MlmModel, RetroMaeBatch, RetroMaeModel, reconstructed, train_mlm
 from raysberta.training.mlm import make_batch as make_mlm_batch
 from raysberta.training.retromae import fresh_decoder
+
+BUDGET = Budget(96, 8)
 
 
 def staged(recipe: Recipe, stage: int, offload: bool = False) -> Recipe:
@@ -62,8 +65,8 @@ def reconstruction(encoder: Path, texts: Ragged, rank: int = 0, world: int = 1) 
     loaded = load_encoder(encoder, dropout=0.0).double()
     mlm = MlmModel(ChunkedEncoder(loaded, "fp32", True), load_head(encoder, loaded).double())
     pieces, rows = pieces_of(load_tokenizer(encoder)), np.arange(40)
-    masked = make_mlm_batch(texts, rows, pieces, 0.3, (0, 1), 96, rank, world)
-    batch = reconstructed(masked, texts, rows, pieces, 0.5, (0, 2), 96, rank, world)
+    masked = make_mlm_batch(texts, rows, pieces, 0.3, (0, 1), BUDGET, rank, world)
+    batch = reconstructed(masked, texts, rows, pieces, 0.5, (0, 2), BUDGET, rank, world)
     return RetroMaeModel(mlm, fresh_decoder(loaded, 0).double(), "mean").train(), batch
 
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from raysberta.encoder.head import MlmHead
 from raysberta.encoder.initialise import Found, Initialisation, install, rows, table
 from raysberta.encoder.vocabulary import Revision
+from raysberta.training.chunks import budget_of
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.examples import ragged, tokenise
 from raysberta.training.masks import pieces_of
@@ -19,7 +20,7 @@ TEXTS = 160
 """Of all languages together: enough to tell initialisations apart, for all read the same masks."""
 TOKENS = 48
 PROBABILITY = 0.15
-CHUNK_TOKENS = 2048
+BUDGET = budget_of(2048, torch.device("cpu"))
 
 
 @torch.inference_mode()
@@ -49,7 +50,7 @@ def first_losses(
         InputError: the tokenizer has no mask token.
     """
     tokens = ragged(tokenise(revision.tokenizer, [(text, TOKENS) for text in texts]))
-    batch = make_batch(tokens, np.arange(len(tokens)), pieces_of(revision.tokenizer), PROBABILITY, (seed, 0), CHUNK_TOKENS)
+    batch = make_batch(tokens, np.arange(len(tokens)), pieces_of(revision.tokenizer), PROBABILITY, (seed, 0), BUDGET)
     whole = MlmModel(ChunkedEncoder(model, "bf16", recompute=False), head)
     kept, losses = table(model), {}
     for how in ways:

@@ -1,8 +1,8 @@
 """All texts of a step as few, even chunks: sorted by length, each chunk within a token budget, token ids made step-local.
 
-Sorting all texts of a step together (queries, positives, negatives) leaves little padding. The tokens of a step use a small
-part of the vocabulary: chunks hold indices into that part, so the embedding table is read, and its dense gradient written,
-once a step and not once a chunk.
+Sorting all texts of a step together (queries, positives, negatives) leaves little padding, and where chunks end is chosen so that
+padding and number of chunks together cost least. The tokens of a step use a small part of the vocabulary: chunks hold indices into
+that part, so the embedding table is read, and its dense gradient written, once a step and not once a chunk.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How a step is cut into chunks."""
+
+    tokens: int
+    """Of a chunk at most, padding included; a longer text goes alone."""
+    chunk: int
+    """So many tokens of padding are computed in the time that one more chunk costs."""
+
+
+def budget_of(tokens: int, device: torch.device) -> Budget:
+    """On a CPU a chunk costs as much as some 100 tokens (docs/performance.md); on a GPU padding is not computed, so few chunks are best."""
+    return Budget(tokens, 100 if device.type == "cpu" else tokens)
 
 
 @dataclass(frozen=True)
@@ -51,18 +66,34 @@ class Chunks:
         return Chunks(self.vocabulary.to(device), chunks, self.order.to(device), self.real, self.padded)
 
 
-def plan_chunks(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
-    """Which texts go together: rows in falling length, each chunk at most `budget` tokens with its padding.
+def plan_chunks(lengths: np.ndarray, budget: Budget) -> list[np.ndarray]:
+    """Which texts go together: rows in falling length, cut where tokens with padding plus `budget.chunk` a chunk come to the least.
 
-    The longest come first, so a step that does not fit in memory fails at once. A text longer than the budget goes alone.
+    The longest come first, so a step that does not fit in memory fails at once. A text longer than the budget goes alone. Of all cuts
+    where the length changes, where texts of one length fill a chunk, and where filling each chunk would end it, these are the best.
     """
     order = np.argsort(-lengths, kind="stable")
-    chunks, start = [], 0
-    while start < len(order):
-        size = max(1, budget // max(1, int(lengths[order[start]])))
-        chunks.append(order[start : start + size])
-        start += size
-    return chunks
+    falling = lengths[order]
+    full = np.maximum(1, budget.tokens // np.maximum(1, falling))
+    begins = np.flatnonzero(np.diff(falling, prepend=-1))
+    runs = map(np.arange, begins, np.append(begins[1:], len(falling)), full[begins])
+    filled = [0]
+    while filled[-1] < len(falling):
+        filled.append(min(filled[-1] + int(full[filled[-1]]), len(falling)))
+    cuts = np.unique(np.concatenate([*runs, filled]))
+    widths, first = falling[cuts[:-1]], 0
+    least, before = np.zeros(len(cuts), np.int64), np.zeros(len(cuts), np.int64)
+    for end in range(1, len(cuts)):
+        while first < end - 1 and widths[first] * (cuts[end] - cuts[first]) > budget.tokens:
+            first += 1
+        cost = least[first:end] + widths[first:end] * (cuts[end] - cuts[first:end]) + budget.chunk
+        before[end] = first + cost.argmin()
+        least[end] = cost.min()
+    chunks, end = [], len(cuts) - 1
+    while end:
+        chunks.append(order[cuts[before[end]] : cuts[end]])
+        end = before[end]
+    return chunks[::-1]
 
 
 def share(lengths: np.ndarray, rank: int, world: int) -> np.ndarray:
@@ -73,12 +104,12 @@ def share(lengths: np.ndarray, rank: int, world: int) -> np.ndarray:
     return np.argsort(-lengths, kind="stable")[rank::world]
 
 
-def most_chunks(lengths: np.ndarray, world: int, budget: int) -> int:
+def most_chunks(lengths: np.ndarray, world: int, budget: Budget) -> int:
     """How many chunks a step's texts make for the worker that has most."""
     return max(len(plan_chunks(lengths[share(lengths, rank, world)], budget)) for rank in range(world))
 
 
-def make_chunks(texts: Sequence[np.ndarray], budget: int, at_least: int = 0) -> Chunks:
+def make_chunks(texts: Sequence[np.ndarray], budget: Budget, at_least: int = 0) -> Chunks:
     """Chunks of token sequences (int arrays), to be read back in the order given.
 
     Where they are fewer than `at_least`, single tokens that are not read back make up the rest: under ZeRO 3 a layer's weights come

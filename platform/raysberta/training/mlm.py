@@ -23,7 +23,7 @@ from raysberta.errors import InputError
 from raysberta.recipe import Recipe
 from raysberta.training.batches import MlmPlan
 from raysberta.training.checkpoint import load_plain
-from raysberta.training.chunks import Chunk, Chunks, make_chunks, most_chunks, plan_chunks, share
+from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import Ragged, check_fits
@@ -142,7 +142,7 @@ def make_batch(
     pieces: Pieces,
     probability: float,
     draw: tuple[int, ...],
-    chunk_tokens: int,
+    budget: Budget,
     rank: int = 0,
     world: int = 1,
     even: bool = False,
@@ -155,7 +155,7 @@ def make_batch(
         pieces: Of the vocabulary.
         probability: Of the mask.
         draw: Seeds the masks of the step.
-        chunk_tokens: Budget of a chunk.
+        budget: Of a chunk.
         rank: The worker; it takes every `world`-th text in order of length, so all have as much to do.
         world: Workers.
         even: All workers' parts have as many chunks and predictions, as ZeRO 3 needs it; what is added counts for nothing.
@@ -163,27 +163,25 @@ def make_batch(
     parts = [texts[row] for row in rows]
     cuts = np.cumsum([len(part) for part in parts])[:-1]
     read, labels = mask(np.concatenate(parts), pieces, probability, np.random.default_rng(draw))
-    return _part(np.split(read, cuts), np.split(labels, cuts), chunk_tokens, rank, world, even)
+    return _part(np.split(read, cuts), np.split(labels, cuts), budget, rank, world, even)
 
 
-def _part(
-    reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], chunk_tokens: int, rank: int, world: int, even: bool = False
-) -> MlmBatch:
+def _part(reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], budget: Budget, rank: int, world: int, even: bool = False) -> MlmBatch:
     """A worker's of all texts of a step."""
     counts = np.asarray([(wanted != IGNORED).sum() for wanted in labels])
     lengths = np.asarray([len(read) for read in reads])
     mine = share(lengths, rank, world)
     least = (0, 0)
     if even:
-        least = most_chunks(lengths, world, chunk_tokens), max(int(counts[share(lengths, other, world)].sum()) for other in range(world))
+        least = most_chunks(lengths, world, budget), max(int(counts[share(lengths, other, world)].sum()) for other in range(world))
     scale = world / max(1, int(counts.sum()))
-    return lay_out([reads[row] for row in mine], [labels[row] for row in mine], chunk_tokens, scale, least)
+    return lay_out([reads[row] for row in mine], [labels[row] for row in mine], budget, scale, least)
 
 
 def lay_out(
     reads: Sequence[np.ndarray],
     labels: Sequence[np.ndarray],
-    chunk_tokens: int,
+    budget: Budget,
     scale: float | None = None,
     least: tuple[int, int] = (0, 0),
 ) -> MlmBatch:
@@ -192,13 +190,13 @@ def lay_out(
     Args:
         reads: What the encoder reads, int [length] each.
         labels: Of the same lengths: the right tokens, IGNORED where nothing is predicted.
-        chunk_tokens: Budget of a chunk.
+        budget: Of a chunk.
         scale: Of the summed loss; where None, the loss is the mean over these texts' predicted tokens.
         least: Chunks and predicted tokens that there are at least; what is added counts for nothing.
     """
     lengths = np.asarray([len(read) for read in reads])
     positions, found = [], []
-    for group in plan_chunks(lengths, chunk_tokens):
+    for group in plan_chunks(lengths, budget):
         matrix = np.full((len(group), int(lengths[group].max())), IGNORED, np.int64)
         for place, row in enumerate(group):
             matrix[place, : lengths[row]] = labels[row]
@@ -211,7 +209,7 @@ def lay_out(
     ignored = max(0, least[1] - sum(map(len, found)))
     positions[-1] = torch.cat([positions[-1], torch.zeros(ignored, dtype=torch.int64)])
     right = torch.cat([*found, torch.full((ignored,), IGNORED)])
-    return MlmBatch(make_chunks(reads, chunk_tokens, least[0]), positions, right, scale)
+    return MlmBatch(make_chunks(reads, budget, least[0]), positions, right, scale)
 
 
 def reconstructed(
@@ -221,7 +219,7 @@ def reconstructed(
     pieces: Pieces,
     hidden: float,
     draw: tuple[int, ...],
-    chunk_tokens: int,
+    budget: Budget,
     rank: int = 0,
     world: int = 1,
 ) -> RetroMaeBatch:
@@ -234,13 +232,13 @@ def reconstructed(
         pieces: Of the vocabulary.
         hidden: Share of the other tokens that a position of the decoder does not see.
         draw: Seeds, each text with its row appended, what positions see.
-        chunk_tokens: Budget of a chunk.
+        budget: Of a chunk.
         rank: The worker.
         world: Workers.
     """
     parts = [texts[row].astype(np.int64) for row in rows]
     labels = [np.where(np.isin(part, pieces.special), IGNORED, part) for part in parts]
-    original = _part(parts, labels, chunk_tokens, rank, world)
+    original = _part(parts, labels, budget, rank, world)
     mine = share(np.asarray([len(part) for part in parts]), rank, world)
     shapes = [(*chunk.tokens.shape, chunk.tokens.shape[1]) for chunk in original.chunks.chunks]
     seen = [torch.zeros(shape, dtype=torch.bool) for shape in shapes]
@@ -303,7 +301,7 @@ def train_mlm(
 
     def work(step: int, rank: int, world: int) -> Work:
         rows = plan.step(step)
-        budget, draw = settings.chunk_tokens, (recipe.seed, step, 1)
+        budget, draw = budget_of(settings.chunk_tokens, device), (recipe.seed, step, 1)
         masked = make_batch(texts, rows, pieces, settings.mask_probability, draw, budget, rank, world, settings.zero_stage == 3)
         batch: MlmBatch | RetroMaeBatch = masked
         if settings.retromae is not None:

@@ -38,7 +38,7 @@ from raysberta.training.mlm import train_mlm
 
 log = logging.getLogger(__name__)
 
-VERSION: int = 4
+VERSION: int = 5
 RESTARTS = 2
 MINED = ("mining", "mining_synthetic")
 CURVE_POINTS = 400
