@@ -136,18 +136,18 @@ def mlm_tokens(work: Path, model: str, goal: float) -> Iterator[Figure]:
 
 
 def memory(work: Path) -> Iterator[Figure]:
-    """Peak resident memory of a step of 256 queries and 9 texts each: chunks of 1,024 tokens against sub-batches of 32 texts.
+    """Peak resident memory of a step of 256 queries and 9 texts each: chunks of 512 tokens against sub-batches of 32 texts.
 
     Up to 128 tokens the peers take ten minutes each on two cores, too long for a run of all figures within thirty.
     """
-    how = {"recompute": True, "chunk_tokens": 1024, "mini_batch": 32}
+    how = {"recompute": True, "chunk_tokens": 512, "mini_batch": 32}
     ask = {"queries": 256, "negatives": 7, "limit": 32, "precision": "bf16", "steps": 1, "warm": 0, **how}
     ours, cached, flagembedding = (measure("contrastive", side, work, ask) for side in ("ours", "cached", "flagembedding"))
     peer = min(cached["peak_mib"], flagembedding["peak_mib"])
     ratio = ours["peak_mib"] / peer
     shown = [f"{pairs_per_second(side):.2f} pairs/s and {side['peak_mib']:.0f} MiB" for side in (ours, cached, flagembedding)]
     note = (
-        f"256 queries, 9 texts each, up to 32 tokens, {ours['tokens'][0]} in all, bf16; ours, recomputed in chunks of 1024 tokens: "
+        f"256 queries, 9 texts each, up to 32 tokens, {ours['tokens'][0]} in all, bf16; ours, recomputed in chunks of 512 tokens: "
         f"{shown[0]}; "
         f"{PEERS['cached']}, mini-batches of 32 texts: {shown[1]}; {PEERS['flagembedding']}, sub-batches of 32 texts and gradient "
         f"checkpointing: {shown[2]}; losses {ours['losses'][0]:.4f}, {cached['losses'][0]:.4f}, {flagembedding['losses'][0]:.4f}; "
