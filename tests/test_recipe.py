@@ -22,6 +22,7 @@ LAPTOP = ROOT / "recipes" / "laptop.yaml"
         ("mlm={zero_stage: 0, offload: true}", "offload: needs zero_stage 1, 2 or 3"),
         ("mlm={zero_stage: 3, recompute: true, kept_tokens: 9}", "kept_tokens: workers would keep unequally many chunks"),
         ("contrastive={zero_stage: 3, compile: true}", "compile: a compiled layer does not wait"),
+        ("mlm={zero_stage: 3, retromae: {}}", "retromae: its decoder is not made for zero_stage 3"),
         ("contrastive.steps=many", "contrastive.steps: Input should be a valid integer"),
         ("mlm.mask_probability=1.5", "mlm.mask_probability"),
         ("sources.x.kind=magic", "sources.x"),

@@ -28,45 +28,37 @@ class Saved(Protocol):
 
 
 def score_task(saved: Saved, step: int, recipe: Recipe, phase: str, benchmark: Artifact, home: str) -> dict[str, float]:
-    """A Ray task of its own: training goes on meanwhile, and also where this fails. See score_step."""
-    import torch
-
-    configure_logging()
-    torch.set_num_threads(max(1, int(recipe.resources.evaluation.cpus)))
-    with saved.as_directory() as folder:
-        return score_step(recipe, phase, Path(folder) / "model", step, benchmark, home)
-
-
-def score_step(recipe: Recipe, phase: str, folder: Path, step: int, benchmark: Artifact | Path, home: str) -> dict[str, float]:
-    """Score what a phase had made after so many steps, and write it down.
+    """Score what a phase had made after so many steps, and write it down. A Ray task: training goes on meanwhile, and where it fails.
 
     Args:
+        saved: What has the encoder, a plain Hugging Face folder, as its folder `model`.
+        step: Steps finished.
         recipe: Of the run.
         phase: "mlm" or "contrastive".
-        folder: The encoder, a plain Hugging Face folder.
-        step: Steps finished.
-        benchmark: The artifact of stage `benchmark`, or its folder of tasks.
+        benchmark: The artifact of stage `benchmark`.
         home: Folder or URI for the scores; what an earlier attempt wrote of this step is replaced.
 
     Returns:
         Task name to main score, a fraction.
     """
-    from raysberta.evaluation.score import (
-        dev_scores,
-        mean,
-    )  # mteb takes seconds to import, and the training's own processes need none of it
+    import torch
 
+    from raysberta.evaluation.score import dev_scores, mean
+
+    configure_logging()
+    torch.set_num_threads(max(1, int(recipe.resources.evaluation.cpus)))
     begun = time.monotonic()
-    scores = dev_scores(recipe, folder, benchmark)
-    score, seconds = mean(scores), round(time.monotonic() - begun, 1)
-    point = {"step": step, "score": score, "scores": scores, "seconds": seconds}
+    with saved.as_directory() as folder:
+        scores = dev_scores(recipe, Path(folder) / "model", benchmark)
+    whole, seconds = mean(scores), round(time.monotonic() - begun, 1)
+    point = {"step": step, "score": whole, "scores": scores, "seconds": seconds}
     fs, path = filesystem(home)
     fs.create_dir(path, recursive=True)
     with fs.open_output_stream(f"{path}/{step:08d}.new") as stream:
         stream.write(json.dumps(point).encode())
     fs.move(f"{path}/{step:08d}.new", f"{path}/{step:08d}.json")
     told = ", ".join(f"{task} {100 * score:.2f}" for task, score in scores.items())
-    log.info("%s: after step %d dev mean %.2f (%s), scored in %.0f s", phase, step, 100 * score, told, seconds)
+    log.info("%s: after step %d dev mean %.2f (%s), scored in %.0f s", phase, step, 100 * whole, told, seconds)
     return scores
 
 
