@@ -53,7 +53,9 @@ def test_two_processes_are_one(runs, stage):
     folder = {"elastic": "elastic", "offloaded": "offloaded/model"}.get(stage, f"zero{stage}/model")
     found = load_encoder(runs / folder).state_dict()
     for name, weight in expected.items():
-        assert torch.allclose(found[name], weight, atol=2e-5), name
+        # softmax does not notice a key's bias: its gradient is 0 but for rounding, and AdamW makes steps of that, up to the learning rate
+        idle = name.endswith("key.bias")
+        assert torch.allclose(found[name], weight, atol=4 * 5e-4 if idle else 2e-5), name
 
 
 @pytest.mark.parametrize("way", ["ddp", "zero0", "zero1", "zero2"])
