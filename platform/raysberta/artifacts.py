@@ -252,16 +252,8 @@ class Store:
             versions=versions(),
             commit=git_commit(),
         )
-        self._write_whole(f"{home}/manifest.json", manifest.model_dump_json(indent=2).encode())
+        write_whole(self._fs, f"{home}/manifest.json", manifest.model_dump_json(indent=2).encode())
         return Artifact(manifest, draft.uri)
-
-    def _write_whole(self, path: str, data: bytes) -> None:
-        """Readers see all or nothing: object stores do so by nature, a local file is moved into place."""
-        target = f"{path}.new" if isinstance(self._fs, pafs.LocalFileSystem) else path
-        with self._fs.open_output_stream(target) as stream:
-            stream.write(data)
-        if target != path:
-            self._fs.move(target, path)
 
     def _files(self, root: str) -> Iterator[File]:
         infos = self._fs.get_file_info(pafs.FileSelector(root, recursive=True))
@@ -272,6 +264,15 @@ class Store:
                     with self._fs.open_input_file(info.path) as stream:
                         rows = pq.ParquetFile(stream).metadata.num_rows
                 yield File(path=info.path[len(root) + 1 :], bytes=info.size, rows=rows)
+
+
+def write_whole(fs: pafs.FileSystem, path: str, data: bytes) -> None:
+    """Write a file of which readers see all or nothing: object stores do so by nature, a local file is moved into place."""
+    target = f"{path}.new" if isinstance(fs, pafs.LocalFileSystem) else path
+    with fs.open_output_stream(target) as stream:
+        stream.write(data)
+    if target != path:
+        fs.move(target, path)
 
 
 def sibling(draft: Draft, name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from pyarrow import fs as pafs
 
-from raysberta.artifacts import Artifact, filesystem
+from raysberta.artifacts import Artifact, filesystem, write_whole
 from raysberta.recipe import Recipe
 from raysberta.worker import configure_logging
 
@@ -54,9 +54,7 @@ def score_task(saved: Saved, step: int, recipe: Recipe, phase: str, benchmark: A
     point = {"step": step, "score": whole, "scores": scores, "seconds": seconds}
     fs, path = filesystem(home)
     fs.create_dir(path, recursive=True)
-    with fs.open_output_stream(f"{path}/{step:08d}.new") as stream:
-        stream.write(json.dumps(point).encode())
-    fs.move(f"{path}/{step:08d}.new", f"{path}/{step:08d}.json")
+    write_whole(fs, f"{path}/{step:08d}.json", json.dumps(point).encode())
     told = ", ".join(f"{task} {100 * score:.2f}" for task, score in scores.items())
     log.info("%s: after step %d dev mean %.2f (%s), scored in %.0f s", phase, step, 100 * whole, told, seconds)
     return scores
