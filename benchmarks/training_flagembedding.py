@@ -61,7 +61,7 @@ class Clock(TrainerCallback):
 
 
 def steps_of(work: Path, ask: dict[str, Any]) -> list[Step]:
-    """The small first steps and the measured ones, as the other sides have them."""
+    """The first steps and the measured ones, as the other sides have them."""
     name = f"{ask['queries']}-{ask['negatives']}-{ask['limit']}"
     found = load_file(work / f"examples-{name}.safetensors")
     blocks = np.load(work / f"blocks-{name}.npy")
@@ -74,11 +74,12 @@ def steps_of(work: Path, ask: dict[str, Any]) -> list[Step]:
         passages = [[found["positive"][row], *found["negatives.values"][ends[row] : ends[row + 1]]] for row in rows]
         return [text(found["query"][row]) for row in rows], [text(sequence) for group in passages for sequence in group], None, False
 
-    return [step(blocks[-1][:4])] * ask["warm"] + [step(rows) for rows in blocks[: ask["steps"]]]
+    measured = [step(rows) for rows in blocks[: ask["steps"]]]
+    return measured[ask["steps"] - ask["warm"] :] + measured
 
 
 def contrastive(work: Path, ask: dict[str, Any]) -> dict[str, Any]:
-    """Losses, seconds and peak memory of `ask["steps"]` steps after `ask["warm"]` small ones that leave the weights as they are.
+    """Losses, seconds and peak memory of `ask["steps"]` steps after `ask["warm"]` whole ones that leave the weights as they are.
 
     With `recompute` it runs as FlagEmbedding recommends for large batches: in sub-batches, with gradient checkpointing.
     """

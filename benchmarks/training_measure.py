@@ -49,8 +49,10 @@ def clock(steps: Sequence[Any], run: Callable[[Any], float]) -> tuple[list[float
 
 
 def contrastive(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
-    """Losses, seconds and peak memory of `ask["steps"]` steps after `ask["warm"]` others: small ones, or where `ask["size"]` names one of
-    RoBERTa's sizes as large ones.
+    """Losses, seconds and peak memory of `ask["steps"]` steps after `ask["warm"]` whole ones at a learning rate of 0.
+
+    These are the last of the measured steps, or where `ask["size"]` names one of RoBERTa's sizes others. A first step of its size has its
+    memory from the kernel page by page, which may cost as much as the step.
     """
     if "size" in ask:
         folder = sized(work, ask["size"])
@@ -60,7 +62,7 @@ def contrastive(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
     else:
         folder = e5(work)
         found, blocks = examples(work, ask["queries"], ask["negatives"], ask["limit"])
-        warm, chosen = [blocks[-1][:4]] * ask["warm"], blocks[: ask["steps"]]
+        warm, chosen = blocks[ask["steps"] - ask["warm"] : ask["steps"]], blocks[: ask["steps"]]
     make = contrastive_ours if side == "ours" else contrastive_peer
     step = make(side, folder, found, ask)
     clock(warm, lambda rows: step(rows, 0.0))
