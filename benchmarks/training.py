@@ -6,6 +6,7 @@ which `make bench-training` makes. What needs a GPU says so.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from raysberta.training.engine import ALLOCATOR
 from training_sized import peak_flops
 
 MEASURE = Path(__file__).with_name("training_measure.py")
@@ -41,7 +43,8 @@ def start(what: str, side: str, work: Path, ask: dict[str, Any]) -> subprocess.P
         if not FLAGEMBEDDING.is_file():
             raise SystemExit(f"error: {FLAGEMBEDDING} is not there; right would be `make bench-training`, which makes it")
         program = [str(FLAGEMBEDDING), str(MEASURE_FLAGEMBEDDING)]
-    return subprocess.Popen([*program, str(work), json.dumps(ask)], stdout=subprocess.PIPE, text=True)
+    allocator = {} if side in PEERS or side == "trainer" else ALLOCATOR  # as our training processes are started
+    return subprocess.Popen([*program, str(work), json.dumps(ask)], stdout=subprocess.PIPE, text=True, env=os.environ | allocator)
 
 
 def result(process: subprocess.Popen[str]) -> dict[str, Any]:

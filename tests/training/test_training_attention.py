@@ -20,7 +20,7 @@ from variants import batches_of_two_sources
 from raysberta.encoder.head import MlmHead
 from raysberta.recipe import Contrastive
 from raysberta.training.attention import PACKED, arguments_of, attend, packs, pays
-from raysberta.training.chunks import Budget, make_chunks
+from raysberta.training.chunks import Budget, Chunks, make_chunks, plan_chunks
 from raysberta.training.contrastive import ContrastiveModel, make_batch
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.mlm import IGNORED, MlmModel, lay_out
@@ -56,6 +56,10 @@ def chunked_of(kind: str, vocabulary: int, packed: bool) -> ChunkedEncoder:
 def texts_of(lengths, vocabulary: int = 50):
     generator = np.random.default_rng(0)
     return [generator.integers(3, vocabulary, length) for length in lengths]
+
+
+def one_chunk(lengths) -> Chunks:
+    return make_chunks(texts_of(lengths), plan_chunks(np.asarray(lengths), ONE))
 
 
 def whole_row(query, key, value, lengths, scale, window):
@@ -97,7 +101,7 @@ def test_the_kernels_take_what_they_are_given(dtype, window):
 @pytest.mark.parametrize("kind", KINDS)
 def test_encoders_run_on_the_kernels(kind):
     """The same for whole encoders in bf16, windows and all."""
-    chunk = make_chunks(texts_of([3, 11, 8, 20]), ONE).to(META).chunks[0]
+    chunk = one_chunk([3, 11, 8, 20]).to(META).chunks[0]
     encoder = encoder_of(kind, 50).to(META, torch.bfloat16)
     encoder.set_attn_implementation(PACKED)
     rows = torch.randn(1, len(chunk.places), 64, dtype=torch.bfloat16, device=META, requires_grad=True)
@@ -117,7 +121,7 @@ def test_the_kernels_can_be_compiled_for_all_shapes(dtype, window):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_states_are_those_of_padded_texts(kind):
-    chunks = make_chunks(texts_of([1, 17, 5, 30, 2, 30, 12]), ONE)
+    chunks = one_chunk([1, 17, 5, 30, 2, 30, 12])
     found = []
     for packed in (False, True):
         chunked = chunked_of(kind, 50, packed).eval()
@@ -188,7 +192,7 @@ def test_dropout_reaches_the_attention_weights():
 
 def test_the_cpu_lays_end_to_end_what_would_be_mostly_padding():
     assert packs(encoder_of("bert", 50), "bf16")
-    (uneven,), (even,) = (make_chunks(texts_of(lengths), ONE).chunks for lengths in ([40, 3, 2, 9], [40, 38, 35, 37]))
+    (uneven,), (even,) = (one_chunk(lengths).chunks for lengths in ([40, 3, 2, 9], [40, 38, 35, 37]))
     assert pays(uneven) and not pays(even)
 
 

@@ -66,7 +66,7 @@ def test_workers_have_equally_much_to_do(lengths, world):
 
 def test_chunks_read_back_as_the_texts_they_were_made_of():
     texts = [np.asarray(text) for text in ([7, 9, 7], [5], [9, 5], [8, 8, 8, 8])]
-    chunks = make_chunks(texts, Budget(6, 1))
+    chunks = make_chunks(texts, plan_chunks(np.asarray([3, 1, 2, 4]), Budget(6, 1)))
     laid = [
         chunks.vocabulary[row[: int(length)]].tolist()
         for chunk in chunks.chunks

@@ -19,6 +19,7 @@ from raysberta.evaluation import benchmark
 from raysberta.evaluation.score import dev_scores
 from raysberta.schema import DOCUMENT, EXAMPLE, PAIR
 from raysberta.training import stage
+from raysberta.training.engine import ALLOCATOR
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,7 @@ def _killed_after_its_checkpoint(config):
     """The MLM worker, but the system kills it at the fifth step of six, when Ray's controller has taken note of the last checkpoint."""
     from raysberta.training import stage as room
 
+    assert os.environ.items() >= ALLOCATOR.items()
     saved = Path(config["draft"].uri).parent / "checkpoints" / "train"
     noted = saved / "checkpoint_manager_snapshot.json"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from processes import run_both
 
 from raysberta.encoder.load import load_encoder, load_tokenizer, save
-from raysberta.training.chunks import Budget, make_chunks, most_chunks, share
+from raysberta.training.chunks import Budget, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.contrastive import train_contrastive
 from raysberta.training.mlm import train_mlm
 
@@ -87,7 +87,8 @@ def test_all_workers_make_as_many_chunks(lengths, budget, world):
     most = most_chunks(known, world, budget)
     for rank in range(world):
         mine = share(known, rank, world)
-        chunks = make_chunks([np.full(lengths[place], place) for place in mine], budget, most)
+        planned = plan_chunks(known[mine], budget)
+        chunks = make_chunks([np.full(lengths[place], place) for place in mine], planned, most)
         assert len(chunks.chunks) == most and chunks.real == known[mine].sum()
         laid = [chunks.vocabulary[row[0]].item() for chunk in chunks.chunks for row in chunk.tokens]
         assert [laid[place] for place in chunks.order] == mine.tolist()

@@ -109,8 +109,8 @@ def most_chunks(lengths: np.ndarray, world: int, budget: Budget) -> int:
     return max(len(plan_chunks(lengths[share(lengths, rank, world)], budget)) for rank in range(world))
 
 
-def make_chunks(texts: Sequence[np.ndarray], budget: Budget, at_least: int = 0) -> Chunks:
-    """Chunks of token sequences (int arrays), to be read back in the order given.
+def make_chunks(texts: Sequence[np.ndarray], planned: Sequence[np.ndarray], at_least: int = 0) -> Chunks:
+    """Chunks of token sequences (int arrays) as `plan_chunks` planned them, to be read back in the order given.
 
     Where they are fewer than `at_least`, single tokens that are not read back make up the rest: under ZeRO 3 a layer's weights come
     together whenever all workers call it, so all must call it as often.
@@ -118,7 +118,6 @@ def make_chunks(texts: Sequence[np.ndarray], budget: Budget, at_least: int = 0) 
     lengths = np.asarray([len(text) for text in texts], np.int64)
     vocabulary, inverse = np.unique(np.concatenate(texts), return_inverse=True)
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    planned = plan_chunks(lengths, budget)
     chunks = []
     for rows in planned:
         width = int(lengths[rows].max())

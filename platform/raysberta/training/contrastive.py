@@ -21,7 +21,7 @@ from raysberta.recipe import Contrastive, Objective, Recipe
 from raysberta.training.adapters import merged, with_adapters
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.checkpoint import load_plain
-from raysberta.training.chunks import Chunks, budget_of, make_chunks, most_chunks, share
+from raysberta.training.chunks import Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, gathered, workers
 from raysberta.training.examples import Examples, check_fits
@@ -128,7 +128,7 @@ def make_batch(
     mine = share(lengths, rank, world)
     budget = budget_of(settings.chunk_tokens, device)
     most = most_chunks(lengths, world, budget) if settings.zero_stage == 3 else 0
-    chunks = make_chunks([examples.tokens[sequence] for sequence in sequences[mine]], budget, most)
+    chunks = make_chunks([examples.tokens[sequence] for sequence in sequences[mine]], plan_chunks(lengths[mine], budget), most)
     return ContrastiveBatch(chunks.to(device), torch.from_numpy(mine).to(device), len(sequences), parts)
 
 

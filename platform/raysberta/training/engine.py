@@ -280,10 +280,19 @@ def decaying(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict[
     return [{"params": wide, "weight_decay": decay}, {"params": flat, "weight_decay": 0.0}]
 
 
+ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+"""What a training process is to have in its environment when it starts, for `keep_freed_memory` not to cost memory.
+
+torch's blocks are aligned, and the C library cuts what stands out off their ends. Where those crumbs stay with small objects (a
+thread's cache of them, fast bins), a freed block has lost its ends and fits no block of its own size again, so each recomputed chunk took
+fresh memory: gigabytes in a step of many chunks (docs/performance.md).
+"""
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep freed pages: a step frees and takes the same large blocks, and fresh pages cost the kernel time.
 
-    About a tenth of a CPU step. Nothing happens where the C library has no `mallopt`.
+    A tenth of a CPU step or more. Nothing happens where the C library has no `mallopt`. See ALLOCATOR.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -291,3 +300,4 @@ def keep_freed_memory() -> None:
         return
     mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
     mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+    mallopt(1, 0)  # M_MXFAST: no fast bins

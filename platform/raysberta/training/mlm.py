@@ -196,7 +196,8 @@ def lay_out(
     """
     lengths = np.asarray([len(read) for read in reads])
     positions, found = [], []
-    for group in plan_chunks(lengths, budget):
+    planned = plan_chunks(lengths, budget)
+    for group in planned:
         matrix = np.full((len(group), int(lengths[group].max())), IGNORED, np.int64)
         for place, row in enumerate(group):
             matrix[place, : lengths[row]] = labels[row]
@@ -209,7 +210,7 @@ def lay_out(
     ignored = max(0, least[1] - sum(map(len, found)))
     positions[-1] = torch.cat([positions[-1], torch.zeros(ignored, dtype=torch.int64)])
     right = torch.cat([*found, torch.full((ignored,), IGNORED)])
-    return MlmBatch(make_chunks(reads, budget, least[0]), positions, right, scale)
+    return MlmBatch(make_chunks(reads, planned, least[0]), positions, right, scale)
 
 
 def reconstructed(

@@ -25,13 +25,12 @@ from ray.train.torch import TorchTrainer
 from raysberta.artifacts import Artifact, Draft, filesystem, sibling
 from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
-from raysberta.evaluation.guard import readable_tasks
 from raysberta.recipe import Recipe
 from raysberta.telemetry import gauge
 from raysberta.training.checkpoint import NotSaved, last_whole, read_state
 from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
 from raysberta.training.dev_curve import read_curve, score_task
-from raysberta.training.engine import NotFinite
+from raysberta.training.engine import ALLOCATOR, NotFinite
 from raysberta.training.examples import Examples, Ragged, prepared, ragged, read_arrays, tokenise, write_arrays
 from raysberta.training.loop import StepMetrics
 from raysberta.training.mlm import train_mlm
@@ -110,21 +109,15 @@ def _fit(
     **more: Any,
 ) -> None:
     """Run a worker loop on Ray Train, from the last checkpoint where there is one, and take its result over into the draft."""
-    settings, workers = getattr(recipe, phase), getattr(recipe.resources, phase)
+    workers = getattr(recipe.resources, phase)
     home = sibling(draft, "checkpoints")
-    scores = f"{home}/{SCORES}"
     fs, path = filesystem(home)
     if fs.get_file_info(f"{path}/{RESULT}").is_file:
         fs.delete_file(f"{path}/{RESULT}")
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
-    place = recipe.resources.evaluation
-    scoring = {"num_cpus": place.cpus, "num_gpus": place.gpus, "name": f"{phase}_dev_scores"}
-    beside: dict[str, Any] = {}
-    if benchmark is not None:
-        readable_tasks(recipe)
-        beside["validation_config"] = ray.train.ValidationConfig(
-            partial(score_task, recipe=recipe, phase=phase, benchmark=benchmark, home=scores), ray_remote_kwargs=scoring
-        )
+    # Ray Train takes both, its type hints are still those of the Train before
+    start: dict[str, Any] = {"worker_runtime_env": {"env_vars": ALLOCATOR}}
+    scored: dict[str, Any] = {"validation_config": _validation(recipe, phase, benchmark, f"{home}/{SCORES}")}
     trainer = TorchTrainer(
         loop,
         train_loop_config={
@@ -141,8 +134,9 @@ def _fit(
             storage_path=home,
             failure_config=ray.train.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            **start,
         ),
-        **beside,
+        **scored,
     )
     trainer.fit()
     with fs.open_input_stream(f"{path}/{RESULT}") as stream:
@@ -153,17 +147,37 @@ def _fit(
         raise RuntimeError(result["error"])
     draft.metrics.update(result)
     if benchmark is not None:
-        trained = ray.train.Checkpoint(filesystem(draft.uri)[1], fs)
-        try:
-            ray.get(ray.remote(score_task).options(**scoring).remote(trained, result["steps"], recipe, phase, benchmark, scores))
-        except ray.exceptions.RayError as error:
-            log.warning("%s: the trained model is not scored: %s", phase, str(error).strip().splitlines()[-1])
-        draft.metrics["dev_curve"] = read_curve(scores)
-        wanted = {*range(settings.checkpoint_every, result["steps"], settings.checkpoint_every), result["steps"]}
-        missing = sorted(wanted - {point["step"] for point in draft.metrics["dev_curve"]})
-        if missing:
-            log.warning("%s: no dev scores of step %s", phase, ", ".join(map(str, missing)))
+        draft.metrics["dev_curve"] = _dev_curve(recipe, phase, benchmark, draft, result["steps"], f"{home}/{SCORES}")
     fs.delete_dir(path)
+
+
+def _validation(recipe: Recipe, phase: str, benchmark: Artifact | None, scores: str) -> ray.train.ValidationConfig | None:
+    """How Ray Train has checkpoints scored while training goes on."""
+    if benchmark is None:
+        return None
+    score = partial(score_task, recipe=recipe, phase=phase, benchmark=benchmark, home=scores)
+    return ray.train.ValidationConfig(score, ray_remote_kwargs=_scoring(recipe, phase))
+
+
+def _scoring(recipe: Recipe, phase: str) -> dict[str, Any]:
+    place = recipe.resources.evaluation
+    return {"num_cpus": place.cpus, "num_gpus": place.gpus, "name": f"{phase}_dev_scores"}
+
+
+def _dev_curve(recipe: Recipe, phase: str, benchmark: Artifact, draft: Draft, steps: int, scores: str) -> list[dict[str, Any]]:
+    """Score the trained model as its checkpoints were, and read all scores; those that are missing are named in the log."""
+    fs, folder = filesystem(draft.uri)
+    score = ray.remote(score_task).options(**_scoring(recipe, phase))
+    try:
+        ray.get(score.remote(ray.train.Checkpoint(folder, fs), steps, recipe, phase, benchmark, scores))
+    except ray.exceptions.RayError as error:
+        log.warning("%s: the trained model is not scored: %s", phase, str(error).strip().splitlines()[-1])
+    curve = read_curve(scores)
+    every = getattr(recipe, phase).checkpoint_every
+    missing = sorted({*range(every, steps, every), steps} - {point["step"] for point in curve})
+    if missing:
+        log.warning("%s: no dev scores of step %s", phase, ", ".join(map(str, missing)))
+    return curve
 
 
 def _mlm_worker(config: dict[str, Any]) -> None:
