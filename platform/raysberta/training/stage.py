@@ -111,13 +111,14 @@ def _fit(
     """Run a worker loop on Ray Train, from the last checkpoint where there is one, and take its result over into the draft."""
     workers = getattr(recipe.resources, phase)
     home = sibling(draft, "checkpoints")
+    scores = f"{home}/{SCORES}"
     fs, path = filesystem(home)
     if fs.get_file_info(f"{path}/{RESULT}").is_file:
         fs.delete_file(f"{path}/{RESULT}")
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
     # Ray Train takes both, its type hints are still those of the Train before
     start: dict[str, Any] = {"worker_runtime_env": {"env_vars": ALLOCATOR}}
-    scored: dict[str, Any] = {"validation_config": _validation(recipe, phase, benchmark, f"{home}/{SCORES}")}
+    scored: dict[str, Any] = {"validation_config": _validation(recipe, phase, benchmark, scores)}
     trainer = TorchTrainer(
         loop,
         train_loop_config={
@@ -147,7 +148,7 @@ def _fit(
         raise RuntimeError(result["error"])
     draft.metrics.update(result)
     if benchmark is not None:
-        draft.metrics["dev_curve"] = _dev_curve(recipe, phase, benchmark, draft, result["steps"], f"{home}/{SCORES}")
+        draft.metrics["dev_curve"] = _dev_curve(recipe, phase, benchmark, draft, result["steps"], scores)
     fs.delete_dir(path)
 
 
