@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 RECIPE ?= recipes/laptop.yaml
-# further settings, e.g. SET='--set contrastive.steps=10', and a folder of text of one's own: DATA=/folder
+# further arguments, e.g. SET='--set phases.tuned.steps=10', and a folder of text of one's own: DATA=/folder
 SET ?=
 DATA ?=
 OWN := $(if $(DATA),--set sources.own.kind=files --set sources.own.path=$(DATA))
@@ -14,7 +14,7 @@ OWN := $(if $(DATA),--set sources.own.kind=files --set sources.own.path=$(DATA))
 run: $(VENV)/ready
 	@$(VENV)/bin/python jobs/local.py run --recipe $(RECIPE) $(OWN) $(SET)
 
-test: $(VENV)/ready
+test: $(VENV)/ready $(VENV)/s3/ready
 	@$(VENV)/bin/python -m pytest -n 2 $(TESTS)
 
 up: $(VENV)/ready
@@ -48,13 +48,20 @@ $(VENV)/peers-flagembedding/ready: requirements/bench-flagembedding.txt $(VENV)/
 	@$(VENV)/peers-flagembedding/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench-flagembedding.txt
 	@touch $@
 
-# pinned and without a resolver: what is installed is what was tested (see docs/decisions.md)
+# an S3 server for the tests, in an environment of its own, where they look for it
+$(VENV)/s3/ready: requirements/s3.txt $(VENV)/ready
+	@$(PYTHON) -m venv $(VENV)/s3
+	@$(VENV)/s3/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/s3.txt
+	@touch $@
+
+# pinned and without a resolver: what is installed is what was tested (see docs/decisions.md); a line every 15 seconds says that it is alive
 $(VENV)/ready: requirements/cpu.txt requirements/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is not Python 3.11; set PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@echo "installing the pinned packages into $(VENV) (a few minutes, once)"
+	@echo "installing $$(grep -c == requirements/cpu.txt) pinned packages into $(VENV): some 5 GB, a few minutes, once"
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/build.txt
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r requirements/cpu.txt
+	@( while sleep 15; do echo "  $$SECONDS s, $$(du -sh $(VENV) | cut -f1) so far"; done ) & beat=$$!; trap "kill $$beat" EXIT; set -e; \
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/build.txt; \
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r requirements/cpu.txt
 	@touch $@
 
 clean:

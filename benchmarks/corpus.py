@@ -28,7 +28,7 @@ from raysberta.corpus.duplicates import bands, minhashes, near, preference
 from raysberta.corpus.extract import extract
 from raysberta.corpus.language import identify
 from raysberta.corpus.quality import Rule, broken, judge, measure, rules_of
-from raysberta.recipe import Corpus, QualityRules, Recipe
+from raysberta.corpus.settings import Corpus, Documents, QualityRules
 from raysberta.schema import text_id
 
 READ = {
@@ -348,31 +348,29 @@ def memory(bench: Bench) -> Iterator[Figure]:
 
 
 def tokenizer_artifact(folder: Path) -> Any:
-    """The artifact of the stage `models` with a small tokenizer: lengths are counted with it."""
+    """A store, and in it a model that is a small tokenizer: lengths are counted with it."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    from raysberta.artifacts import Store
+    from raysberta.storage.artifacts import Store
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
     tokenizer.train_from_iterator(["и вот the"], trainer)
     store = Store(str(folder / "runs"))
-    draft = store.draft("models", "m")
-    with draft.folder("encoder") as home:
+    draft = store.draft("model", "m")
+    with draft.folder("model") as home:
         tokenizer.save(str(home / "tokenizer.json"))
-    draft.metrics["roles"] = {"encoder": "encoder", "miner": "encoder"}
-    return store, store.commit(draft, "models", "m", {}, {}, 1, time.time())
+    return store, store.commit(draft, "model", "m", {}, {}, 1, time.time())
 
 
-def recipe_over(folder: Path, workers: int) -> Recipe:
-    """A recipe that filters a folder of JSONL."""
-    return Recipe.model_validate(
+def documents_over(folder: Path) -> Documents:
+    """The settings that filter a folder of JSONL."""
+    return Documents.model_validate(
         {
-            "name": "bench",
+            "languages": ["ru", "en"],
             "sources": {"web": {"kind": "files", "path": str(folder)}},
-            "corpus": {"max_tokens": 100_000},
-            "resources": {"corpus": {"workers": workers}},
+            "rules": {"max_tokens": 100_000, "tokenizer": "small"},
         }
     )
 
@@ -380,17 +378,18 @@ def recipe_over(folder: Path, workers: int) -> Recipe:
 def worker(folder: Path) -> None:
     """Read and judge all work units of a folder one after the other, keep nothing; print rows, seconds and the peak memory in MiB."""
     from raysberta.corpus.filter import Settings, filter_batch
+    from raysberta.corpus.length import FILE
     from raysberta.corpus.read import read_shard, shards
 
     pa.set_cpu_count(1)
     with tempfile.TemporaryDirectory() as home:
-        _, models = tokenizer_artifact(Path(home))
-        recipe = recipe_over(folder, 1)
-        settings = Settings(recipe.corpus, recipe.languages, None, True, True)
+        _, small = tokenizer_artifact(Path(home))
+        documents = documents_over(folder)
+        settings = Settings(documents.rules, documents.languages, None, True, True)
         rows, started = 0, time.perf_counter()
-        for shard in shards(recipe):
-            for table in read_shard(shard, recipe.sources["web"]):
-                rows += filter_batch(table, settings, models.folder("encoder")).num_rows
+        for shard in shards(documents.sources):
+            for table in read_shard(shard, documents.sources["web"]):
+                rows += filter_batch(table, settings, small.file(FILE)).num_rows
     print(rows, time.perf_counter() - started, peak_mib())
 
 
@@ -405,6 +404,7 @@ def scaling(bench: Bench) -> Iterator[Figure]:
     import ray
 
     from raysberta.corpus import read, stage
+    from raysberta.work import Work, Workers
 
     folder = bench.work / "scaling"
     folder.mkdir()
@@ -416,14 +416,14 @@ def scaling(bench: Bench) -> Iterator[Figure]:
         (folder / f"{part:02d}.jsonl").write_text(lines, encoding="utf-8")
     bare = bare_scaling(folder)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    store, models = tokenizer_artifact(bench.work)
+    store, small = tokenizer_artifact(bench.work)
     seconds = {}
     before = read.SHARD_BYTES
     read.SHARD_BYTES = size // 14
     for name, workers in (("warm", 2), ("one", 1), ("two", 2)):
         draft = store.draft("corpus", name)
         started = time.perf_counter()
-        stage.run(recipe_over(folder, workers), {"models": models}, draft)
+        stage.run(Work(documents_over(folder), {"small": small}, draft, Workers(workers=workers)))
         seconds[name] = time.perf_counter() - started
     read.SHARD_BYTES = before
     ray.shutdown()

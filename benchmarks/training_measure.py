@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from raysberta.encoder.head import load_head
-from raysberta.encoder.load import load_encoder, load_tokenizer
-from raysberta.recipe import Contrastive, Mlm, Recipe
+from raysberta.graph import EncoderRef, ExamplesRef
+from raysberta.models.head import load_head
+from raysberta.models.load import load_encoder, load_tokenizer
 from raysberta.training.chunks import budget_of
 from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
@@ -28,6 +28,7 @@ from raysberta.training.engine import Engine, decaying, keep_freed_memory
 from raysberta.training.examples import Examples, ragged
 from raysberta.training.masks import pieces_of
 from raysberta.training.mlm import MlmModel, lay_out
+from raysberta.training.settings import Contrastive, Mlm
 from training_data import e5, e5_with_head, examples, few, roberta, token_lists
 from training_sized import model_flops, sized, sized_examples, sized_lists
 
@@ -74,6 +75,11 @@ def contrastive(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def settings_of(**changes: Any) -> Contrastive:
+    """The defaults, but for changes."""
+    return Contrastive(kind="contrastive", from_=EncoderRef("e5"), examples=(ExamplesRef("all"),), **changes)
+
+
 def device_of(ask: dict[str, Any]) -> torch.device:
     """Where a side runs."""
     return torch.device(ask.get("device", "cpu"))
@@ -88,7 +94,7 @@ def sequences_of(found: Examples, rows: np.ndarray) -> np.ndarray:
 def contrastive_ours(side: str, folder: Path, found: Examples, ask: dict[str, Any]) -> Callable[[np.ndarray, float], float]:
     """Our engine's step on rows."""
     keep_freed_memory()
-    settings = Contrastive(
+    settings = settings_of(
         temperature=TEMPERATURE,
         chunk_tokens=ask["chunk_tokens"],
         precision=ask["precision"],
@@ -176,7 +182,14 @@ def mlm_ours(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
     from raysberta.training.mlm import make_batch as make_mlm_batch
 
     keep_freed_memory()
-    settings = Mlm(chunk_tokens=ask["chunk_tokens"], precision="bf16", max_gradient_norm=CLIP, compile=ask.get("compile", False))
+    settings = Mlm(
+        kind="mlm",
+        from_=EncoderRef("e5"),
+        chunk_tokens=ask["chunk_tokens"],
+        precision="bf16",
+        max_gradient_norm=CLIP,
+        compile=ask.get("compile", False),
+    )
     device = device_of(ask)
     budget = budget_of(settings.chunk_tokens, device)
     loaded = nn.Module.to(load_encoder(folder), device)
@@ -250,13 +263,17 @@ def workers(side: str, work: Path, ask: dict[str, Any]) -> dict[str, Any]:
     rank, world = int(side[0]) - 1, int(side[2])
     torch.set_num_threads(1)
     found, _ = examples(work, ask["queries"], ask["negatives"], ask["limit"])
-    settings = {"batch_size": ask["queries"], "device_batches": 2, "negatives": ask["negatives"], "chunk_tokens": ask["chunk_tokens"]}
-    settings["zero_stage"] = 0  # mE5-small is small: its optimizer state is not worth the gathering of weights that sharing it out costs
-    recipe = Recipe.model_validate({"name": "workers", "sources": {"none": {"kind": "wiki_ru_wordnet"}}, "contrastive": settings})
+    settings = settings_of(
+        batch_size=ask["queries"],
+        device_batches=2,
+        negatives=ask["negatives"],
+        chunk_tokens=ask["chunk_tokens"],
+        zero_stage=0,  # mE5-small is small: its optimizer state is not worth the gathering of weights that sharing it out costs
+    )
     if world > 1:
         os.environ["LOCAL_RANK"] = str(rank)
         dist.init_process_group("gloo", init_method=f"file://{ask['meet']}", rank=rank, world_size=world)
-    curve, warm = train_contrastive(recipe, e5(work), found, None, steps=ask["warm"] + ask["steps"]), ask["warm"]
+    curve, warm = train_contrastive(settings, e5(work), found, None, seed=42, steps=ask["warm"] + ask["steps"]), ask["warm"]
     seconds = curve[-1]["seconds"] - curve[warm - 1]["seconds"]
     if world > 1:
         dist.destroy_process_group()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from transformers import AutoConfig, AutoModel, RobertaConfig, RobertaForMaskedLM
 
-from raysberta.encoder.load import load_tokenizer
+from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import E5
 from raysberta.schema import EXAMPLE
 from raysberta.training.examples import Examples, prepare

@@ -1,9 +1,10 @@
-"""Write docs/recipe.md from the recipe model, and docs/stages.svg from the stages. `--print` shows the reference instead."""
+"""Write docs/recipe.md from the settings classes, and docs/laptop.svg from the laptop recipe. `--print` shows the reference instead."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -11,87 +12,108 @@ from pydantic.fields import FieldInfo
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "platform"))
 
-from raysberta import recipe  # noqa: E402
-from raysberta.prefixes import Prefixes  # noqa: E402
+from raysberta.graph import EXECUTION, Language, Ref, Section  # noqa: E402
+from raysberta.nodes import nodes_of  # noqa: E402
+from raysberta.parsing import load  # noqa: E402
+from raysberta.publishing.settings import Release  # noqa: E402
+from raysberta.recipe import Recipe  # noqa: E402
 
 HEAD = """# Recipe reference
 
-Generated from `platform/raysberta/recipe.py` by `python docs/generate.py`; a test holds the two together.
-A recipe is YAML. `--set a.b=c` changes one setting, `--set sources.x=null` removes a source. Unknown keys are refused.
-Everything has a default but `name` and `sources`.
-"""
+Generated from the settings classes by `python docs/generate.py`; a test holds the two together.
+A recipe is YAML. `--set a.b=c` changes one setting, `--set sources.x=null` removes a source, `--vary a.b=1,2` makes several recipes of
+one. Unknown keys are refused. Everything has a default but `name`, `sources`, and what is marked as required.
 
-SOURCES = tuple(source.__name__ for source in get_args(get_args(recipe.Source)[0]))
-KEYS = {
-    "Recipe": "(top level)",
-    "Prefixes": "prefixes, mining.prefixes, encoder.base_prefixes",
-    "Corpus": "corpus",
-    "QualityRules": "corpus.quality_rules.<language>",
-    "Pairs": "pairs",
-    "Synthesis": "synthesis",
-    "Llm": "synthesis.llm",
-    "Seq2Seq": "synthesis.seq2seq",
-    "Mining": "mining",
-    "Encoder": "encoder",
-    "Vocabulary": "encoder.vocabulary",
-    "Wechsel": "encoder.vocabulary.wechsel",
-    "Mlm": "mlm",
-    "RetroMae": "mlm.retromae",
-    "Contrastive": "contrastive",
-    "Lora": "contrastive.lora",
-    "Tuning": "tuning",
-    "TemperatureSearch": "tuning.temperature",
-    "MergeSearch": "tuning.merge",
-    "Evaluation": "evaluation",
-    "EvaluationTask": "evaluation.tasks.<name>",
-    "Publishing": "publishing",
-    "Resources": "resources",
-    "Workers": "resources.<stage>",
-}
+A setting of type *name of* names another entry of the recipe, and makes what it stands in depend on it. *Not identity* marks what decides
+speed, memory or when to save, never the result, so changing it reuses what is there; and where files lie, for which their names, sizes and
+dates count instead.
+"""
 
 
 def reference() -> str:
     """The whole reference as Markdown."""
-    parts = [HEAD]
-    for name, key in KEYS.items():
-        parts.append(_section(Prefixes if name == "Prefixes" else getattr(recipe, name), f"`{key}`"))
-        if name == "Recipe":
-            parts.extend(_section(getattr(recipe, source), _source_title(source)) for source in SOURCES)
-    return "\n".join(parts)
+    headings = {Recipe: ["(top level)"], **_headings()}
+    return "\n".join([HEAD, *(_section(model, places) for model, places in headings.items())])
 
 
-def _source_title(name: str) -> str:
-    (kind,) = get_args(getattr(recipe, name).model_fields["kind"].annotation)
-    return f"`sources.<name>` with `kind: {kind}`"
+def _headings() -> dict[type[Section], list[str]]:
+    """Every class of settings of a recipe, with the places where it stands."""
+    found: dict[type[Section], list[str]] = {}
+    for model, place in _below(Recipe, ""):
+        places = found.setdefault(model, [])
+        if place not in places:
+            places.append(place)
+    return found
 
 
-def _section(model: type[BaseModel], title: str) -> str:
+def _below(model: type[BaseModel], at: str) -> Iterator[tuple[type[Section], str]]:
+    for name, field in model.model_fields.items():
+        place = f"{at}.{_key(name, field)}" if at else _key(name, field)
+        for child, inner in _held(field.annotation, place):
+            yield child, inner
+            yield from _below(child, inner)
+
+
+def _held(annotation: Any, place: str) -> Iterator[tuple[type[Section], str]]:
+    """The sections that a value of this type may hold, each with its place."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation, place
+        return
+    arguments = get_args(annotation)
+    origin = get_origin(annotation)
+    if origin is dict:
+        place = f"{place}.{'<language>' if arguments[0] == Language else '<name>'}"
+        arguments = arguments[1:]
+    elif origin is Annotated:
+        arguments = arguments[:1]
+    for each in arguments:
+        yield from _held(each, place)
+
+
+def _section(model: type[BaseModel], places: list[str]) -> str:
     lines = [
-        f"## {title}\n",
+        f"## {', '.join(f'`{place}`' for place in places)}{_told_apart(model)}\n",
         " ".join((model.__doc__ or "").split()) + "\n",
         "| key | type | default | what it does |",
         "|---|---|---|---|",
     ]
     for name, field in model.model_fields.items():
-        lines.append(f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {' '.join((field.description or '').split())} |")
+        about = " ".join((field.description or "").split())
+        if EXECUTION in field.metadata:
+            about += " *Not identity.*"
+        lines.append(f"| `{_key(name, field)}` | {_type(field.annotation)} | {_default(field)} | {about} |")
     return "\n".join(lines) + "\n"
 
 
-def _type(annotation: object) -> str:
-    origin = get_origin(annotation)
+def _told_apart(model: type[BaseModel]) -> str:
+    """What a section of several kinds says to be this one."""
+    values = get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
+    return f" with `kind: {values[0]}`" if len(values) == 1 else ""
+
+
+def _key(name: str, field: FieldInfo) -> str:
+    return field.alias or name
+
+
+def _type(annotation: Any) -> str:
+    if annotation == Language:
+        return "language"
+    origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _type(get_args(annotation)[0])
+        return _type(arguments[0])
     if origin is Literal:
-        return " or ".join(f"`{value}`" for value in get_args(annotation))
+        return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys("null" if part is type(None) else _type(part) for part in get_args(annotation)))
+        return " or ".join(dict.fromkeys("null" if part is NoneType else _type(part) for part in arguments))
     if origin is tuple:
-        return f"list of {_type(get_args(annotation)[0])}"
+        return f"list of {_type(arguments[0])}" if arguments[-1] is Ellipsis else f"{len(arguments)} of {_type(arguments[0])}"
     if origin is dict:
-        return f"mapping to {_type(get_args(annotation)[1])}"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "source" if annotation.__name__.endswith("Source") else "section"
-    return getattr(annotation, "__name__", str(annotation))
+        return f"mapping to {_type(arguments[1])}"
+    if issubclass(annotation, Ref):
+        return f"name of {' or '.join(sorted(annotation.makes)).replace('_', '-')}"
+    if issubclass(annotation, BaseModel):
+        return "section"
+    return str(annotation.__name__)
 
 
 def _default(field: FieldInfo) -> str:
@@ -108,61 +130,16 @@ def _default(field: FieldInfo) -> str:
 
 
 def picture() -> str:
-    """The stages as an SVG: one column a depth, an arrow for what feeds what, but where a longer path says it already."""
-    from raysberta.pipeline import SCORED_MODELS, STAGES
+    """The graph of the laptop recipe as an SVG. Its release reads every node; what it publishes and compares says enough."""
+    from raysberta.pictures import graph
 
-    scores = [f"score_{step}" for step in SCORED_MODELS]
-    feeds = {stage.name: stage.inputs for stage in STAGES if stage.name not in scores}
-    feeds["scores"] = ("benchmark", *dict.fromkeys(model for model in SCORED_MODELS.values()))
-    feeds["publish"] = ("merge", "scores")  # it reads every artifact; two arrows say enough
-    depth: dict[str, int] = {}
-    for name in [*[name for name in feeds if name not in ("publish", "scores")], "scores", "publish"]:
-        depth[name] = max((depth[feed] + 1 for feed in feeds[name]), default=0)
-    before: dict[str, set[str]] = {}
-    for name in depth:
-        before[name] = set(feeds[name]).union(*(before[feed] for feed in feeds[name]))
-    columns: dict[int, list[str]] = {}
-    for name, level in depth.items():
-        columns.setdefault(level, []).append(name)
-    tallest = max(len(names) for names in columns.values())
-    width, height, step_x, step_y = 128, 40, 164, 84
-    place = {
-        name: (20 + level * step_x, 60 + (row + (tallest - len(names)) / 2) * step_y)
-        for level, names in columns.items()
-        for row, name in enumerate(names)
-    }
-    total = (40 + len(columns) * step_x, 90 + tallest * step_y)
-    engine = dict.fromkeys(("corpus", "pairs", "synthesis", "mining", "mining_synthetic"), ("#dbeafe", "Ray Data"))
-    engine |= dict.fromkeys(("mlm", "contrastive"), ("#dcfce7", "Ray Train + DeepSpeed"))
-    engine |= dict.fromkeys(("temperature", "merge"), ("#fef3c7", "Ray Tune"))
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total[0]} {total[1]:.0f}" '
-        'font-family="Helvetica, Arial, sans-serif" font-size="13">',
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0 L8 4 L0 8 z" fill="#64748b"/></marker></defs>',
-        f'<rect width="{total[0]}" height="{total[1]:.0f}" fill="white"/>',
-    ]
-    for number, (colour, text) in enumerate([*dict.fromkeys(engine.values()), ("#f1f5f9", "one Ray task")]):
-        lines.append(f'<rect x="{20 + number * 190}" y="14" width="16" height="16" rx="3" fill="{colour}" stroke="#94a3b8"/>')
-        lines.append(f'<text x="{42 + number * 190}" y="27" fill="#334155">{text}</text>')
-    for name, sources in feeds.items():
-        for source in sources:
-            if any(source in before[other] for other in sources):
-                continue
-            (x1, y1), (x2, y2) = place[source], place[name]
-            y1, y2, x1 = y1 + height / 2, y2 + height / 2, x1 + width
-            bend = (x1 + x2) / 2
-            lines.append(
-                f'<path d="M{x1:.0f} {y1:.0f} C{bend:.0f} {y1:.0f} {bend:.0f} {y2:.0f} {x2:.0f} {y2:.0f}" '
-                'fill="none" stroke="#94a3b8" stroke-width="1.3" marker-end="url(#tip)"/>'
-            )
-    for name, (x, y) in place.items():
-        colour = engine.get(name, ("#f1f5f9", ""))[0]
-        lines.append(f'<rect x="{x}" y="{y:.0f}" width="{width}" height="{height}" rx="7" fill="{colour}" stroke="#64748b"/>')
-        lines.append(
-            f'<text x="{x + width / 2}" y="{y + height / 2 + 5:.0f}" text-anchor="middle" fill="#0f172a">{name.replace("_", " ")}</text>'
-        )
-    return "\n".join([*lines, "</svg>"]) + "\n"
+    drawn = []
+    for node in nodes_of(load(ROOT / "recipes" / "laptop.yaml")).values():
+        made_from = node.made_from
+        if isinstance(node.settings, Release):
+            made_from = (node.settings.final, node.settings.base, *node.settings.scores)
+        drawn.append((node.name, node.kind, made_from))
+    return graph(drawn)
 
 
 if __name__ == "__main__":
@@ -170,4 +147,4 @@ if __name__ == "__main__":
         sys.stdout.write(reference())
     else:
         (ROOT / "docs" / "recipe.md").write_text(reference(), encoding="utf-8")
-        (ROOT / "docs" / "stages.svg").write_text(picture(), encoding="utf-8")
+        (ROOT / "docs" / "laptop.svg").write_text(picture(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Fetch a registered mteb benchmark into a pinned, hashed folder, which `evaluation.snapshot` then names. Needs a network."""
+"""Fetch a registered mteb benchmark into a pinned, hashed folder, which `benchmarks` of a recipe then names. Needs a network."""
 
 import argparse
 import logging

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "platform"))
 
-from raysberta.command import main
+from raysberta.pipeline.command import main
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, ["publish"]))
+    sys.exit(main(__doc__))

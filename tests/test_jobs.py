@@ -48,7 +48,7 @@ def test_jobs_are_thin(name: str) -> None:
 
 
 def test_every_stage_has_a_job() -> None:
-    from raysberta.artifacts import Store
+    from raysberta.storage.artifacts import Store
     from raysberta.pipeline import STAGES, plan
     from raysberta.recipe import load
 

@@ -1,22 +1,23 @@
 """Which prefix a task puts before which text: the one place that mining, training, evaluation and the export ask.
 
-RECIPE.md 1.4: retrieval has a query and a document prefix; paraphrase-like and thematic tasks put one prefix on both sides.
+As in ru-en-RoSBERTa (arXiv 2408.12503): retrieval has a query and a document prefix; paraphrase-like and thematic tasks put one
+prefix on both sides.
 mteb looks prompts up under its own names and drops unknown ones in silence, so the names it needs are derived here as well.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BeforeValidator
 
+from raysberta.graph import Section
 from raysberta.schema import Task
 
 Side = Literal["query", "document"]
 
 
-class Prefixes(BaseModel):
+class Prefixes(Section):
     """The texts put before a text, by task and side. Each is literal, trailing blank included."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     retrieval_query: str = "search_query: "
     """Before a question or term that is searched for."""
@@ -62,3 +63,23 @@ class Prefixes(BaseModel):
 
 E5 = Prefixes(retrieval_query="query: ", retrieval_document="passage: ", paraphrase="query: ", topic="query: ")
 """What multilingual-e5 was trained with, from its model card: symmetric tasks take "query: " on both sides."""
+
+NOMIC = Prefixes()
+"""What nomic-embed and ru-en-RoSBERTa were trained with."""
+
+NONE = Prefixes(retrieval_query="", retrieval_document="", paraphrase="", topic="")
+"""Nothing before any text."""
+
+NAMED: Mapping[str, Prefixes] = {"e5": E5, "nomic": NOMIC, "none": NONE}
+
+
+def _named(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    if given not in NAMED:
+        raise ValueError(f"no prefixes are called {given!r}; right would be {', '.join(NAMED)}, or the four texts themselves")
+    return NAMED[given]
+
+
+NamedPrefixes = Annotated[Prefixes, BeforeValidator(_named)]
+"""Prefixes, or a name of them: e5, nomic, none."""

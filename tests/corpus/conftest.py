@@ -1,4 +1,4 @@
-"""A small real tokenizer, and the artifact of the stage `models` that holds it."""
+"""A small real tokenizer, and the artifact of a model that holds it."""
 
 import shutil
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from raysberta.artifacts import Artifact, Store
+from raysberta.storage.artifacts import Artifact, Store
 
 SENTENCES = [
     "Река течёт через город и впадает в холодное северное море.",
@@ -17,7 +17,7 @@ SENTENCES = [
 
 
 @pytest.fixture(scope="session")
-def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
@@ -25,16 +25,15 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
     tokenizer.train_from_iterator(SENTENCES, trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return folder / "tokenizer.json"
 
 
 @pytest.fixture()
-def models_artifact(tokenizer_folder: Path) -> Callable[[Store], Artifact]:
+def small_model(tokenizer_file: Path) -> Callable[[Store], Artifact]:
     def commit(store: Store) -> Artifact:
-        draft = store.draft("models", "m")
-        with draft.folder("encoder") as folder:
-            shutil.copy(tokenizer_folder / "tokenizer.json", folder / "tokenizer.json")
-        draft.metrics["roles"] = {"encoder": "encoder", "miner": "encoder"}
-        return store.commit(draft, "models", "m", {}, {}, 1, 0.0)
+        draft = store.draft("model", "m")
+        with draft.folder("model") as folder:
+            shutil.copy(tokenizer_file, folder / "tokenizer.json")
+        return store.commit(draft, "model", "m", {}, {}, 1, 0.0)
 
     return commit

@@ -9,20 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysberta.corpus.decontaminate import hashed, held_out, matches
-from raysberta.corpus.evaluation_sets import check_evaluation_sets, evaluation_files, read_set, sets_identity
+from raysberta.corpus.evaluation_sets import all_read, check_evaluation_sets, evaluation_files, read_set, sets_state
 from raysberta.errors import InputError
-from raysberta.recipe import Recipe
 
 RUN = "один два три четыре пять шесть семь восемь девять десять одиннадцать двенадцать тринадцать"
 
 
-def recipe(*paths: Path) -> Recipe:
-    sets = [str(path) for path in paths]
-    return Recipe.model_validate({"name": "t", "sources": {"words": {"kind": "wiki_ru_wordnet"}}, "corpus": {"evaluation_sets": sets}})
+def named(*paths: Path) -> tuple[str, ...]:
+    return tuple(str(path) for path in paths)
 
 
-def shared(settings: Recipe, *texts: str) -> list[str | None]:
-    parts = [part for file in evaluation_files(settings) for part in read_set(file, 13)]
+def shared(sets: tuple[str, ...], *texts: str) -> list[str | None]:
+    parts = all_read(read_set(file, 13) for file in evaluation_files(sets))
     found = hashed(texts, range(len(texts)), [True] * len(texts), 13)
     return list(matches(found, held_out(parts), len(texts)))
 
@@ -35,9 +33,9 @@ def test_queries_and_passages_of_any_layout_count(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "questions.jsonl.gz", "wt") as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     pq.write_table(pa.table({"item": ["Task#7"], "text": ["The capital of Italy is Rome."]}), tmp_path / "texts.parquet")
-    settings = recipe(tmp_path / "questions.jsonl.gz", tmp_path / "texts.parquet")
+    sets = named(tmp_path / "questions.jsonl.gz", tmp_path / "texts.parquet")
     told = shared(
-        settings,
+        sets,
         "как называется столица франции",
         f"и вот {RUN}!",
         "Where is the Eiffel Tower",
@@ -54,20 +52,37 @@ def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     file = tmp_path / "many.jsonl"
     file.write_text("".join(json.dumps({"text": f"строка номер {number} этого набора"}) + "\n" for number in range(10)), encoding="utf-8")
     texts = [f"Строка номер {number} этого набора" for number in range(12)]
-    whole = shared(recipe(file), *texts)
+    whole = shared(named(file), *texts)
     monkeypatch.setattr("raysberta.corpus.evaluation_sets.ROWS", 3)
-    assert shared(recipe(file), *texts) == whole == [f"many.jsonl#{number}" for number in range(1, 11)] + [None, None]
+    assert shared(named(file), *texts) == whole == [f"many.jsonl#{number}" for number in range(1, 11)] + [None, None]
 
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^corpus\.evaluation_sets: .*nowhere\.jsonl does not exist$"):
-        check_evaluation_sets(recipe(tmp_path / "nowhere.jsonl"))
-    assert sets_identity(recipe(tmp_path / "nowhere.jsonl")) == "missing"
+        check_evaluation_sets(named(tmp_path / "nowhere.jsonl"))
+    assert sets_state(named(tmp_path / "nowhere.jsonl")) == {"missing": True}
     page = tmp_path / "page.html"
     page.write_text("<p>text")
     with pytest.raises(InputError, match=r"page\.html: right would be \.parquet or \.jsonl"):
-        check_evaluation_sets(recipe(page))
+        check_evaluation_sets(named(page))
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"text": "a"}\n{"text": \n')
-    told = read_set(evaluation_files(recipe(broken))[0], 13)
+    told = read_set(evaluation_files(named(broken))[0], 13)
     assert isinstance(told, str) and told.startswith(f"corpus.evaluation_sets: {broken} is unreadable: ")
+    with pytest.raises(InputError, match=r"broken\.jsonl is unreadable: "):
+        all_read([told])
+
+
+def test_options_of_a_uri_reach_the_files_and_no_message(tmp_path: Path) -> None:
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    (folder / "вопросы 1.jsonl").write_text(json.dumps({"query": "Как называется столица Франции?"}), encoding="utf-8")
+    (folder / "README.md").write_text("# not data")
+    place = f"file://{folder}?region=here&secret_key=planted"
+    assert shared((place,), "как называется столица франции", "иное") == ["вопросы 1.jsonl#1", None]
+    check_evaluation_sets((place,))
+    state = sets_state((place,))
+    assert state["files"] == 1 and state == sets_state((str(folder),)), "neither the place nor the options are part of it"
+    (folder / "broken.jsonl").write_text('{"text": ')
+    told = read_set(evaluation_files((f"file://{folder}/broken.jsonl?region=here&secret_key=planted",))[0], 13)
+    assert isinstance(told, str) and "broken.jsonl?region=here is unreadable" in told and "planted" not in told

@@ -15,8 +15,8 @@ from raysberta.corpus import stream
 from raysberta.corpus.documents import Found
 from raysberta.corpus.formats import read_file
 from raysberta.corpus.locate import locate
+from raysberta.corpus.settings import FilesSource
 from raysberta.errors import InputError
-from raysberta.recipe import FilesSource
 
 Read = Callable[[str, bytes], list[Found]]
 

@@ -4,6 +4,7 @@ import pytest
 
 from raysberta.corpus.locate import kind_of, locate
 from raysberta.errors import InputError
+from raysberta.storage.location import filesystem
 
 
 @pytest.fixture()
@@ -36,6 +37,42 @@ def test_folder_takes_known_endings_only(tree: Path) -> None:
 )
 def test_globs(tree: Path, glob: str, expected: list[str]) -> None:
     assert sorted(names(f"{tree}/{glob}")) == expected
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("", ["a b.html", "c?d#e%20.md", "ещё/g.txt"]),
+        ("/*.html", ["a b.html"]),
+        ("/**/*.md", ["c?d#e%20.md"]),
+        ("/%D0%B5%D1%89%D1%91/*", ["g.txt"]),
+        ("/*/g.txt", ["ещё/g.txt"]),
+        ("/a%20b.html", ["a b.html"]),
+    ],
+)
+def test_paths_are_joined_before_the_options_of_a_uri(tmp_path: Path, glob: str, expected: list[str]) -> None:
+    for name in ("a b.html", "c?d#e%20.md", "ещё/g.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    files = locate(f"file://{tmp_path}{glob}?region=here&secret_key=planted", "sources.x.path")
+    assert sorted(file.name for file in files) == expected
+    for file in files:
+        assert file.uri.endswith("?region=here&secret_key=planted")
+        assert file.shown.endswith("?region=here")
+        system, path = filesystem(file.uri)
+        assert system.open_input_stream(path).read().decode().endswith(Path(file.name).name)
+
+
+def test_globs_without_a_folder(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    assert names("*.html") == ["a.html"]
+    assert names("b/*.md") == ["c.md"]
+
+
+def test_other_formats_in_a_folder_are_passed_over(tree: Path) -> None:
+    assert [file.name for file in locate(str(tree), "sources.x.path", ("jsonl", "parquet"))] == ["b/d/f.jsonl.gz"]
+    with pytest.raises(InputError, match=r"no file with a known ending lies in .*; known are \.parquet, some with \.gz or \.zst$"):
+        locate(str(tree), "sources.x.path", ("parquet",))
 
 
 def test_each_file_once(tree: Path) -> None:

@@ -5,12 +5,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from raysberta.corpus import quality
 from raysberta.corpus.quality import measure, rules_of
+from raysberta.corpus.settings import Corpus, QualityRules
 from raysberta.corpus.tokens import measure_words, tokens
-from raysberta.errors import InputError
-from raysberta.recipe import Corpus, QualityRules, load
 
 RULES = Corpus().quality_rules
 ENGLISH, RUSSIAN = RULES["en"], RULES["ru"]
@@ -168,17 +168,15 @@ def test_sliced_columns_are_read_at_their_offset() -> None:
     assert measure_words.nopython_signatures
 
 
-def test_presets_and_single_limits(tmp_path) -> None:
+def test_presets_and_single_limits() -> None:
     assert RUSSIAN.min_punctuated_lines == 0.231
     assert RUSSIAN.duplicate_paragraphs is None
-    recipe = tmp_path / "r.yaml"
-    recipe.write_text("name: r\nsources: {x: {kind: rl_wsd}}\n")
-    corpus = load(recipe, ("corpus.quality_rules.ru.min_words=7", "corpus.quality_rules.de.preset=fineweb2_rus_cyrl")).corpus
+    corpus = Corpus.model_validate({"quality_rules": {"ru": {"min_words": 7}, "de": {"preset": "fineweb2_rus_cyrl"}}})
     assert corpus.quality_rules["ru"] == RUSSIAN.model_copy(update={"min_words": 7})
     assert corpus.quality_rules["en"] == ENGLISH
     assert corpus.quality_rules["de"] == RUSSIAN
-    assert load(recipe, ("corpus.quality_rules.ru=null",)).corpus.quality_rules["ru"] is None
-    with pytest.raises(InputError, match="preset"):
-        load(recipe, ("corpus.quality_rules.ru.preset=nothing",))
+    assert Corpus.model_validate({"quality_rules": {"ru": None}}).quality_rules["ru"] is None
+    with pytest.raises(ValidationError, match="preset"):
+        Corpus.model_validate({"quality_rules": {"ru": {"preset": "nothing"}}})
     assert "quality_words" in {rule.reason for rule in rules_of(QualityRules())}
     assert "quality_bullets" not in {rule.reason for rule in rules_of(QualityRules(max_bullet_lines=None))}

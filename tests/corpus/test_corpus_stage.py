@@ -1,6 +1,5 @@
 import gzip
 import json
-import os
 import random
 import time
 from collections import Counter
@@ -12,12 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from raysberta.artifacts import Artifact, Store
 from raysberta.corpus import read, stage
-from raysberta.corpus.read import check_source, source_identity
+from raysberta.corpus.facts import CorpusFacts
+from raysberta.corpus.settings import Documents
 from raysberta.errors import InputError
-from raysberta.recipe import Recipe
 from raysberta.schema import DOCUMENT, REJECTED, split_of
+from raysberta.storage.artifacts import Artifact, Store
+from raysberta.work import Work, Workers
 
 Commit = Callable[[Store], Artifact]
 
@@ -110,20 +110,24 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def a_recipe(folder: Path, **parts: object) -> Recipe:
-    sources = {"web": {"kind": "files", "path": str(folder)}, "words": {"kind": "jupyterlab_strings", "limit": 40}}
-    return Recipe.model_validate({"name": "test", "sources": sources, "corpus": {"near_duplicates": True}, **parts})
+def settings(sources: dict[str, dict], **rules: object) -> Documents:
+    return Documents.model_validate({"languages": ["ru", "en"], "sources": sources, "rules": {"tokenizer": "small", **rules}})
 
 
-def run(recipe: Recipe, store: Store, models: Artifact, name: str = "c") -> Artifact:
+def web_and_words(folder: Path | str) -> Documents:
+    return settings({"web": {"kind": "files", "path": str(folder)}, "words": {"kind": "jupyterlab_strings", "limit": 40}})
+
+
+def run(documents: Documents, store: Store, model: Artifact | None, name: str = "c") -> Artifact:
     draft = store.draft("corpus", name)
-    stage.run(recipe, {"models": models}, draft)
-    return store.commit(draft, "corpus", name, {}, {}, 1, time.time())
+    inputs = {"small": model} if model is not None else {}
+    facts = stage.run(Work(documents, inputs, draft, Workers(workers=2), node="corpus"))
+    return store.commit(draft, "corpus", name, {}, {}, 1, time.time(), facts)
 
 
-def test_all_formats_to_documents(ray_local: None, tmp_path: Path, folder: Path, models_artifact: Commit) -> None:
+def test_all_formats_to_documents(ray_local: None, tmp_path: Path, folder: Path, small_model: Commit) -> None:
     store = Store(str(tmp_path / "runs"))
-    artifact = run(a_recipe(folder), store, models_artifact(store))
+    artifact = run(web_and_words(folder), store, small_model(store))
     documents, rejected = artifact.table("documents"), artifact.table("rejected")
     assert documents.schema.equals(DOCUMENT)
     assert rejected.schema.equals(REJECTED)
@@ -145,12 +149,13 @@ def test_all_formats_to_documents(ray_local: None, tmp_path: Path, folder: Path,
     assert all(row["split"] == split_of(row["group"], 0.1, 0.1) for row in rows)
     assert {row["title"] for row in web} >= {"История 0", "История 1", "История 20", "История 30"}
     assert {row["label"] for row in web} == {"", "быль"}
-    sources = artifact.manifest.metrics["sources"]
-    assert sources["words"]["kept"] <= 40
-    assert sources["words"]["dropped"]["over_limit"] > 1000
+    sources = artifact.told(CorpusFacts).sources
+    assert sources["words"].kept <= 40
+    assert sources["words"].dropped["over_limit"] > 1000
     for counted in sources.values():
-        assert counted["read"] == counted["kept"] + sum(counted["dropped"].values())
-    assert artifact.manifest.rows_in == sum(counted["read"] for counted in sources.values()) == len(ids) + rejected.num_rows
+        assert counted.read == counted.kept + sum(counted.dropped.values())
+    assert sources["web"].languages == {"ru": sources["web"].kept}
+    assert artifact.manifest.rows_in == sum(counted.read for counted in sources.values()) == len(ids) + rejected.num_rows
     assert artifact.manifest.rows_out == len(ids)
     counted = artifact.table("tally")
     assert pc.sum(counted.column("documents")).as_py() == artifact.manifest.rows_in
@@ -164,24 +169,24 @@ def test_all_formats_to_documents(ray_local: None, tmp_path: Path, folder: Path,
 
 
 def test_same_tables_whatever_the_blocks(
-    ray_local: None, tmp_path: Path, folder: Path, models_artifact: Commit, monkeypatch: pytest.MonkeyPatch
+    ray_local: None, tmp_path: Path, folder: Path, small_model: Commit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(str(tmp_path / "runs"))
-    models = models_artifact(store)
-    recipe = a_recipe(folder)
-    one = run(recipe, store, models, "one")
+    models = small_model(store)
+    documents = web_and_words(folder)
+    one = run(documents, store, models, "one")
     monkeypatch.setattr(read, "SHARD_FILES", 3)
     monkeypatch.setattr(stage, "ROWS_PER_FILE", 400)
     monkeypatch.setattr(stage, "HASHES_PER_TASK", 20)
-    turned = recipe.model_copy(update={"sources": dict(reversed(recipe.sources.items()))})
+    turned = documents.model_copy(update={"sources": dict(reversed(documents.sources.items()))})
     other = run(turned, store, models, "other")
     assert len([file for file in other.manifest.files if file.path.startswith("rejected/")]) > 1
     for name in ("documents", "rejected", "tally", "samples", "matches", "clusters"):
         assert one.table(name).equals(other.table(name))
-    assert one.manifest.metrics["sources"] == {name: other.manifest.metrics["sources"][name] for name in one.manifest.metrics["sources"]}
+    assert one.told(CorpusFacts) == other.told(CorpusFacts)
 
 
-def test_training_text_that_repeats_held_out_text_goes(ray_local: None, tmp_path: Path, models_artifact: Commit) -> None:
+def test_training_text_that_repeats_held_out_text_goes(ray_local: None, tmp_path: Path, small_model: Commit) -> None:
     root = tmp_path / "texts"
     root.mkdir()
     shared = "и вот эта длинная фраза из более чем тринадцати слов стоит сразу в нескольких разных местах нашей книги"
@@ -190,14 +195,9 @@ def test_training_text_that_repeats_held_out_text_goes(ray_local: None, tmp_path
     public = tmp_path / "public.jsonl"
     public.write_text("".join(json.dumps({"passage": story(number)}) + "\n" for number in range(30, 40)), encoding="utf-8")
     store = Store(str(tmp_path / "runs"))
-    recipe = Recipe.model_validate(
-        {
-            "name": "test",
-            "sources": {"web": {"kind": "files", "path": str(root)}},
-            "corpus": {"dev": 0.2, "test": 0.2, "near_duplicates": False, "evaluation_sets": [str(public)]},
-        }
-    )
-    artifact = run(recipe, store, models_artifact(store))
+    web = {"web": {"kind": "files", "path": str(root)}}
+    documents = settings(web, dev=0.2, test=0.2, near_duplicates=False, evaluation_sets=[str(public)])
+    artifact = run(documents, store, small_model(store))
     kept = artifact.table("documents").to_pylist()
     assert not [row for row in kept if row["split"] == "train" and shared in row["text"]]
     held = {row["doc_id"] for row in kept if row["split"] != "train" and shared in row["text"]}
@@ -215,87 +215,50 @@ def test_training_text_that_repeats_held_out_text_goes(ray_local: None, tmp_path
     assert artifact.manifest.dropped["in_evaluation"] == len(dropped)
 
 
-def test_wrong_input_inside_a_worker_is_one_line(ray_local: None, tmp_path: Path, folder: Path, models_artifact: Commit) -> None:
+def test_wrong_input_inside_a_worker_is_one_line(ray_local: None, tmp_path: Path, folder: Path, small_model: Commit) -> None:
     (folder / "x.html").write_bytes(b"%PDF-1.4 not a page")
     store = Store(str(tmp_path / "runs"))
     with pytest.raises(InputError, match=r"^sources\.web\.path: .*x\.html is not what its ending says: it is a PDF$"):
-        run(a_recipe(folder), store, models_artifact(store))
+        run(web_and_words(folder), store, small_model(store))
 
 
-def test_failure_budget(ray_local: None, tmp_path: Path, folder: Path, models_artifact: Commit) -> None:
+def test_failure_budget(ray_local: None, tmp_path: Path, folder: Path, small_model: Commit) -> None:
     for number in range(10):
         (folder / f"cut{number}.txt").write_bytes(f"текст {number} ".encode() + b"\xff\xff")
     store = Store(str(tmp_path / "runs"))
     with pytest.raises(InputError, match=r"^sources\.web\.path: 11 of \d+ records are unreadable"):
-        run(a_recipe(folder), store, models_artifact(store))
+        run(web_and_words(folder), store, small_model(store))
 
 
-def test_data_sets_alone_make_an_empty_corpus(tmp_path: Path, models_artifact: Commit) -> None:
-    file = tmp_path / "pairs.jsonl"
-    file.write_text('{"query": "a", "positive": "b"}\n')
-    recipe = Recipe.model_validate({"name": "test", "sources": {"pairs": {"kind": "dataset", "path": str(file), "task": "retrieval"}}})
-    check_source("pairs", recipe.sources["pairs"])
-    store = Store(str(tmp_path / "runs"))
-    artifact = run(recipe, store, models_artifact(store))
+def test_no_sources_make_an_empty_corpus(tmp_path: Path) -> None:
+    artifact = run(settings({}), Store(str(tmp_path / "runs")), None)
     assert artifact.table("documents").num_rows == 0
+    assert artifact.table("documents").schema.equals(DOCUMENT)
     assert artifact.table("rejected").schema.equals(REJECTED)
+    assert artifact.told(CorpusFacts).sources == {}
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ({"kind": "files", "path": "/nowhere/at/all"}, r"^sources\.x\.path: /nowhere/at/all does not exist$"),
-        ({"kind": "docstrings", "packages": ["no_such_package"]}, r"^sources\.x\.packages: package 'no_such_package' is not installed"),
-        ({"kind": "dataset", "path": "FOLDER/a.html", "task": "topic"}, r"a data set is \.parquet or \.jsonl"),
-        ({"kind": "files", "path": "FOLDER/b.parquet"}, r"b\.parquet is not what its ending says: no parquet there, but a gzip stream$"),
-    ],
-)
-def test_sources_are_checked_before_the_run(tmp_path: Path, source: dict, message: str) -> None:
-    (tmp_path / "a.html").write_text("<p>x</p>")
-    (tmp_path / "b.parquet").write_bytes(gzip.compress(b"x"))
-    source = {key: value.replace("FOLDER", str(tmp_path)) if isinstance(value, str) else value for key, value in source.items()}
-    with pytest.raises(InputError, match=message):
-        check_source("x", Recipe.model_validate({"name": "test", "sources": {"x": source}}).sources["x"])
+def test_without_a_tokenizer_no_length_is_wrong(ray_local: None, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for number in range(3):
+        (tmp_path / "texts" / f"{number}.txt").write_text(f"{story(number)} " * 40, encoding="utf-8")
+    (tmp_path / "texts" / "short.txt").write_text("Да.", encoding="utf-8")
+    web = {"web": {"kind": "files", "path": str(tmp_path / "texts"), "language": "ru"}}
+    documents = settings(web, tokenizer=None, quality=False, max_tokens=100)
+    artifact = run(documents, Store(str(tmp_path / "runs")), None)
+    assert artifact.manifest.rows_out == 4
 
 
-def test_identity_follows_files_and_not_where_they_lie(tmp_path: Path) -> None:
-    def identity(name: str) -> dict:
-        return source_identity(Recipe.model_validate({"name": "test", "sources": {"x": {"kind": "files", "path": str(tmp_path / name)}}}))
-
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        file = tmp_path / name / "a.txt"
-        file.write_text("text")
-        os.utime(file, ns=(1, 1_000_000_007))
-    before = identity("one")
-    assert before == identity("two")
-    os.utime(tmp_path / "one" / "a.txt", ns=(1, 2_000_000_007))
-    assert identity("one") != before
-    packaged = source_identity(Recipe.model_validate({"name": "test", "sources": {"x": {"kind": "rl_wsd"}}}))
-    assert packaged["x"]["content"] == {"rl_wsd_labeled": "0.1.1"}
-
-
-def test_scorer_and_language_model_are_part_of_the_identity(tmp_path: Path) -> None:
-    def identity(**corpus: object) -> dict:
-        return source_identity(Recipe.model_validate({"name": "test", "sources": {"x": {"kind": "rl_wsd"}}, "corpus": corpus}))
-
-    model = tmp_path / "lid.bin"
-    model.write_bytes(b"12345")
-    found = identity(scorer="json:dumps", language_model=str(model))
-    assert found["corpus.language_model"] == 5
-    assert found["corpus.scorer"] == identity(scorer="json:loads")["corpus.scorer"] != identity(scorer="csv:reader")["corpus.scorer"]
-    assert set(identity()) == {"x"}
-    with pytest.raises(InputError, match=r"^corpus\.language_model: .*right would be a fastText file"):
-        identity(language_model=str(tmp_path / "none.bin"))
-    with pytest.raises(InputError, match=r"^corpus\.scorer: there is no module"):
-        identity(scorer="no_such_module_at_all:f")
-
-
-def test_thousands_of_small_files_are_few_work_units(tmp_path: Path) -> None:
-    for number in range(2000):
-        (tmp_path / f"{number}.txt").write_text(f"строка {number}")
-    recipe = Recipe.model_validate({"name": "test", "sources": {"x": {"kind": "files", "path": str(tmp_path)}}})
-    units = read.shards(recipe)
-    assert len(units) == -(-2000 // read.SHARD_FILES)
-    texts = [text for unit in units for table in read.read_shard(unit, recipe.sources["x"]) for text in table.column("text").to_pylist()]
-    assert sorted(texts) == sorted(f"строка {number}" for number in range(2000))
+def test_files_behind_a_uri_with_options(ray_local: None, tmp_path: Path, folder: Path, small_model: Commit) -> None:
+    (folder / "ещё одна.txt").write_text(story(70), encoding="utf-8")
+    store = Store(str(tmp_path / "runs"))
+    model = small_model(store)
+    plain = run(web_and_words(folder), store, model, "plain")
+    behind = run(web_and_words(f"file://{folder}?region=here&secret_key=planted"), store, model, "behind")
+    for name in ("documents", "rejected", "tally"):
+        assert plain.table(name).equals(behind.table(name))
+    assert "ещё одна.txt" in behind.table("documents").column("group").to_pylist()
+    (folder / "x.html").write_bytes(b"%PDF-1.4 not a page")
+    with pytest.raises(InputError, match=r"x\.html\?region=here is not what its ending says: it is a PDF$") as raised:
+        run(web_and_words(f"file://{folder}?region=here&secret_key=planted"), store, model, "wrong")
+    assert "planted" not in str(raised.value)

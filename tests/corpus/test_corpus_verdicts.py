@@ -5,10 +5,10 @@ import pytest
 from raysberta.corpus.duplicates import BANDS, clusters, near
 from raysberta.corpus.filter import FILTERED
 from raysberta.corpus.personal import KINDS
+from raysberta.corpus.settings import Corpus, DictionarySource, FilesSource
 from raysberta.corpus.spread import LIGHT, band_parts, meet, part_of
 from raysberta.corpus.verdicts import Verdicts, apply_limits, check_readable, cluster_sizes, count, drop_exact, drop_near, repeated, tally
 from raysberta.errors import InputError
-from raysberta.recipe import Corpus, DictionarySource, FilesSource
 from raysberta.schema import text_id
 
 SOURCES = {"a": FilesSource(kind="files", path="x"), "b": DictionarySource(kind="wiki_ru_wordnet")}
@@ -135,11 +135,11 @@ def test_few_broken_records_are_within_the_budget() -> None:
 def test_counts_add_up() -> None:
     found = verdicts({}, {"reason": "duplicate:ff"}, {"reason": "unreadable: x"}, {"source": "b"}, {"reason": "duplicate:ee"})
     counts = count(found, SOURCES)
-    assert counts["a"]["dropped"] == {"duplicate": 2, "unreadable": 1}
-    assert (counts["a"]["read"], counts["a"]["kept"], counts["a"]["bytes_in"], counts["a"]["bytes_out"]) == (4, 1, 40, 10)
+    assert counts["a"].dropped == {"duplicate": 2, "unreadable": 1}
+    assert (counts["a"].read, counts["a"].kept, counts["a"].bytes_in, counts["a"].bytes_out) == (4, 1, 40, 10)
     for counted in counts.values():
-        assert counted["read"] == counted["kept"] + sum(counted["dropped"].values())
-        assert sum(counted["splits"].values()) == counted["kept"] == sum(counted["languages"].values())
+        assert counted.read == counted.kept + sum(counted.dropped.values())
+        assert sum(counted.splits.values()) == counted.kept == sum(counted.languages.values())
 
 
 def test_ranges_of_ids_cover_everything_in_order() -> None:

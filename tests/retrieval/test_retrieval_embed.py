@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raysberta.encoder.load import load_encoder, load_tokenizer
-from raysberta.encoder.pool import pool
+from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.pool import pool
 from raysberta.retrieval.embed import Embedder
 
 TEXTS = [f"passage: {'слово ' * (n % 17)} word {n % 5}" for n in range(40)]
 
 
 def test_equals_one_text_at_a_time(e5_folder: Path) -> None:
-    embedder = Embedder(e5_folder, "mean", 64, "fp32", device="cpu", token_budget=100)
+    embedder = Embedder(e5_folder, 64, "fp32", device="cpu", token_budget=100)
     found = embedder.encode(TEXTS)
     model, tokenizer = load_encoder(e5_folder), load_tokenizer(e5_folder)
     for row, text in enumerate(TEXTS):
@@ -24,14 +24,14 @@ def test_equals_one_text_at_a_time(e5_folder: Path) -> None:
 
 
 def test_bf16_is_close_and_repeats_are_equal(e5_folder: Path) -> None:
-    exact = Embedder(e5_folder, "mean", 64, "fp32", device="cpu").encode(TEXTS)
-    fast = Embedder(e5_folder, "mean", 64, "bf16", device="cpu").encode(TEXTS)
+    exact = Embedder(e5_folder, 64, "fp32", device="cpu").encode(TEXTS)
+    fast = Embedder(e5_folder, 64, "bf16", device="cpu").encode(TEXTS)
     assert (exact * fast).sum(1).min() > 0.999
-    assert (Embedder(e5_folder, "mean", 64, "bf16", device="cpu").encode(TEXTS * 2)[40:] == fast).all()
+    assert (Embedder(e5_folder, 64, "bf16", device="cpu").encode(TEXTS * 2)[40:] == fast).all()
 
 
 def test_nothing_to_embed(e5_folder: Path) -> None:
-    assert Embedder(e5_folder, "cls", 64, device="cpu").encode([]).shape == (0, 384)
+    assert Embedder(e5_folder, 64, device="cpu").encode([]).shape == (0, 384)
 
 
 def test_pooling_ignores_padding() -> None:
@@ -39,3 +39,10 @@ def test_pooling_ignores_padding() -> None:
     mask = torch.tensor([[1, 1, 0]])
     assert pool(hidden, mask, "mean").tolist() == [[2.0, 4.0]]
     assert pool(hidden, mask, "cls").tolist() == [[1.0, 2.0]]
+
+
+def test_the_folder_says_how_long_a_text_may_be(e5_folder: Path) -> None:
+    assert Embedder(e5_folder, device="cpu").max_tokens == 512
+    assert Embedder(e5_folder, 64, device="cpu").max_tokens == 64
+    assert Embedder(e5_folder, 4096, device="cpu").max_tokens == 512
+    assert Embedder(e5_folder, device="cpu").description.pooling == "mean"

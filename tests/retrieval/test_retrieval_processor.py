@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from raysberta.encoder.load import load_encoder
+from raysberta.models.load import load_encoder
 from raysberta.retrieval.processor import LARGEST, arranged, attention
 
 

@@ -9,12 +9,12 @@ import pytest
 import ray
 
 from raysberta.errors import InputError
-from raysberta.recipe import Workers
 from raysberta.retrieval.search import search
-from raysberta.retrieval.stage import Plan, Ranking
 from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, write_block
+from raysberta.retrieval.workers import Plan, Ranking
+from raysberta.work import Workers
 
-TWO = Workers(workers=2, cpus=1)
+TWO = Workers(workers=2, cpus=1.0)
 
 
 def exact(count: int, seed: int) -> np.ndarray:

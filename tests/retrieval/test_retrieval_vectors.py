@@ -58,3 +58,19 @@ def test_a_vector_that_is_none_is_stored_as_zeros_and_counted(tmp_path: Path, mo
     assert not found[np.array([2, 4, 8])].any()
     with pytest.raises(InputError, match="the vector of passage 2 is zero"):
         require(found, "passage")
+
+
+def test_options_of_a_uri_stay_behind_the_path() -> None:
+    place = block_path("s3://bucket/runs/vectors/0a?endpoint_override=http://localhost:9000&scheme=http", ["a", "b"])
+    head, _, options = place.partition("?")
+    assert head.startswith("s3://bucket/runs/vectors/0a/") and head.endswith(".f16")
+    assert options == "endpoint_override=http://localhost:9000&scheme=http"
+
+
+def test_blocks_below_a_uri_are_found_and_read(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float16).astype(np.float32)
+    path = block_path(f"file://{tmp_path}/vectors", ["nine texts"])
+    assert missing([path], [9]) == ([0], 0)
+    assert write_block(path, rows) == 0
+    assert missing([path, block_path(f"file://{tmp_path}/vectors", ["other"])], [9, 2]) == ([1], 4)
+    assert np.array_equal(Vectors((path,), 9, 4)[:], rows)

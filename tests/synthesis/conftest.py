@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raysberta.artifacts import Artifact, Store
 from raysberta.schema import DOCUMENT, text_id
+from raysberta.storage.artifacts import Artifact, Store
 
 torch.set_num_threads(1)  # two threads that wait for one another are slower on a busy machine
 
@@ -42,19 +42,18 @@ def passages() -> list[dict]:
 
 @pytest.fixture
 def committed(tmp_path: Path) -> Callable[..., Artifact]:
-    """Commit an artifact of documents or of model folders by role."""
+    """Commit an artifact of documents or of a model's folder."""
     store = Store(str(tmp_path / "store"))
 
-    def commit(name: str, documents: list[dict] | None = None, **folders: Path) -> Artifact:
+    def commit(name: str, documents: list[dict] | None = None, model: Path | None = None) -> Artifact:
         draft = store.draft(name, "f")
         if documents is not None:
             draft.write_table("documents", pa.Table.from_pylist(documents, DOCUMENT))
             draft.rows_out = len(documents)
-        for role, source in folders.items():
-            with draft.folder(role) as target:
-                for file in source.iterdir():
+        if model is not None:
+            with draft.folder("model") as target:
+                for file in model.iterdir():
                     (target / file.name).symlink_to(file)
-        draft.metrics["roles"] = {role: role for role in folders}
         return store.commit(draft, name, "f", {}, {}, 42, time.time())
 
     return commit

@@ -8,25 +8,29 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from raysberta.artifacts import Artifact, Store
 from raysberta.errors import InputError
-from raysberta.recipe import Llm, Recipe
+from raysberta.progress import Report, report_to
 from raysberta.schema import DOCUMENT
+from raysberta.storage.artifacts import Artifact, Store
 from raysberta.synthesis import stage
-from raysberta.synthesis.decoder import Decoder, sampling
+from raysberta.synthesis.answers import Kept
+from raysberta.synthesis.decoder import Decoder, prompted, sampling
+from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.requests import choose, requests
+from raysberta.synthesis.settings import LlmPairs, WrittenPairs
+from raysberta.work import Work
 
 
-def recipe(**llm: object) -> Recipe:
-    settings = {"passages": 2, "max_passage_characters": 200, "max_model_length": 384, "batch_size": 4, "max_new_tokens": 16, **llm}
-    return Recipe.model_validate(
-        {
-            "name": "t",
-            "sources": {"docstrings": {"kind": "docstrings"}},
-            "mining": {"max_tokens": 48},
-            "synthesis": {"llm": settings, "round_trip_pool": 40, "failure_budget": 0.5},
-        }
-    )
+def written(**given: object) -> WrittenPairs:
+    settings = {"passages": 2, "max_passage_characters": 200, "max_model_length": 384, "batch_size": 4, "max_new_tokens": 16, **given}
+    settings |= {"kind": "llm", "by": "writer", "kept_if_found_by": "e5", "find_tokens": 48, "pool": 40, "failure_budget": 0.5}
+    return WrittenPairs.model_validate({"documents": "corpus", "how": settings})
+
+
+def how(**given: object) -> LlmPairs:
+    found = written(**given).how
+    assert isinstance(found, LlmPairs)
+    return found
 
 
 @pytest.mark.usefixtures("ray_local")
@@ -35,15 +39,15 @@ def test_vllm_writes_and_a_prompt_that_is_too_long_is_a_row_with_an_error(
 ):
     documents = [*passages[:60], {**passages[60], "title": "far too long " * 200, "doc_id": "long"}]
     inputs = {
-        "models": committed("models", miner=e5_folder),
-        "generators": committed("generators", llm=smollm_folder),
+        "e5": committed("e5", model=e5_folder),
+        "writer": committed("writer", model=smollm_folder),
         "corpus": committed("corpus", documents=documents[-3:]),
     }
     store = Store(str(tmp_path / "out"))
-    draft = store.draft("synthesis", "f")
+    draft = store.draft("written", "f")
     caplog.set_level(logging.INFO, "raysberta.synthesis.stage")
-    stage.run(recipe(passages=3), inputs, draft)
-    artifact = store.commit(draft, "synthesis", "f", {}, {}, 42, time.time())
+    facts = stage.run(Work(written(passages=3), inputs, draft, node="questions"))
+    artifact = store.commit(draft, "written", "f", {}, {}, 42, time.time(), facts)
     rows = artifact.table("generations").to_pylist()
     failed = [row for row in rows if row["doc_id"] == "long"]
     good = [row for row in rows if row["doc_id"] != "long"]
@@ -51,19 +55,65 @@ def test_vllm_writes_and_a_prompt_that_is_too_long_is_a_row_with_an_error(
     assert all(row["error"] and row["reason"] == "failed" and not row["output"] for row in failed)
     assert len(good) == 4
     assert all(row["output"] and not row["error"] for row in good)
-    assert draft.metrics["engine"]["llm"].startswith("vllm ")
-    assert draft.metrics["written"] == 4
-    assert draft.metrics["kept"] + sum(draft.metrics["dropped"].values()) == 6
-    assert any("synthesis: engine vllm" in message for message in caplog.messages)
+    told = artifact.told(WrittenFacts)
+    assert told.engine.startswith("vllm ")
+    assert told.written == 4
+    assert told.kept + sum(told.dropped.values()) == 6
+    assert any("questions: engine vllm" in message for message in caplog.messages)
+    assert not Path(draft.checkpoints, "answers").exists()
+
+
+class Interrupted(Exception):
+    """What ends an attempt."""
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_an_interrupted_attempt_is_gone_on_with(
+    passages: list[dict], smollm_folder: Path, committed: Callable[..., Artifact], tmp_path: Path, caplog
+):
+    """The second attempt asks what the first was not answered, and gives what an uninterrupted one gives."""
+    table = requests(choose(pa.Table.from_pylist(passages[:20], DOCUMENT), 6, 200, 1), "llm", ["llm_query"])
+    settings = written(batch_size=2, max_new_tokens=8, temperature=0.5)
+    prompts = prompted(smollm_folder, settings.how, table, "n")
+    inputs = {"writer": committed("writer", model=smollm_folder)}
+    store = Store(str(tmp_path / "out"))
+
+    def answered(name: str, node: str) -> tuple[dict, Kept]:
+        work = Work(settings, inputs, store.draft(name, "f"), node=node)
+        kept = Kept.of(work.draft, "transformers 1")
+        return stage._answer_transformers(work, settings.how, prompts, kept), kept
+
+    def interrupt(report: Report) -> None:
+        raise Interrupted(report.done)
+
+    report_to(interrupt)
+    try:
+        with pytest.raises(Interrupted):
+            answered("cut", "cut short")
+    finally:
+        report_to(None)
+    kept = Kept.of(store.draft("cut", "f"), "transformers 1")
+    first = kept.read()
+    assert len(first) == 2, "one batch"
+    marked = next(iter(first))
+    kept.add({**first, marked: ("as it was kept", "")})
+    caplog.set_level(logging.INFO, "raysberta.synthesis.stage")
+    found, kept = answered("cut", "gone on")
+    assert any(f"gone on: {len(first)} of 6 requests were answered before" in message for message in caplog.messages)
+    assert found[marked] == ("as it was kept", ""), "it was not asked again"
+    whole, _ = answered("whole", "whole")
+    assert {key: value for key, value in found.items() if key != marked} == {key: value for key, value in whole.items() if key != marked}
+    assert len(kept.read()) == 6
+    caplog.clear()
+    assert answered("cut", "all there")[0] == found, "nothing is left to ask"
 
 
 def test_transformers_answers_the_same_prompts(passages: list[dict], smollm_folder: Path):
-    settings = recipe().synthesis.llm
     table = requests(choose(pa.Table.from_pylist(passages[:10], DOCUMENT), 2, 200, 1), "llm", ["llm_query"])
-    prompts = stage._prompts(smollm_folder, settings, table)
+    prompts = prompted(smollm_folder, how(), table, "n")
     assert prompts["prompt"][0].as_py().rstrip().endswith("<|im_start|>assistant")
     ids, texts, kinds = (prompts[name].to_pylist() for name in ("request_id", "prompt", "kind"))
-    decoder = Decoder(smollm_folder, settings, 1)
+    decoder = Decoder(smollm_folder, how(), 1)
     outputs, errors = decoder.answer(texts, kinds, ids)
     assert errors == ["", ""]
     assert all(len(output.split()) >= 3 for output in outputs)
@@ -73,23 +123,22 @@ def test_transformers_answers_the_same_prompts(passages: list[dict], smollm_fold
     assert "max_model_length 384" in errors[0]
 
 
+def test_a_model_without_a_chat_template_is_bad_input(passages: list[dict], e5_folder: Path):
+    table = requests(choose(pa.Table.from_pylist(passages[:4], DOCUMENT), 2, 200, 1), "llm", ["llm_query"])
+    with pytest.raises(InputError, match=r"written\.questions\.by: writer has no chat template; right would be an instruction-tuned model"):
+        prompted(e5_folder, how(), table, "questions")
+
+
 def test_each_request_has_its_own_seed():
-    settings = Llm(temperature=0.5)
+    settings = how(temperature=0.5)
     first, second = (sampling(settings, "llm_query", name * 16, 42) for name in "ab")
     assert first["seed"] != second["seed"]
     assert first == sampling(settings, "llm_query", "a" * 16, 42)
-    assert "seed" not in sampling(Llm(temperature=0), "llm_query", "a" * 16, 42)
+    assert "seed" not in sampling(how(temperature=0.0), "llm_query", "a" * 16, 42)
 
 
-def test_too_many_failures_end_the_stage(passages: list[dict]):
-    table = requests(choose(pa.Table.from_pylist(passages[:10], DOCUMENT), 10, 200, 1), "llm", ["llm_query"])
-    answers = dict.fromkeys(table["request_id"].to_pylist()[:7], ("text", ""))
-    assert stage._answered(table, answers, 0.3)["error"].to_pylist().count("no answer came back") == 3
-    with pytest.raises(RuntimeError, match=r"3 of 10 generations failed, failure_budget is 0\.2; the first: no answer came back"):
-        stage._answered(table, answers, 0.2)
-
-
-def test_no_fitting_passage_is_bad_input(passages: list[dict], committed: Callable[..., Artifact]):
+def test_no_fitting_passage_is_bad_input(passages: list[dict], committed: Callable[..., Artifact], tmp_path: Path):
     corpus = committed("corpus", documents=[{**row, "split": "test"} for row in passages[:5]])
-    with pytest.raises(InputError, match="no training passage in 'en'"):
-        stage._requests(corpus, recipe().synthesis.llm, 200, "llm", ["llm_query"], 1)
+    draft = Store(str(tmp_path / "out")).draft("written", "f")
+    with pytest.raises(InputError, match=r"written\.questions: no training passage in 'en' of any source is long enough"):
+        stage._requests(Work(written(), {"corpus": corpus}, draft, node="questions"), "llm", ["llm_query"])

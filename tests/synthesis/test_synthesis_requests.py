@@ -1,7 +1,8 @@
 import pyarrow as pa
+import pyarrow.dataset as pads
 
 from raysberta.schema import DOCUMENT
-from raysberta.synthesis.requests import GENERATION, MIN_PASSAGE_CHARACTERS, choose, requests
+from raysberta.synthesis.requests import GENERATION, MIN_PASSAGE_CHARACTERS, READ, candidates, choose, requests
 
 
 def test_passages_are_chosen_by_hash_cut_and_distinct(passages: list[dict]):
@@ -23,3 +24,21 @@ def test_a_request_a_passage_and_kind(passages: list[dict]):
     ids = table["request_id"].to_pylist()
     assert ids == sorted(ids)
     assert len(set(ids)) == 2 * chosen.num_rows
+
+
+def test_candidates_are_training_passages_of_the_language_and_sources(passages: list[dict]):
+    rows = [dict(row) for row in passages[:60]]
+    for number, row in enumerate(rows):
+        row["split"] = "test" if number % 5 == 0 else "train"
+        row["language"] = "ru" if number % 7 == 0 else "en"
+        row["source"] = "other" if number % 3 == 0 else "docstrings"
+    documents = pads.dataset(pa.Table.from_pylist(rows, DOCUMENT))
+    wanted = {row["doc_id"] for row in rows if row["split"] == "train" and row["language"] == "en"}
+    every = candidates(documents, "en", (), 1000, 1)
+    assert every.column_names == READ
+    assert set(every["doc_id"].to_pylist()) == wanted
+    some = candidates(documents, "en", ("other",), 1000, 1)
+    assert set(some["doc_id"].to_pylist()) == {row["doc_id"] for row in rows if row["source"] == "other"} & wanted
+    few = set(candidates(documents, "en", (), 5, 1)["doc_id"].to_pylist())
+    assert len(few) == 5
+    assert few == set(choose(every, 5, 600, 1)["doc_id"].to_pylist()), "both go by the same hash"

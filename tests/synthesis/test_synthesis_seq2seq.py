@@ -1,24 +1,33 @@
 """A small T5 with a tokenizer of its own, trained on real pairs, through the engine and through the stage."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from tokenizers.decoders import Metaspace
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from raysberta.artifacts import Artifact, Store
-from raysberta.recipe import Recipe, Seq2Seq
+from raysberta.graph import DocumentsRef
+from raysberta.storage.artifacts import Artifact, Store
 from raysberta.synthesis import stage
+from raysberta.synthesis.answers import Kept
 from raysberta.synthesis.requests import GENERATION
 from raysberta.synthesis.seq2seq import Seq2SeqWriter
+from raysberta.synthesis.settings import Seq2SeqPairs, WrittenPairs
+from raysberta.work import Work
 
 PAIRS = 96
 STEPS = 80
+
+
+def settings(**given: object) -> Seq2SeqPairs:
+    return Seq2SeqPairs.model_validate({"kind": "seq2seq", "by": "t5", "language": "en", **given})
 
 
 def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -76,7 +85,7 @@ def test_it_writes_of_the_passage_it_reads(t5: tuple[Path, list[float]], passage
     folder, losses = t5
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     rows = passages[:PAIRS]
-    writer = Seq2SeqWriter(folder, Seq2Seq(max_passage_tokens=64, max_new_tokens=24))
+    writer = Seq2SeqWriter(folder, settings(max_passage_tokens=64, max_new_tokens=24))
     outputs, errors = [], []
     for start in range(0, PAIRS, 32):
         more = writer.write([row["text"] for row in rows[start : start + 32]])
@@ -90,10 +99,10 @@ def test_it_writes_of_the_passage_it_reads(t5: tuple[Path, list[float]], passage
 
 
 def test_the_prompt_and_beams_reach_the_model(t5: tuple[Path, list[float]], passages: list[dict]):
-    plain = Seq2SeqWriter(t5[0], Seq2Seq(max_new_tokens=24, beams=3))
-    prompted = Seq2SeqWriter(t5[0], Seq2Seq(max_new_tokens=24, prompt=passages[7]["text"]))
+    plain = Seq2SeqWriter(t5[0], settings(max_new_tokens=24, beams=3))
+    prompted = Seq2SeqWriter(t5[0], settings(max_new_tokens=24, prompt=passages[7]["text"]))
     wanted = plain.write([passages[7]["text"]])[0]
-    assert prompted.write(["anything else"])[0] == Seq2SeqWriter(t5[0], Seq2Seq(max_new_tokens=24)).write([passages[7]["text"]])[0]
+    assert prompted.write(["anything else"])[0] == Seq2SeqWriter(t5[0], settings(max_new_tokens=24)).write([passages[7]["text"]])[0]
     assert wanted[0].startswith("How")
 
 
@@ -101,33 +110,16 @@ def test_the_prompt_and_beams_reach_the_model(t5: tuple[Path, list[float]], pass
 def test_the_stage_keeps_what_finds_its_passage_again(
     t5: tuple[Path, list[float]], passages: list[dict], e5_folder: Path, committed: Callable[..., Artifact], tmp_path: Path
 ):
-    settings = Recipe.model_validate(
-        {
-            "name": "t",
-            "sources": {"docstrings": {"kind": "docstrings"}},
-            "mining": {"max_tokens": 48},
-            "synthesis": {
-                "llm": {"enabled": False, "reason_off": "not wanted here"},
-                "seq2seq": {
-                    "enabled": True,
-                    "model": "path:/t5",
-                    "language": "en",
-                    "passages": 24,
-                    "max_passage_tokens": 64,
-                    "max_new_tokens": 24,
-                },
-            },
-        }
-    )
+    how = settings(passages=24, max_passage_tokens=64, max_new_tokens=24, kept_if_found_by="e5", find_tokens=48)
     inputs = {
-        "models": committed("models", miner=e5_folder),
-        "generators": committed("generators", seq2seq=t5[0]),
+        "e5": committed("e5", model=e5_folder),
+        "t5": committed("t5", model=t5[0]),
         "corpus": committed("corpus", documents=passages[:PAIRS]),
     }
     store = Store(str(tmp_path / "out"))
-    draft = store.draft("synthesis", "f")
-    stage.run(settings, inputs, draft)
-    artifact = store.commit(draft, "synthesis", "f", {}, {}, 42, time.time())
+    draft = store.draft("written", "f")
+    facts = stage.run(Work(WrittenPairs(documents=DocumentsRef("corpus"), how=how), inputs, draft, node="questions"))
+    artifact = store.commit(draft, "written", "f", {}, {}, 42, time.time(), facts)
     rows = artifact.table("generations").cast(GENERATION).to_pylist()
     assert len(rows) == draft.rows_in == 24
     assert all(row["output"] and not row["error"] for row in rows)
@@ -140,6 +132,33 @@ def test_the_stage_keeps_what_finds_its_passage_again(
     assert {(pair["source"], pair["kind"], pair["task"], pair["split"]) for pair in pairs} == {
         ("synthetic", "seq2seq_question", "retrieval", "train")
     }
-    assert draft.metrics["engine"]["llm"] == "off: not wanted here"
-    assert draft.metrics["engine"]["seq2seq"].startswith("transformers ")
+    assert facts.engine.startswith("transformers ")
+    assert facts.kinds["seq2seq_question"]["kept"] == len(kept)
     assert draft.rows_out + sum(draft.dropped.values()) == 24
+    assert not Path(draft.checkpoints, "answers").exists(), "what is written need not be kept"
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_without_a_filter_all_good_answers_stay_and_kept_ones_are_not_asked_again(
+    t5: tuple[Path, list[float]], passages: list[dict], committed: Callable[..., Artifact], tmp_path: Path, caplog
+):
+    """The answers of an attempt that ended before its tables were written are what the next one writes."""
+    how = settings(passages=24, max_passage_tokens=64, max_new_tokens=24, batch_size=10)
+    inputs = {"t5": committed("t5", model=t5[0]), "corpus": committed("corpus", documents=passages[:PAIRS])}
+    store = Store(str(tmp_path / "out"))
+    work = Work(WrittenPairs(documents=DocumentsRef("corpus"), how=how), inputs, store.draft("written", "f"), node="questions")
+    engine, asked = stage._seq2seq(work, how)
+    assert len(Kept.of(work.draft, engine).read()) == 24
+    caplog.set_level(logging.INFO, "raysberta.synthesis.stage")
+    facts = stage.run(Work(work.settings, inputs, store.draft("written", "f"), node="questions"))
+    assert facts.requested == 24
+    assert any("questions: 24 of 24 requests were answered before" in message for message in caplog.messages)
+    caplog.clear()
+    assert "not_found_again" not in facts.dropped
+    draft = store.draft("written", "g")
+    stage.run(Work(work.settings, inputs, draft, node="questions"))
+    fs, folder = draft.path("generations")
+    fresh = pq.read_table(f"{folder}/part-00000.parquet", filesystem=fs).to_pylist()
+    assert [each["output"] for each in fresh] == asked["output"].to_pylist()
+    assert {each["rank"] for each in fresh} == {-1}
+    assert not any("answered before" in message for message in caplog.messages), "another fingerprint has answers of its own"

@@ -6,13 +6,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from variants import contrastive_settings, mlm_settings
 
-from raysberta.encoder.load import load_encoder, load_tokenizer, save
-from raysberta.encoder.vocabulary import apply, revise
+from raysberta.models.describe import Description, write_description
+from raysberta.models.load import load_encoder, load_tokenizer, save
 from raysberta.prefixes import Prefixes
-from raysberta.recipe import Recipe, Vocabulary
 from raysberta.schema import EXAMPLE
 from raysberta.training.examples import Examples, Ragged, prepare, ragged
+from raysberta.training.settings import Contrastive, Mlm
+from raysberta.vocabulary.revise import apply, revise
+from raysberta.vocabulary.settings import Vocabulary
 
 THINGS = [
     "собака",
@@ -112,10 +115,11 @@ def tiny(e5_folder: Path, table: pa.Table, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("tiny")
     model, tokenizer = load_encoder(e5_folder, layers=2), load_tokenizer(e5_folder)
     texts = [*table["query"].to_pylist(), *table["positive"].to_pylist(), *Prefixes().named_prompts().values()]
-    settings = Vocabulary(trim=True)
+    settings = Vocabulary(kind="vocabulary", from_="e5", trim=True)
     revision = revise(tokenizer, [texts], settings)
     apply(model, revision, settings, seed=0)
     save(model, revision.tokenizer, folder)
+    write_description(folder, Description("mean", Prefixes(), 512))
     return folder
 
 
@@ -125,18 +129,16 @@ def examples(table: pa.Table, tiny: Path) -> Examples:
     return prepare([table], load_tokenizer(tiny), Prefixes(), 16, 16, 2)
 
 
+SHORT = {"learning_rate": 5e-4, "warmup_steps": 2, "precision": "fp32", "chunk_tokens": 96, "checkpoint_every": 3}
+
+
 @pytest.fixture(scope="session")
-def recipe() -> Recipe:
-    """A run of a few steps."""
-    found = {"type": "Retrieval", "source": "questions", "pair": "term_definition", "language": "ru"}
-    common = {"learning_rate": 5e-4, "warmup_steps": 2, "precision": "fp32", "chunk_tokens": 96, "checkpoint_every": 3}
-    return Recipe.model_validate(
-        {
-            "name": "tiny",
-            "sources": {"questions": {"kind": "wiki_ru_wordnet"}},
-            "contrastive": {"batch_size": 8, "device_batches": 2, "negatives": 2, "temperature": 0.05, **common},
-            "mlm": {"batch_size": 32, "max_tokens": 16, **common},
-            "evaluation": {"max_tokens": 16, "tasks": {"Places": {**found, "queries": 40, "documents": 60}}},
-            "resources": {"mlm": {"workers": 1, "cpus": 1}, "contrastive": {"workers": 2, "cpus": 1}},
-        }
-    )
+def contrastive() -> Contrastive:
+    """Settings for a run of a few steps."""
+    return contrastive_settings(batch_size=8, device_batches=2, negatives=2, temperature=0.05, **SHORT)
+
+
+@pytest.fixture(scope="session")
+def mlm() -> Mlm:
+    """Settings for a run of a few steps."""
+    return mlm_settings(batch_size=32, max_tokens=16, **SHORT)

@@ -15,10 +15,9 @@ from transformers import (
     XLMRobertaConfig,
     XLMRobertaModel,
 )
-from variants import batches_of_two_sources
+from variants import batches_of_two_sources, contrastive_settings
 
-from raysberta.encoder.head import MlmHead
-from raysberta.recipe import Contrastive
+from raysberta.models.head import MlmHead
 from raysberta.training.attention import PACKED, arguments_of, attend, packs, pays
 from raysberta.training.chunks import Budget, Chunks, make_chunks, plan_chunks
 from raysberta.training.contrastive import ContrastiveModel, make_batch
@@ -147,7 +146,7 @@ def gradients(model, batch):
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_contrastive_gradients_are_those_of_padded_texts(examples, kind, pooling):
-    chosen = Contrastive(temperature=0.05, chunk_tokens=96)
+    chosen = contrastive_settings(temperature=0.05, chunk_tokens=96)
     vocabulary = int(examples.tokens.values.max()) + 1
     batch = make_batch(examples, batches_of_two_sources(examples), chosen, CPU)
     assert any(len(chunk.places) < chunk.tokens.numel() for chunk in batch.chunks.chunks), "no padding: the test would prove too little"

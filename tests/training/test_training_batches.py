@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from variants import contrastive_settings
 
 from raysberta.errors import InputError
-from raysberta.recipe import Contrastive
 from raysberta.training.batches import ContrastivePlan, MlmPlan, fill
 from raysberta.training.contrastive import make_batch
 
@@ -40,7 +40,7 @@ def test_a_step_is_found_by_its_number_and_the_workers_only_share_it(numbers, ro
         one.step(earlier)
     batches = many.step(step)
     assert [batch.tolist() for batch in one.step(step)] == [batch.tolist() for batch in batches] and len(batches) == 4
-    parts = [make_batch(examples, batches, Contrastive(), torch.device("cpu"), rank, world) for rank in range(world)]
+    parts = [make_batch(examples, batches, contrastive_settings(), torch.device("cpu"), rank, world) for rank in range(world)]
     places = np.concatenate([part.mine.numpy() for part in parts])
     assert sorted(places.tolist()) == list(range(parts[0].texts)), "every text is encoded once, by one worker"
     other = ContrastivePlan(examples, 4, 4, {}, seed + 1)

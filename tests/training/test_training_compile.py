@@ -8,12 +8,13 @@ from functools import partial
 
 import pytest
 import torch
+from variants import SEED
 
-from raysberta.encoder.load import load_encoder
+from raysberta.models.load import load_encoder
 from raysberta.training.contrastive import train_contrastive
 
 
-def test_compiled_layers_give_the_same_run(recipe, tiny, examples, tmp_path, monkeypatch):
+def test_compiled_layers_give_the_same_run(contrastive, tiny, examples, tmp_path, monkeypatch):
     captured = []
     by_hand = torch.compile
 
@@ -25,9 +26,8 @@ def test_compiled_layers_give_the_same_run(recipe, tiny, examples, tmp_path, mon
     changes = {"dropout": 0.0, "recompute": True, "device_batches": 1}
     curves = []
     for compiled in (False, True):
-        settings = recipe.contrastive.model_copy(update={**changes, "compile": compiled})
-        changed = recipe.model_copy(update={"contrastive": settings})
-        curves.append(train_contrastive(changed, tiny, examples, tmp_path / str(compiled), steps=2))
+        changed = contrastive.model_copy(update={**changes, "compile": compiled})
+        curves.append(train_contrastive(changed, tiny, examples, tmp_path / str(compiled), seed=SEED, steps=2))
     assert captured, "nothing was compiled"
     plain, found = curves
     assert [point["loss"] for point in found] == pytest.approx([point["loss"] for point in plain], rel=1e-6)

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from variants import VARIANTS, batches_of_two_sources
+from variants import VARIANTS, batches_of_two_sources, contrastive_settings
 
-from raysberta.encoder.load import load_encoder
-from raysberta.recipe import Contrastive
+from raysberta.models.load import load_encoder
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.chunks import Budget, make_chunks, plan_chunks, share
 from raysberta.training.contrastive import ContrastiveModel, make_batch
@@ -77,7 +76,7 @@ def test_chunks_read_back_as_the_texts_they_were_made_of():
 
 
 def gradients(tiny, examples, dropout, chunk_tokens, recompute, pooling="mean", **settings):
-    chosen = Contrastive(temperature=0.05, chunk_tokens=chunk_tokens, **settings)
+    chosen = contrastive_settings(temperature=0.05, chunk_tokens=chunk_tokens, **settings)
     encoder = ChunkedEncoder(load_encoder(tiny, dropout=dropout).double(), "fp32", recompute)
     model = ContrastiveModel(encoder, pooling, chosen).train()
     batch = make_batch(examples, batches_of_two_sources(examples), chosen, CPU)
@@ -114,7 +113,7 @@ def test_no_objective_notices_chunks_and_recomputing(tiny, examples, settings):
 
 
 def test_only_chunks_that_are_not_kept_are_encoded_twice(tiny, examples):
-    settings = Contrastive(temperature=0.05, chunk_tokens=96)
+    settings = contrastive_settings(temperature=0.05, chunk_tokens=96)
     batch = make_batch(examples, batches_of_two_sources(examples), settings, CPU)
     sizes = [chunk.tokens.numel() for chunk in batch.chunks.chunks]
     found = []
@@ -144,7 +143,7 @@ def test_the_loss_is_that_of_a_plain_loop_over_the_texts(tiny, examples):
     encoder = load_encoder(tiny).double()
     plan = ContrastivePlan(examples, 8, 1, {}, seed=0)
     rows = next(rows for rows in plan.epoch(0) if examples.source[rows[0]] == 1)
-    settings = Contrastive(temperature=0.05, chunk_tokens=96)
+    settings = contrastive_settings(temperature=0.05, chunk_tokens=96)
     loss = ContrastiveModel(ChunkedEncoder(load_encoder(tiny).double(), "fp32", False), "mean", settings)(
         make_batch(examples, [rows], settings, CPU)
     )
@@ -165,7 +164,7 @@ def test_the_loss_is_that_of_a_plain_loop_over_the_texts(tiny, examples):
 
 
 def test_bf16_sums_gradients_in_float32(tiny, examples):
-    settings = Contrastive(temperature=0.05, chunk_tokens=96)
+    settings = contrastive_settings(temperature=0.05, chunk_tokens=96)
     model = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=0.0), "bf16", False), "mean", settings).train()
     plan = ContrastivePlan(examples, 8, 1, {}, seed=0)
     batch = make_batch(examples, plan.step(0), settings, CPU)

@@ -7,26 +7,28 @@ import pyarrow.fs as pafs
 import pytest
 import torch
 from processes import run_both
-from variants import VARIANTS
+from variants import SEED, VARIANTS
 
-from raysberta.encoder.load import load_encoder
-from raysberta.recipe import RetroMae
+from raysberta.models.load import load_encoder
 from raysberta.training.contrastive import train_contrastive
 from raysberta.training.mlm import train_mlm
+from raysberta.training.settings import RetroMae
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
 @pytest.fixture(scope="module")
-def runs(recipe, tiny, examples, tmp_path_factory):
+def runs(contrastive, mlm, tiny, examples, tmp_path_factory):
     """The folder of all runs; dropout is off, since one process and two draw different masks."""
     folder = tmp_path_factory.mktemp("processes")
-    mlm = recipe.mlm.model_copy(update={"dropout": 0.0, "retromae": RetroMae()})
-    still = recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"dropout": 0.0}), "mlm": mlm})
-    curve = train_contrastive(still, tiny, examples, folder / "one" / "model", steps=4, checkpoints=folder / "one")
+    still = contrastive.model_copy(update={"dropout": 0.0})
+    reconstructing = mlm.model_copy(update={"dropout": 0.0, "retromae": RetroMae()})
+    curve = train_contrastive(still, tiny, examples, folder / "one" / "model", seed=SEED, steps=4, checkpoints=folder / "one")
     (folder / "one.json").write_text(json.dumps(curve))
-    (folder / "one-retromae.json").write_text(json.dumps(train_mlm(still, tiny, examples.tokens, folder / "one-retromae", steps=4)))
-    (folder / "recipe.json").write_text(still.model_dump_json())
+    curve = train_mlm(reconstructing, tiny, examples.tokens, folder / "one-retromae", seed=SEED, steps=4)
+    (folder / "one-retromae.json").write_text(json.dumps(curve))
+    (folder / "contrastive.json").write_text(still.model_dump_json())
+    (folder / "mlm.json").write_text(reconstructing.model_dump_json())
     examples.save(f"{folder}/data.safetensors", pafs.LocalFileSystem())
     run_both(SCRIPT, folder, tiny)
     return folder

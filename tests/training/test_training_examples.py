@@ -2,11 +2,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
+from variants import contrastive_settings
 
-from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
+from raysberta.mining.facts import ExamplesFacts
+from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import E5, Prefixes
-from raysberta.training.examples import Examples, prepare
+from raysberta.storage.artifacts import Artifact, Store
+from raysberta.training.examples import Examples, prepare, prepared
 from raysberta.training.guide import make_guide
 
 
@@ -14,14 +17,15 @@ def row(table: pa.Table, **changes) -> dict:
     return table.slice(0, 1).to_pylist()[0] | changes
 
 
-def prepared(tiny, table, rows, query_tokens=16, document_tokens=16, negatives=2) -> Examples:
-    made = pa.Table.from_pylist(rows, schema=table.schema)
-    return prepare([made], load_tokenizer(tiny), Prefixes(), query_tokens, document_tokens, negatives)
+def made(tiny, table, rows, query_tokens=16, document_tokens=16, negatives=2) -> Examples:
+    return prepare(
+        [pa.Table.from_pylist(rows, schema=table.schema)], load_tokenizer(tiny), Prefixes(), query_tokens, document_tokens, negatives
+    )
 
 
 def test_each_side_is_read_with_its_prefix_and_cut_to_its_length(tiny, table):
     rows = [row(table, query="мост", positive="река за домом у моста", negatives=["дом"], task="retrieval")]
-    examples = prepared(tiny, table, rows, query_tokens=8, document_tokens=6)
+    examples = made(tiny, table, rows, query_tokens=8, document_tokens=6)
     tokenizer = load_tokenizer(tiny)
     query = examples.tokens[examples.query[0]].tolist()
     assert query == tokenizer("search_query: мост", max_length=8, truncation=True)["input_ids"]
@@ -38,7 +42,7 @@ def test_a_text_is_tokenised_once_and_known_again_under_another_prefix(tiny, tab
         row(table, pair_id="a", query="мост", positive="дом", negatives=["мост", "река"], task="retrieval"),
         row(table, pair_id="b", query="дом", positive="река", negatives=[], task="retrieval"),
     ]
-    examples = prepared(tiny, table, rows)
+    examples = made(tiny, table, rows)
     assert len(examples.tokens) == 5  # мост and дом stand on both sides, under two prefixes each
     assert examples.raw[examples.query[0]] == examples.raw[examples.negatives[0][0]]
     assert examples.query[0] != examples.negatives[0][0] and examples.negatives[0][1] == examples.positive[1]
@@ -51,7 +55,7 @@ def test_friends_are_other_answers_and_texts_know_their_groups(tiny, table):
         row(table, pair_id="c", group="1", query="окно", positive="поезд", negatives=[]),
         row(table, pair_id="d", group="3", query="дом", positive="яблоко", negatives=[]),
     ]
-    examples = prepared(tiny, table, rows)
+    examples = made(tiny, table, rows)
     text = {int(number): name for name, number in zip(["мост", "окно", "дом"], examples.raw[examples.query[[0, 2, 3]]], strict=True)}
     text |= {int(number): name for name, number in zip(["дом", "река", "поезд", "яблоко"], examples.raw[examples.positive], strict=True)}
     friends = [{text[int(friend)] for friend in examples.friends[number]} for number in range(4)]
@@ -96,12 +100,53 @@ def test_the_guides_vectors_follow_their_texts(tiny, table, tmp_path):
     values = np.eye(3, dtype=np.float16)
     vectors = pa.table({"key": keys, "vector": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), pa.float16()), 3)})
     nothing = pa.table({"key": pa.array([], pa.string()), "vector": pa.array([], pa.list_(pa.float16(), 0))})
-    made = pa.Table.from_pylist(rows, schema=table.schema)
-    examples = prepare([made], load_tokenizer(tiny), Prefixes(), 16, 16, 2, make_guide([vectors, nothing], E5))
+    rows = pa.Table.from_pylist(rows, schema=table.schema)
+    examples = prepare([rows], load_tokenizer(tiny), Prefixes(), 16, 16, 2, make_guide([vectors, nothing], E5))
     examples.save(f"{tmp_path}/data", pafs.LocalFileSystem())
     examples = Examples.load(f"{tmp_path}/data", pafs.LocalFileSystem())
     assert examples.guide[examples.query[0]].tolist() == [1, 0, 0]
     assert examples.guide[examples.positive[0]].tolist() == [0, 1, 0]
     assert examples.guide[examples.negatives[0]].tolist() == [[0, 0, 1], [0, 0, 0]], "a supplied negative has none"
-    blind = prepare([made], load_tokenizer(tiny), Prefixes(), 16, 16, 2, make_guide([nothing], E5))
+    blind = prepare([rows], load_tokenizer(tiny), Prefixes(), 16, 16, 2, make_guide([nothing], E5))
     assert blind.guide.shape == (4, 1) and not blind.guide.any()
+
+
+@pytest.fixture
+def mined(tmp_path, table):
+    """Commits an artifact of examples whose negatives an encoder mined, or none where it is ""; with vectors where asked."""
+
+    def commit(name: str, encoder: str = "models/e5", vectors: bool = True, prefixes: Prefixes = E5) -> Artifact:
+        counted = {name: 0 for name, field in ExamplesFacts.model_fields.items() if field.annotation is int}
+        empty = {"examples": {}, "pools": {}, "skipped": {}, "histograms": {}, "false_negatives": None, "teacher": ""}
+        facts = ExamplesFacts(**counted, **empty, prefixes=prefixes.model_dump() if encoder else {}, encoder=encoder)
+        draft = Store(str(tmp_path)).draft("examples", name * 16)
+        rows = [row(table, pair_id=name, query="мост", positive="дом", negatives=["река"], task="retrieval")]
+        draft.write_table("examples", pa.Table.from_pylist(rows, schema=table.schema))
+        if vectors:
+            keys = [prefixes.of("retrieval", "query") + "мост", prefixes.of("retrieval", "document") + "дом"]
+            values = pa.FixedSizeListArray.from_arrays(pa.array(np.eye(2, dtype=np.float16).reshape(-1), pa.float16()), 2)
+            draft.write_table("vectors", pa.table({"key": keys, "vector": values}))
+        return Store(str(tmp_path)).commit(draft, "examples", name * 16, {}, {}, 0, 0.0, facts)
+
+    return commit
+
+
+def test_examples_are_read_as_the_model_reads_or_as_it_is_to_learn(mined, tiny):
+    tokenizer, artifacts = load_tokenizer(tiny), [mined("a"), mined("b", encoder="", vectors=False)]
+    for settings, before in ((contrastive_settings(), "search_query: "), (contrastive_settings(prefixes=E5), "query: ")):
+        found = prepared(settings, tiny, artifacts)
+        assert found.ids.tolist() == [b"a", b"b"]
+        assert found.tokens[found.query[0]].tolist() == tokenizer(f"{before}мост")["input_ids"]
+        assert found.guide.shape[1] == 0
+
+
+def test_the_guide_is_the_encoder_that_mined_with_its_own_prefixes(mined, tiny):
+    guided = contrastive_settings(guide=True)
+    found = prepared(guided, tiny, [mined("a"), mined("b", encoder="", vectors=False)])
+    assert found.guide[found.query[0]].tolist() == [1, 0] and found.guide[found.positive[0]].tolist() == [0, 1]
+    with pytest.raises(InputError, match=r"^guide: examples/c+ keep no vectors; right would be mine: {keep_vectors: true}"):
+        prepared(guided, tiny, [mined("a"), mined("c", vectors=False)])
+    with pytest.raises(InputError, match=r"^guide: the examples keep no vectors"):
+        prepared(guided, tiny, [mined("b", encoder="", vectors=False)])
+    with pytest.raises(InputError, match=r"^guide: the examples were mined by models/e5 and models/other; right would be one encoder"):
+        prepared(guided, tiny, [mined("a"), mined("d", encoder="models/other")])

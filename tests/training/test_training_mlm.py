@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, ModernBertConfig, ModernBertForMaskedLM, RobertaConfig, RobertaForMaskedLM
+from variants import SEED
 
-from raysberta.encoder.head import MlmHead, load_head, save_head
-from raysberta.encoder.load import load_encoder, load_tokenizer
 from raysberta.errors import InputError
+from raysberta.models.head import MlmHead, load_head, save_head
+from raysberta.models.load import load_encoder, load_tokenizer
 from raysberta.training.batches import MlmPlan
 from raysberta.training.chunks import Budget, budget_of
 from raysberta.training.encode import ChunkedEncoder
@@ -173,18 +174,16 @@ def test_a_head_for_another_vocabulary_is_refused(tiny, tmp_path):
         load_head(tmp_path, encoder)
 
 
-def test_training_starts_from_the_head_beside_the_encoder(tiny, tmp_path, recipe, texts, pieces):
+def test_training_starts_from_the_head_beside_the_encoder(tiny, tmp_path, mlm, texts, pieces):
     encoder = load_encoder(tiny)
     head = MlmHead(encoder.config.hidden_size, encoder.config.vocab_size, True, 1e-12)
     torch.nn.init.normal_(head.bias, std=3)
     shutil.copytree(tiny, tmp_path / "model")
     save_head(head, tmp_path / "model")
-    settings = recipe.mlm.model_copy(update={"dropout": 0.0})
-    curve = train_mlm(recipe.model_copy(update={"mlm": settings}), tmp_path / "model", texts, None, steps=1)
-    rows = MlmPlan(len(texts), settings.batch_size, recipe.seed).step(0)
-    first = make_batch(
-        texts, rows, pieces, settings.mask_probability, (recipe.seed, 0, 1), budget_of(settings.chunk_tokens, torch.device("cpu"))
-    )
+    settings = mlm.model_copy(update={"dropout": 0.0})
+    curve = train_mlm(settings, tmp_path / "model", texts, None, seed=SEED, steps=1)
+    rows = MlmPlan(len(texts), settings.batch_size, SEED).step(0)
+    first = make_batch(texts, rows, pieces, settings.mask_probability, (SEED, 0, 1), budget_of(settings.chunk_tokens, torch.device("cpu")))
     with torch.no_grad():
         expected = MlmModel(ChunkedEncoder(encoder, "fp32", False), head)(first).item()
         without = MlmModel(ChunkedEncoder(encoder, "fp32", False), load_head(tiny, encoder))(first).item()

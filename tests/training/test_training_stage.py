@@ -12,37 +12,50 @@ import pytest
 import ray
 import ray.train
 
-from raysberta.artifacts import Artifact, Store
-from raysberta.encoder.load import load_encoder
 from raysberta.errors import InputError
-from raysberta.evaluation import benchmark
+from raysberta.evaluation import task_folder
 from raysberta.evaluation.score import dev_scores
+from raysberta.evaluation.settings import OwnTask, Scoring
+from raysberta.models.describe import describe
+from raysberta.models.load import load_encoder
 from raysberta.schema import DOCUMENT, EXAMPLE, PAIR
+from raysberta.storage.artifacts import Artifact, Draft, Store
+from raysberta.storage.location import filesystem
 from raysberta.training import stage
 from raysberta.training.engine import ALLOCATOR
+from raysberta.training.examples import texts_of
+from raysberta.training.facts import TrainingFacts
+from raysberta.training.settings import ContrastivePhase, MlmPhase, Prepared
+from raysberta.tuning.facts import SearchFacts
+from raysberta.work import Work, Workers
+
+SCORING = Scoring(max_tokens=16)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Store:
-    return Store(str(tmp_path_factory.mktemp("store")))
+    """A URI with options, which Ray Train and every path below it must leave in their place."""
+    return Store(f"file://{tmp_path_factory.mktemp('store')}?option=kept")
 
 
-def commit(store: Store, name: str, fill, fingerprint: str = "0" * 16) -> Artifact:
+def commit(store: Store, name: str, fill, fingerprint: str = "0" * 16, facts=None) -> Artifact:
     draft = store.draft(name, fingerprint)
     fill(draft)
-    return store.commit(draft, name, fingerprint, {}, {}, 0, 0.0)
+    return store.commit(draft, name, fingerprint, {}, {}, 0, 0.0, facts)
 
 
 @pytest.fixture(scope="module")
-def inputs(store, tiny, table, recipe) -> dict[str, Artifact]:
+def inputs(store, tiny, table) -> dict[str, Artifact]:
     def model(draft):
         with draft.folder("model") as folder:
-            for file in tiny.iterdir():
-                (Path(folder) / file.name).write_bytes(file.read_bytes())
+            for file in tiny.rglob("*.*"):
+                copy = folder / file.relative_to(tiny)
+                copy.parent.mkdir(exist_ok=True)
+                copy.write_bytes(file.read_bytes())
 
     rows = table.select(PAIR.names).to_pylist()
     held_out = [rows[0] | {"pair_id": "held", "split": "test", "query": "секрет"}]
-    pairs = pa.Table.from_pylist(rows + held_out, schema=PAIR)
+    written = [rows[0] | {"pair_id": "written", "query": "что над рекой?"}]
     asked = pa.Table.from_pylist(
         [
             row | {"kind": "term_definition", "positive": row["positive"][::-1], "split": ("dev", "test")[number % 2]}
@@ -51,40 +64,55 @@ def inputs(store, tiny, table, recipe) -> dict[str, Artifact]:
         ],
         schema=PAIR,
     )
+    places = OwnTask(type="Retrieval", source="questions", pair="term_definition", language="ru", queries=40, documents=60)
 
     def tasks(draft):
-        with draft.folder(benchmark.FOLDER) as folder:
-            benchmark.write(folder, recipe.evaluation.tasks, pads.dataset(asked), pads.dataset(DOCUMENT.empty_table()), seed=42)
+        with draft.folder(task_folder.FOLDER) as folder:
+            task_folder.write(folder, {"Places": places}, pads.dataset(asked), pads.dataset(DOCUMENT.empty_table()), seed=42)
+
+    def pairs(rows):
+        return lambda draft: draft.write_table("pairs", pa.Table.from_pylist(rows, schema=PAIR))
 
     return {
-        "benchmark": commit(store, "benchmark", tasks),
-        "vocabulary": commit(store, "vocabulary", model),
-        "mlm_merged": commit(store, "mlm_merged", model),
-        "pairs": commit(store, "pairs", lambda draft: draft.write_table("pairs", pairs)),
-        "mining": commit(store, "mining", lambda draft: draft.write_table("examples", table)),
-        "mining_synthetic": commit(store, "mining_synthetic", lambda draft: draft.write_table("examples", EXAMPLE.empty_table())),
-        "temperature": commit(store, "temperature", lambda draft: draft.metrics.update(best=0.07, trials=[])),
+        "tasks": commit(store, "tasks", tasks),
+        "tiny": commit(store, "tiny", model),
+        "natural": commit(store, "natural", pairs(rows + held_out)),
+        "questions": commit(store, "questions", pairs(written)),
+        "mined": commit(store, "mined", lambda draft: draft.write_table("examples", table)),
+        "none": commit(store, "none", lambda draft: draft.write_table("examples", EXAMPLE.empty_table())),
+        "tuned.search": commit(store, "search", lambda draft: None, facts=SearchFacts(best={"temperature": 0.07}, trials=[])),
     }
 
 
-def shorter(recipe, phase, **changes):
-    return recipe.model_copy(update={phase: getattr(recipe, phase).model_copy(update={"steps": 4} | changes)})
+def work_of(phase, inputs, draft: Draft, changes: dict, given: Prepared | None = None, workers: int = 1) -> Work:
+    changed = phase.model_validate(phase.model_dump() | {"steps": 4} | changes)
+    node = MlmPhase if phase.kind == "mlm" else ContrastivePhase
+    return Work(node(phase=changed, given=given or Prepared()), inputs, draft, Workers(workers=workers), node="tuned")
 
 
-def test_contrastive_training_on_two_workers_with_dev_scores(ray_local, store, recipe, inputs):
+def folder_of(uri: str) -> Path:
+    return Path(filesystem(uri)[1])
+
+
+def test_contrastive_training_on_two_workers_with_dev_scores_at_what_a_search_chose(ray_local, store, contrastive, inputs):
     """The workers hold both cores: the checkpoint is scored when they are done, and nothing waits for it before."""
     draft = store.draft("contrastive", "1" * 16)
-    stage.contrastive(shorter(recipe, "contrastive", checkpoint_every=2), inputs, draft)
-    assert draft.metrics["temperature"] == 0.07 and draft.metrics["rows"]["questions/qa"] == 160
-    assert [point["step"] for point in draft.metrics["curve"]] == [1, 2, 3, 4]
-    assert all(point["loss"] > 0 and point["tokens_per_second"] > 0 for point in draft.metrics["curve"])
-    done = store.commit(draft, "contrastive", "1" * 16, {}, {}, 0, 0.0)
-    trained = load_encoder(done.folder("model"))
-    assert trained.config.num_hidden_layers == 2
-    assert not (Path(done.uri).parent / "checkpoints").exists()
-    early, last = draft.metrics["dev_curve"]
-    assert (early["step"], last["step"]) == (2, 4) and early["score"] != last["score"]
-    assert last["scores"] == pytest.approx(dev_scores(recipe, done.folder("model"), inputs["benchmark"]), abs=1e-6)
+    given = Prepared(tasks="tasks", scoring=SCORING, choice="tuned.search")
+    changes = {"checkpoint_every": 2, "examples": ("mined", "none"), "dev_tasks": ("Places",), "pooling": "cls"}
+    facts = stage.contrastive(work_of(contrastive, inputs, draft, changes, given, workers=2))
+    assert facts.chosen == {"temperature": 0.07} and facts.rows["questions/qa"] == 160
+    assert [point.step for point in facts.curve] == [1, 2, 3, 4] and facts.steps == 4 and facts.resumed_after == 0
+    assert all(point.loss > 0 and point.tokens_per_second > 0 for point in facts.curve)
+    assert facts.trained_tokens > 0 and facts.tokens > 0 and draft.rows_in == sum(facts.rows.values())
+    done = store.commit(draft, "contrastive", "1" * 16, {}, {}, 0, 0.0, facts)
+    assert done.told(TrainingFacts) == facts
+    trained = done.folder("model")
+    assert load_encoder(trained).config.num_hidden_layers == 2
+    assert describe(trained).pooling == "cls" and describe(trained).prefixes == describe(inputs["tiny"].folder("model")).prefixes
+    assert not folder_of(draft.checkpoints).exists()
+    early, last = facts.dev_curve
+    assert (early.step, last.step) == (2, 4) and early.score != last.score
+    assert last.scores == pytest.approx(dev_scores(trained, inputs["tasks"], ("Places",), SCORING), abs=1e-6)
 
 
 def _killed_after_its_checkpoint(config):
@@ -92,7 +120,7 @@ def _killed_after_its_checkpoint(config):
     from raysberta.training import stage as room
 
     assert os.environ.items() >= ALLOCATOR.items()
-    saved = Path(config["draft"].uri).parent / "checkpoints" / "train"
+    saved = Path(filesystem(config["fit"].work.draft.checkpoints)[1]) / "train"
     noted = saved / "checkpoint_manager_snapshot.json"
 
     def strike(name, value, **tags):
@@ -107,45 +135,52 @@ def _killed_after_its_checkpoint(config):
 
 
 def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill_and_a_damaged_checkpoint_and_without_scores(
-    ray_local, store, recipe, inputs, monkeypatch, caplog
+    ray_local, store, mlm, inputs, monkeypatch, caplog
 ):
     def nothing(draft):
-        with draft.folder(benchmark.FOLDER) as folder:
-            (folder / "benchmark.json").write_text("{}")
+        with draft.folder(task_folder.FOLDER) as folder:
+            (folder / "tasks.json").write_text("{}")
 
-    inputs = {**inputs, "benchmark": commit(store, "benchmark", nothing, "2" * 16)}
-    texts = stage._texts(inputs["pairs"])
-    assert texts == sorted(set(texts)) and "секрет" not in texts
-    short = shorter(recipe, "mlm", steps=6, checkpoint_every=2)
+    inputs = {**inputs, "tasks": commit(store, "tasks", nothing, "2" * 16)}
+    texts = texts_of([inputs["natural"], inputs["questions"]])
+    assert texts == sorted(set(texts)) and "секрет" not in texts and "что над рекой?" in texts
+    changes = {"steps": 6, "checkpoint_every": 2, "dev_tasks": ("Places",), "pairs": ("natural", "questions")}
+    given = Prepared(tasks="tasks", scoring=SCORING)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with monkeypatch.context() as patch:
         patch.setattr(stage, "RESTARTS", 0)
         patch.setattr(stage, "_mlm_worker", _killed_after_its_checkpoint)
         with pytest.raises(ray.train.TrainingFailedError):
-            stage.mlm(short, inputs, store.draft("mlm", "2" * 16))
+            stage.mlm(work_of(mlm, inputs, store.draft("mlm", "2" * 16), changes, given))
     draft = store.draft("mlm", "2" * 16)
-    saved = sorted((Path(draft.uri).parent / "checkpoints").rglob("weights.safetensors"))
+    saved = sorted(folder_of(draft.checkpoints).rglob("weights.safetensors"))
     assert len(saved) == 2
     data = bytearray(saved[-1].read_bytes())
     data[-1] ^= 1  # a disk that lost a bit: the checkpoint before it is whole
     saved[-1].write_bytes(data)
-    stage.mlm(short, inputs, draft)
-    assert [point["step"] for point in draft.metrics["curve"]] == [1, 2, 3, 4, 5, 6]
-    assert draft.metrics["resumed_after"] == 2
-    assert draft.metrics["dev_curve"] == [] and "mlm: no dev scores of step 2, 4, 6" in caplog.text
-    assert (Path(draft.uri) / "model" / "model.safetensors").is_file()
+    facts = stage.mlm(work_of(mlm, inputs, draft, changes, given))
+    assert [point.step for point in facts.curve] == [1, 2, 3, 4, 5, 6]
+    assert facts.resumed_after == 2 and facts.rows == {"texts": len(texts)} and facts.chosen == {}
+    assert facts.dev_curve == [] and "tuned: no dev scores of step 2, 4, 6" in caplog.text
+    assert describe(folder_of(draft.uri) / "model") == describe(inputs["tiny"].folder("model"))
 
 
-def test_mlm_switched_off_hands_the_model_through(store, recipe, inputs):
-    draft = store.draft("mlm", "3" * 16)
-    stage.mlm(shorter(recipe, "mlm", enabled=False), inputs, draft)
-    copied = Path(draft.uri) / "model"
-    assert (copied / "model.safetensors").read_bytes() == (inputs["vocabulary"].folder("model") / "model.safetensors").read_bytes()
+def test_what_is_wrong_on_a_worker_is_an_input_error_and_no_checkpoint_is_scored_where_no_task_is_named(ray_local, store, mlm, inputs):
+    short = work_of(mlm, inputs, store.draft("mlm", "3" * 16), {"batch_size": 1}, Prepared(tasks="tasks"), workers=2)
+    assert stage._halves(short) is None
+    with pytest.raises(InputError, match=r"^\d+ texts in steps of 1 are too few for 2 workers$"):
+        stage.mlm(short)
 
 
-def test_what_cannot_be_trained_is_refused_before_any_worker_starts(store, recipe, inputs):
-    empty = {**inputs, "mining": inputs["mining_synthetic"]}
+def test_what_cannot_be_trained_is_refused_before_any_worker_starts(store, contrastive, mlm, inputs):
+    def ask(phase, number, **changes):
+        work = work_of(phase, inputs, store.draft(phase.kind, number * 16), changes)
+        return (stage.mlm if phase is mlm else stage.contrastive)(work)
+
     with pytest.raises(InputError, match="no training example at all"):
-        stage.contrastive(recipe, empty, store.draft("contrastive", "4" * 16))
-    with pytest.raises(InputError, match="source_weights: no examples of 'quetions/qa'"):
-        stage.contrastive(shorter(recipe, "contrastive", source_weights={"quetions/qa": 2.0}), inputs, store.draft("contrastive", "5" * 16))
+        ask(contrastive, "4", examples=("none",))
+    with pytest.raises(InputError, match=r"^source_weights: no examples of 'quetions/qa'"):
+        ask(contrastive, "5", source_weights={"quetions/qa": 2.0})
+    with pytest.raises(InputError, match=r"^the pairs have no training text at all"):
+        inputs = {**inputs, "natural": commit(store, "empty", lambda draft: draft.write_table("pairs", PAIR.empty_table()))}
+        ask(mlm, "6")

@@ -10,8 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import run_both
+from variants import SEED
 
-from raysberta.encoder.load import load_encoder, load_tokenizer, save
+from raysberta.models.describe import describe, write_description
+from raysberta.models.load import load_encoder, load_tokenizer, save
 from raysberta.training.chunks import Budget, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.contrastive import train_contrastive
 from raysberta.training.mlm import train_mlm
@@ -21,10 +23,10 @@ SCRIPT = Path(__file__).with_name("zero3_processes.py")
 
 
 @pytest.fixture(scope="module")
-def still(recipe):
-    """Without dropout, of which one process and two draw different masks."""
+def still(contrastive, mlm):
+    """Settings of both phases without dropout, of which one process and two draw different masks."""
     changes = {"dropout": 0.0, "chunk_tokens": 192, "checkpoint_every": 1}
-    return recipe.model_copy(update={name: getattr(recipe, name).model_copy(update=changes) for name in ("contrastive", "mlm")})
+    return [settings.model_copy(update=changes) for settings in (contrastive, mlm)]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,7 @@ def base(tiny, tmp_path_factory):
     """One layer: each brings the workers together several times a chunk."""
     folder = tmp_path_factory.mktemp("one-layer")
     save(load_encoder(tiny, layers=1), load_tokenizer(tiny), folder)
+    write_description(folder, describe(tiny))
     return folder
 
 
@@ -39,10 +42,12 @@ def base(tiny, tmp_path_factory):
 def runs(still, base, examples, tmp_path_factory):
     """The folder of all runs."""
     folder = tmp_path_factory.mktemp("zero3")
-    one = train_contrastive(still, base, examples, folder / "one" / "model", steps=2, checkpoints=folder / "one")
-    mlm = train_mlm(still, base, examples.tokens, folder / "one-mlm", steps=2)
-    (folder / "alone.json").write_text(json.dumps({"contrastive": one, "mlm": mlm}))
-    (folder / "recipe.json").write_text(still.model_dump_json())
+    contrastive, mlm = still
+    one = train_contrastive(contrastive, base, examples, folder / "one" / "model", seed=SEED, steps=2, checkpoints=folder / "one")
+    other = train_mlm(mlm, base, examples.tokens, folder / "one-mlm", seed=SEED, steps=2)
+    (folder / "alone.json").write_text(json.dumps({"contrastive": one, "mlm": other}))
+    for settings in still:
+        (folder / f"{settings.kind}.json").write_text(settings.model_dump_json())
     examples.save(f"{folder}/data.safetensors", pafs.LocalFileSystem())
     run_both(SCRIPT, folder, base)
     return folder
@@ -75,7 +80,7 @@ def test_the_gradient_is_that_of_one(runs):
 
 
 def test_one_process_goes_on_from_their_checkpoint(runs, still, base, examples, tmp_path):
-    curve = train_contrastive(still, base, examples, tmp_path / "model", steps=2, resume=runs / "two" / "step-00000001")
+    curve = train_contrastive(still[0], base, examples, tmp_path / "model", seed=SEED, steps=2, resume=runs / "two" / "step-00000001")
     assert curve[-1]["loss"] == pytest.approx(read(runs, "alone")["contrastive"][-1]["loss"], rel=1e-5)
     assert apart(runs / "one" / "model", tmp_path / "model", base) < TOLERANCE
 

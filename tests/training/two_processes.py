@@ -1,7 +1,7 @@
 """What two processes do in test_training_engine.py: steps under DeepSpeed at a ZeRO stage, a resume among them, gradients.
 
-Run as `python two_processes.py <folder> <encoder> <rank>`; reads recipe.json and data.safetensors of the folder, writes a JSON line
-and, by the first process, how far gradients are from those of one process, for each way to reduce them.
+Run as `python two_processes.py <folder> <encoder> <rank>`; reads contrastive.json, mlm.json and data.safetensors of the folder,
+writes a JSON line and, by the first process, how far gradients are from those of one process, for each way to reduce them.
 """
 
 import json
@@ -15,11 +15,10 @@ import pyarrow.fs as pafs
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from variants import VARIANTS, batches_of_two_sources
+from variants import SEED, VARIANTS, batches_of_two_sources, contrastive_settings
 
-from raysberta.encoder.head import load_head
-from raysberta.encoder.load import load_encoder, load_tokenizer
-from raysberta.recipe import Contrastive, Recipe
+from raysberta.models.head import load_head
+from raysberta.models.load import load_encoder, load_tokenizer
 from raysberta.training.chunks import Budget
 from raysberta.training.contrastive import ContrastiveBatch, ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
@@ -29,13 +28,14 @@ from raysberta.training.masks import pieces_of
 from raysberta.training.mlm import MlmModel, RetroMaeBatch, RetroMaeModel, reconstructed, train_mlm
 from raysberta.training.mlm import make_batch as make_mlm_batch
 from raysberta.training.retromae import fresh_decoder
+from raysberta.training.settings import Contrastive, Mlm
 
 BUDGET = Budget(96, 8)
 
 
-def staged(recipe: Recipe, stage: int, offload: bool = False) -> Recipe:
-    """The recipe at a ZeRO stage."""
-    return recipe.model_copy(update={"contrastive": recipe.contrastive.model_copy(update={"zero_stage": stage, "offload": offload})})
+def staged(settings: Contrastive, stage: int, offload: bool = False) -> Contrastive:
+    """The settings at a ZeRO stage."""
+    return settings.model_copy(update={"zero_stage": stage, "offload": offload})
 
 
 def model_of(encoder: Path, settings: Contrastive) -> ContrastiveModel:
@@ -46,7 +46,7 @@ def model_of(encoder: Path, settings: Contrastive) -> ContrastiveModel:
 def variants(examples: Examples, rank: int, world: int = 2) -> Iterator[tuple[str, Contrastive, ContrastiveBatch]]:
     """A worker's batch of each variant."""
     for name, changes in VARIANTS.items():
-        settings = Contrastive(temperature=0.05, chunk_tokens=96, **changes)
+        settings = contrastive_settings(temperature=0.05, chunk_tokens=96, **changes)
         yield name, settings, make_batch(examples, batches_of_two_sources(examples), settings, torch.device("cpu"), rank, world)
 
 
@@ -110,8 +110,8 @@ def by_zero(stage: int, encoder: Path, examples: Examples, rank: int) -> Iterato
     if stage:
         DeepSpeedEngine.get_data_types = lambda self: (torch.float64, torch.float64)
     DeepSpeedZeroOptimizer._configure_master_weights = lambda self, **more: torch.float64
-    model = model_of(encoder, Contrastive())
-    engine = Engine(model, Contrastive(zero_stage=stage, max_gradient_norm=1e9), torch.device("cpu")).deepspeed
+    model = model_of(encoder, contrastive_settings())
+    engine = Engine(model, contrastive_settings(zero_stage=stage, max_gradient_norm=1e9), torch.device("cpu")).deepspeed
     for group in engine.optimizer.param_groups:
         group["lr"] = 0.0
     for name, settings, batch in variants(examples, rank):
@@ -140,19 +140,21 @@ def main(folder: Path, encoder: Path, rank: int) -> None:
     expected = alone(encoder, examples)
     os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
-    recipe = Recipe.model_validate_json((folder / "recipe.json").read_text())
+    settings = Contrastive.model_validate_json((folder / "contrastive.json").read_text())
+    mlm = Mlm.model_validate_json((folder / "mlm.json").read_text())
+    run = {"seed": SEED, "steps": 4}
     curves = {}
     for stage in (0, 1, 2):
         home = folder / f"zero{stage}"
-        curves[str(stage)] = train_contrastive(staged(recipe, stage), encoder, examples, home / "model", steps=4, checkpoints=home)
+        curves[str(stage)] = train_contrastive(staged(settings, stage), encoder, examples, home / "model", **run, checkpoints=home)
     last = folder / "zero1" / "step-00000003"
-    curves["1 resumed"] = train_contrastive(staged(recipe, 1), encoder, examples, folder / "resumed", steps=4, resume=last)
+    curves["1 resumed"] = train_contrastive(staged(settings, 1), encoder, examples, folder / "resumed", **run, resume=last)
     aside = folder / "offloaded"
-    curves["offloaded"] = train_contrastive(staged(recipe, 2, True), encoder, examples, aside / "model", steps=4, checkpoints=aside)
+    curves["offloaded"] = train_contrastive(staged(settings, 2, True), encoder, examples, aside / "model", **run, checkpoints=aside)
     # Written by one process without DeepSpeed, read by two under ZeRO 2.
     single = folder / "one" / "step-00000003"
-    curves["elastic"] = train_contrastive(staged(recipe, 2), encoder, examples, folder / "elastic", steps=4, resume=single)
-    curves["retromae"] = train_mlm(recipe, encoder, examples.tokens, folder / "retromae", steps=4)
+    curves["elastic"] = train_contrastive(staged(settings, 2), encoder, examples, folder / "elastic", **run, resume=single)
+    curves["retromae"] = train_mlm(mlm, encoder, examples.tokens, folder / "retromae", **run)
     (folder / f"rank{rank}.json").write_text(json.dumps(curves))
     ways = {"ddp": by_torch(encoder, examples, rank), **{f"zero{stage}": by_zero(stage, encoder, examples, rank) for stage in (0, 1, 2)}}
     apart = {way: {name: farthest(found, expected[name]) for name, found in gradients} for way, gradients in ways.items()}

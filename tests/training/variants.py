@@ -1,4 +1,4 @@
-"""The contrastive settings whose gradients are proven, and the batches that they are proven on."""
+"""The contrastive settings whose gradients are proven, the batches that they are proven on, and settings as phases have them."""
 
 from typing import Any
 
@@ -6,6 +6,9 @@ import numpy as np
 
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.examples import Examples
+from raysberta.training.settings import Contrastive, Mlm
+
+SEED = 42
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -24,6 +27,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "objectives": {"few/same": "cosent"},
     },
 }
+
+
+def contrastive_settings(**changes: Any) -> Contrastive:
+    """The defaults, but for changes."""
+    return Contrastive(kind="contrastive", from_="tiny", examples=("mined",), **changes)
+
+
+def mlm_settings(**changes: Any) -> Mlm:
+    """The defaults, but for changes."""
+    return Mlm(kind="mlm", from_="tiny", **changes)
 
 
 def batches_of_two_sources(examples: Examples) -> list[np.ndarray]:

@@ -1,7 +1,7 @@
 """What two processes do in test_training_zero3.py: both phases under ZeRO 3 with recomputed chunks, resumes, offload, a gradient.
 
-Run as `python zero3_processes.py <folder> <encoder> <rank>`; reads recipe.json and data.safetensors of the folder, writes the curves and,
-by the first process, how far a gradient is from that of one process.
+Run as `python zero3_processes.py <folder> <encoder> <rank>`; reads contrastive.json, mlm.json and data.safetensors of the folder, writes
+the curves and, by the first process, how far a gradient is from that of one process.
 """
 
 import json
@@ -12,18 +12,18 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import torch
 import torch.distributed as dist
-from variants import VARIANTS, batches_of_two_sources
+from variants import SEED, VARIANTS, batches_of_two_sources, contrastive_settings
 
-from raysberta.encoder.load import load_encoder
-from raysberta.recipe import Contrastive, Recipe
+from raysberta.models.load import load_encoder
 from raysberta.training.contrastive import ContrastiveBatch, ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine
 from raysberta.training.examples import Examples
 from raysberta.training.mlm import train_mlm
+from raysberta.training.settings import Contrastive, Mlm
 
 STAGE = {"zero_stage": 3, "recompute": True, "max_gradient_norm": 1e9}
-SETTINGS = Contrastive(temperature=0.05, chunk_tokens=96, precision="fp32", **STAGE, **VARIANTS["all together"])
+SETTINGS = contrastive_settings(temperature=0.05, chunk_tokens=96, precision="fp32", **STAGE, **VARIANTS["all together"])
 
 
 def gradient(encoder: Path, examples: Examples) -> dict[str, torch.Tensor]:
@@ -64,19 +64,21 @@ def main(folder: Path, encoder: Path, rank: int) -> None:
     expected = gradient(encoder, examples)
     os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
-    recipe = Recipe.model_validate_json((folder / "recipe.json").read_text())
+    settings = Contrastive.model_validate_json((folder / "contrastive.json").read_text())
+    mlm = Mlm.model_validate_json((folder / "mlm.json").read_text())
+    parted = {"zero_stage": 3, "recompute": True}
+    run = {"seed": SEED, "steps": 2}
 
-    def staged(**changes: object) -> Recipe:
-        both = {"zero_stage": 3, "recompute": True, **changes}
-        return recipe.model_copy(update={name: getattr(recipe, name).model_copy(update=both) for name in ("contrastive", "mlm")})
+    def staged(**changes: object) -> Contrastive:
+        return settings.model_copy(update=parted | changes)
 
     single = folder / "one" / "step-00000001"  # written by one process without DeepSpeed
     double = folder / "two" / "step-00000001"  # and by two under ZeRO 3
     kinds = {
-        "contrastive": train_contrastive(staged(), encoder, examples, folder / "contrastive", steps=2, checkpoints=folder / "two"),
-        "offloaded": train_contrastive(staged(offload=True), encoder, examples, folder / "offloaded", steps=2, resume=single),
-        "lower": train_contrastive(staged(zero_stage=1), encoder, examples, folder / "lower", steps=2, resume=double),
-        "mlm": train_mlm(staged(), encoder, examples.tokens, folder / "mlm", steps=2),
+        "contrastive": train_contrastive(staged(), encoder, examples, folder / "contrastive", **run, checkpoints=folder / "two"),
+        "offloaded": train_contrastive(staged(offload=True), encoder, examples, folder / "offloaded", **run, resume=single),
+        "lower": train_contrastive(staged(zero_stage=1), encoder, examples, folder / "lower", **run, resume=double),
+        "mlm": train_mlm(mlm.model_copy(update=parted), encoder, examples.tokens, folder / "mlm", **run),
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(kinds))
     found = apart(encoder, examples, rank, expected)

@@ -5,19 +5,28 @@ import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 import torch
+from pydantic import BaseModel, TypeAdapter
+from searches import HOW, TASKS, MakeTrials, MakeWork
 
-from raysberta.artifacts import Artifact, Store
-from raysberta.encoder.initialise import table
-from raysberta.encoder.load import load_encoder, load_tokenizer, save
-from raysberta.encoder.vocabulary import apply, revise
-from raysberta.evaluation import benchmark
-from raysberta.recipe import Recipe, Vocabulary
+from raysberta.evaluation import task_folder
+from raysberta.evaluation.facts import TasksFacts
+from raysberta.graph import TasksRef
+from raysberta.models.describe import describe, write_description
+from raysberta.models.load import load_encoder, load_tokenizer, save
 from raysberta.schema import DOCUMENT, EXAMPLE, PAIR, text_id
+from raysberta.storage.artifacts import Artifact, Store
+from raysberta.tuning.node import SearchTrials
+from raysberta.tuning.trials import Trials
+from raysberta.vocabulary.initialise import table
+from raysberta.vocabulary.revise import apply, revise
+from raysberta.vocabulary.settings import Vocabulary
+from raysberta.work import Work
 
 
 def sentences() -> list[tuple[str, str]]:
@@ -44,52 +53,16 @@ def pairs() -> pa.Table:
 
 
 @pytest.fixture(scope="session")
-def recipe() -> Recipe:
-    return Recipe.model_validate(
-        {
-            "name": "tuning-test",
-            "sources": {"home": {"kind": "files", "path": "unused"}},
-            "prefixes": {"retrieval_query": "query: ", "retrieval_document": "passage: "},
-            "contrastive": {
-                "batch_size": 8,
-                "negatives": 1,
-                "query_tokens": 24,
-                "document_tokens": 24,
-                "warmup_steps": 1,
-                "learning_rate": 1e-4,
-            },
-            "tuning": {
-                "temperature": {"values": [0.05, 0.02], "steps": 2},
-                "merge": {"values": [1.0, 0.0], "default": 0.1},
-                "tasks": ["Home"],
-            },
-            "evaluation": {
-                "max_tokens": 24,
-                "tasks": {
-                    "Home": {
-                        "type": "Retrieval",
-                        "source": "home",
-                        "pair": "heading_section",
-                        "language": "ru",
-                        "queries": 40,
-                        "documents": 80,
-                    }
-                },
-            },
-            "resources": {"tuning": {"cpus": 1}},
-        }
-    )
-
-
-@pytest.fixture(scope="session")
 def good(tmp_path_factory: pytest.TempPathFactory, e5_folder: Path, pairs: pa.Table) -> Path:
     """The lower layers of mE5-small with a small vocabulary: enough to match words."""
     folder = tmp_path_factory.mktemp("good")
     model, tokenizer = load_encoder(e5_folder, layers=3), load_tokenizer(e5_folder)
     texts = [prefix + text for prefix in ("query: ", "passage: ") for name in ("query", "positive") for text in pairs[name].to_pylist()]
-    revision = revise(tokenizer, [texts], Vocabulary(trim=True))
-    apply(model, revision, Vocabulary(trim=True), seed=1)
+    trim = Vocabulary.model_validate({"kind": "vocabulary", "from": "e5", "trim": True})
+    revision = revise(tokenizer, [texts], trim)
+    apply(model, revision, trim, seed=1)
     save(model, revision.tokenizer, folder)
+    write_description(folder, describe(e5_folder))
     return folder
 
 
@@ -102,13 +75,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory, good: Path) -> Path:
         words = table(model)
         words[:] = words.mean(0)
     save(model, load_tokenizer(good), folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def held_out(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, pairs: pa.Table) -> Path:
-    folder = tmp_path_factory.mktemp("benchmark")
-    benchmark.write(folder, recipe.evaluation.tasks, pads.dataset(pairs), pads.dataset(DOCUMENT.empty_table()), seed=42)
+    write_description(folder, describe(good))
     return folder
 
 
@@ -126,27 +93,47 @@ def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-def commit_folder(store: Store, stage: str, source: Path, name: str = "model") -> Artifact:
-    draft = store.draft(stage, "f")
+def commit_folder(store: Store, kind: str, source: Path, name: str = "model", facts: BaseModel | None = None) -> Artifact:
+    draft = store.draft(kind, "f")
     with draft.folder(name) as folder:
         for file in source.rglob("*"):
             if file.is_file():
                 target = folder / file.relative_to(source)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.read_bytes())
-    return store.commit(draft, stage, "f", {}, {}, 1, 0.0)
+    return store.commit(draft, kind, "f", {}, {}, 1, 0.0, facts)
 
 
 @pytest.fixture
-def inputs(store: Store, good: Path, spoiled: Path, held_out: Path, examples: pa.Table) -> Mapping[str, Artifact]:
-    tables = {"mining": examples.slice(0, 60), "mining_synthetic": examples.slice(60)}
+def inputs(store: Store, good: Path, spoiled: Path, pairs: pa.Table, examples: pa.Table, tmp_path: Path) -> Mapping[str, Artifact]:
+    held_out = tmp_path / "held-out"
+    index = task_folder.write(held_out, TASKS, pads.dataset(pairs), pads.dataset(DOCUMENT.empty_table()), seed=42)
     found = {
-        "mlm_merged": commit_folder(store, "mlm_merged", good),
-        "contrastive": commit_folder(store, "contrastive", spoiled),
-        "benchmark": commit_folder(store, "benchmark", held_out, benchmark.FOLDER),
+        "base": commit_folder(store, "base", good),
+        "spoiled": commit_folder(store, "spoiled", spoiled),
+        "tasks": commit_folder(store, "tasks", held_out, task_folder.FOLDER, TasksFacts(tasks=index.tasks)),
     }
-    for name, rows in tables.items():
-        draft = store.draft(name, "f")
-        draft.write_table("examples", rows)
-        found[name] = store.commit(draft, name, "f", {}, {}, 1, 0.0)
+    tables = {"mined": ("examples", examples.slice(0, 60)), "written": ("examples", examples.slice(60)), "natural": ("pairs", pairs)}
+    for kind, (name, rows) in tables.items():
+        draft = store.draft(kind, "f")
+        draft.write_table(name, rows)
+        found[kind] = store.commit(draft, kind, "f", {}, {}, 1, 0.0)
     return found
+
+
+@pytest.fixture
+def work(store: Store, inputs: Mapping[str, Artifact]) -> MakeWork:
+    """A search to run: of the phase, with what it tries."""
+
+    def make(phase: Mapping[str, Any], over: Mapping[str, Any], seed: int = 42, **search: Any) -> Work[SearchTrials]:
+        asked = TypeAdapter(SearchTrials).validate_python(
+            {"phase": {**phase, "search": {"over": over, "tasks": ("Home",), **search}}, "tasks": TasksRef("tasks"), "how": HOW}
+        )
+        return Work(asked, inputs, store.draft("search", text_id(repr(asked))), seed=seed, node="search_test")
+
+    return make
+
+
+@pytest.fixture
+def trials(work: MakeWork) -> MakeTrials:
+    return lambda *phase, **search: Trials(work(*phase, **search), ("Home",))

@@ -5,57 +5,76 @@ there, as in the `texts.parquet` that jobs/fetch_benchmark.py writes, else the f
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysberta.artifacts import filesystem
 from raysberta.corpus.decontaminate import Passages, hashed
-from raysberta.corpus.locate import File, digest, locate, peek
+from raysberta.corpus.locate import RECORDS, File, locate, peek, state
 from raysberta.corpus.normal import words
 from raysberta.corpus.stream import Stream, Unreadable
 from raysberta.errors import InputError
-from raysberta.recipe import Recipe
+from raysberta.storage.location import filesystem, first_line
 
 KEY = "corpus.evaluation_sets"
 LEAST_WORDS = 4
 """Of a passage that counts as a whole: what is shorter, a label or "да", stands everywhere."""
 ROWS = 20_000
+Told = tuple[Passages, list[str]]
+"""Hashes of what some records say, and the records' names."""
 
 
-def evaluation_files(recipe: Recipe) -> list[File]:
+def evaluation_files(paths: Sequence[str]) -> list[File]:
     """The files.
+
+    Args:
+        paths: As in the recipe: folders, globs and files.
 
     Raises:
         InputError: a path does not exist, or a file is neither Parquet nor JSONL.
     """
-    files = locate(recipe.corpus.evaluation_sets, KEY) if recipe.corpus.evaluation_sets else []
+    files = locate(paths, KEY, RECORDS) if paths else []
     for file in files:
-        if file.format not in ("parquet", "jsonl"):
-            raise InputError(f"{KEY}: {file.uri}: right would be .parquet or .jsonl (.gz, .zst)")
+        if file.format not in RECORDS:
+            raise InputError(f"{KEY}: {file.shown}: right would be .parquet or .jsonl (.gz, .zst)")
     return files
 
 
-def check_evaluation_sets(recipe: Recipe) -> None:
+def check_evaluation_sets(paths: Sequence[str]) -> None:
     """Look whether the files are there and start as their endings say.
 
     Raises:
         InputError: as above.
     """
-    for file in evaluation_files(recipe):
+    for file in evaluation_files(paths):
         peek(file, KEY)
 
 
-def sets_identity(recipe: Recipe) -> str:
-    """A digest over names, sizes and dates; `missing` where a file is not there: a plan can be made without it."""
+def sets_state(paths: Sequence[str]) -> dict[str, Any]:
+    """What the files are; `missing` where one is not there: a plan can be made without it."""
     try:
-        return digest(evaluation_files(recipe))
+        return state(evaluation_files(paths))
     except InputError:
-        return "missing"
+        return {"missing": True}
 
 
-def read_set(file: File, size: int) -> list[tuple[Passages, list[str]]] | str:
+def all_read(results: Iterable[list[Told] | str]) -> list[Told]:
+    """What `read_set` found in all files, those of each in turn.
+
+    Raises:
+        InputError: one of them is not readable.
+    """
+    found: list[Told] = []
+    for result in results:
+        if isinstance(result, str):
+            raise InputError(result)
+        found.extend(result)
+    return found
+
+
+def read_set(file: File, size: int) -> list[Told] | str:
     """Hashes of a file's records, batch by batch, each with the records' names; or what is wrong with the file, in one line.
 
     Args:
@@ -77,7 +96,7 @@ def read_set(file: File, size: int) -> list[tuple[Passages, list[str]]] | str:
                 found.append((_hashed(texts, rows, size), names))
                 names, texts, rows = [], [], []
     except (Unreadable, OSError, ValueError, pa.ArrowException) as error:
-        return f"{KEY}: {file.uri} is unreadable: {' '.join(str(error).split())[:200]}"
+        return f"{KEY}: {file.shown} is unreadable: {first_line(error)[:200]}"
     return [*found, (_hashed(texts, rows, size), names)]
 
 

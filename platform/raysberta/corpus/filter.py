@@ -22,7 +22,7 @@ from raysberta.corpus.normal import content_key
 from raysberta.corpus.personal import KINDS, mask
 from raysberta.corpus.quality import judge
 from raysberta.corpus.scoring import SCORED, scores
-from raysberta.recipe import Corpus, PersonalData
+from raysberta.corpus.settings import Corpus, PersonalData
 
 FILTERED = pa.schema(
     [
@@ -65,13 +65,13 @@ class _Verdicts:
         self.reasons[row], self.scores[row] = reason, score
 
 
-def filter_batch(table: pa.Table, settings: Settings, tokenizer: Path) -> pa.Table:
+def filter_batch(table: pa.Table, settings: Settings, tokenizer: Path | None) -> pa.Table:
     """Judge each document.
 
     Args:
         table: Columns of CANDIDATE, one source.
         settings: The rules.
-        tokenizer: A model folder whose tokenizer counts.
+        tokenizer: The tokenizer.json that counts; no rule looks at lengths where None.
 
     Returns:
         The same rows in the same order with the columns of FILTERED.
@@ -90,7 +90,8 @@ def filter_batch(table: pa.Table, settings: Settings, tokenizer: Path) -> pa.Tab
         _quality(texts, languages, settings.corpus, verdicts)
     if settings.corpus.scorer is not None and settings.web:
         _learned(table, languages, settings.corpus, verdicts)
-    _lengths(titles, texts, settings.corpus, tokenizer, verdicts)
+    if tokenizer is not None:
+        _lengths(titles, texts, settings.corpus, tokenizer, verdicts)
     return _with_columns(table, texts, languages, masked, settings, verdicts)
 
 

@@ -8,16 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from raysberta.artifacts import filesystem
 from raysberta.corpus.documents import Found, broken
 from raysberta.corpus.encoding import decode_page, decode_text, repair
 from raysberta.corpus.extract import Page, extract
 from raysberta.corpus.locate import File, check_start
 from raysberta.corpus.markdown import read_markdown
+from raysberta.corpus.settings import FilesSource
 from raysberta.corpus.stream import MAX_RECORD, Stream, Unreadable
 from raysberta.errors import InputError
-from raysberta.recipe import FilesSource
 from raysberta.schema import text_id
+from raysberta.storage.location import filesystem, first_line
 
 PARQUET_ROWS = 512
 PAGES = ("text/html", "application/xhtml+xml")
@@ -144,7 +144,7 @@ def _parquet(file: File, source: FilesSource, key: str) -> Iterator[Found]:
                     except Unreadable as error:
                         yield broken(file.name, f"{file.name}, row {row}: {error}")
     except (OSError, pa.ArrowException) as error:
-        raise Unreadable(str(error).splitlines()[0][:200]) from error
+        raise Unreadable(first_line(error)[:200]) from error
 
 
 def _columns(schema: pa.Schema, file: File, source: FilesSource, key: str) -> list[str]:
@@ -152,7 +152,7 @@ def _columns(schema: pa.Schema, file: File, source: FilesSource, key: str) -> li
     strings = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
     if source.text_field not in strings:
         there = ", ".join(strings) or "none"
-        raise InputError(f"{key}.text_field: {file.uri} has no column {source.text_field!r} of strings; there are {there}")
+        raise InputError(f"{key}.text_field: {file.shown} has no column {source.text_field!r} of strings; there are {there}")
     return list(dict.fromkeys([source.text_field, *(name for name in (source.title_field, source.label_field) if name in strings)]))
 
 

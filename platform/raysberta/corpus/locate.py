@@ -2,14 +2,16 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from raysberta.artifacts import filesystem
 from raysberta.errors import InputError
+from raysberta.storage.location import filesystem, first_line, is_uri, join, shown
 
 FORMATS = {
     ".html": "html",
@@ -25,6 +27,8 @@ FORMATS = {
     ".warc": "warc",
     ".wet": "warc",
 }
+RECORDS = ("parquet", "jsonl")
+"""Formats that hold records of named fields."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 WILD = re.compile(r"[*?\[]")
 STARTS = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "parquet": b"PAR1"}
@@ -49,7 +53,7 @@ class File:
     """One file of a source."""
 
     uri: str
-    """As `filesystem` takes it."""
+    """As `filesystem` takes it; `shown` is for messages, since options and credentials stand in it."""
     name: str
     """Relative to the folder, or to the fixed part of the glob: the same wherever the folder lies."""
     format: str
@@ -58,6 +62,11 @@ class File:
     """A value of COMPRESSIONS."""
     bytes: int
     mtime_ns: int | None
+
+    @property
+    def shown(self) -> str:
+        """Where it lies, without credentials."""
+        return shown(self.uri)
 
 
 def kind_of(path: str) -> tuple[str, str | None] | None:
@@ -74,27 +83,33 @@ def kind_of(path: str) -> tuple[str, str | None] | None:
     return found, compression
 
 
-def locate(paths: str | Sequence[str], key: str) -> list[File]:
+def locate(paths: str | Sequence[str], key: str, formats: Collection[str] = frozenset(FORMATS.values())) -> list[File]:
     """All files, sorted by path, each once.
 
     Args:
         paths: As in the recipe.
         key: The recipe's key, for messages.
+        formats: What is taken from a folder; a file that is named, or that a glob matches, is taken whatever its known format.
 
     Raises:
         InputError: a path does not exist, matches nothing, has an unknown ending, or its file system cannot be reached.
     """
     found: dict[str, File] = {}
     for path in [paths] if isinstance(paths, str) else paths:
-        for file in _under(path, key):
+        for file in _under(path, key, formats):
             found.setdefault(file.uri, file)
-    return [found[uri] for uri in sorted(found)]
+    return [found[uri] for uri in sorted(found, key=lambda uri: unquote(uri) if is_uri(uri) else uri)]
 
 
 def digest(files: Sequence[File]) -> str:
     """16 hex digits over names, sizes and dates: what tells one state of the files from another."""
-    listing = "".join(f"{file.name}\0{file.bytes}\0{file.mtime_ns}\n" for file in files)
+    listing = "".join(sorted(f"{file.name}\0{file.bytes}\0{file.mtime_ns}\n" for file in files))
     return hashlib.sha256(listing.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def state(files: Sequence[File]) -> dict[str, Any]:
+    """The files as a part of an identity: neither where they lie nor how they are reached."""
+    return {"files": len(files), "digest": digest(files)}
 
 
 def check_start(file: File, start: bytes, key: str) -> None:
@@ -111,7 +126,7 @@ def check_start(file: File, start: bytes, key: str) -> None:
         return
     foreign = next((name for magic, name in FOREIGN.items() if start.startswith(magic)), None)
     if right is not None:
-        raise InputError(f"{key}: {file.uri} is not what its ending says: no {expected} there{f', but {foreign}' if foreign else ''}")
+        raise InputError(f"{key}: {file.shown} is not what its ending says: no {expected} there{f', but {foreign}' if foreign else ''}")
     check_content(file, start, key)
 
 
@@ -124,12 +139,12 @@ def check_content(file: File, start: bytes, key: str) -> None:
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip() if file.format in ("jsonl", "html") else start
     foreign = next((name for magic, name in FOREIGN.items() if start.startswith(magic)), None)
     if foreign and not (file.format == "warc" and foreign == FOREIGN[b"WARC/"]):
-        raise InputError(f"{key}: {file.uri} is not what its ending says: it is {foreign}")
+        raise InputError(f"{key}: {file.shown} is not what its ending says: it is {foreign}")
     if file.format == "warc" and start and not start.startswith(b"WARC/"):
-        raise InputError(f"{key}: {file.uri} is not what its ending says: a WARC file starts with WARC/")
+        raise InputError(f"{key}: {file.shown} is not what its ending says: a WARC file starts with WARC/")
     if file.format == "jsonl" and start and not start.startswith(b"{"):
         hint = ", but a JSON array: right would be one object a line" if start.startswith(b"[") else ""
-        raise InputError(f"{key}: {file.uri} is not what its ending says: no JSON object in its first line{hint}")
+        raise InputError(f"{key}: {file.shown} is not what its ending says: no JSON object in its first line{hint}")
 
 
 def peek(file: File, key: str) -> None:
@@ -143,54 +158,72 @@ def peek(file: File, key: str) -> None:
         with system.open_input_stream(path, compression=None) as stream:
             start = stream.read(512)
     except OSError as error:
-        raise InputError(f"{key}: {file.uri} cannot be read: {error}") from error
+        raise InputError(f"{key}: {file.shown} cannot be read: {first_line(error)}") from error
     check_start(file, start, key)
 
 
-def _under(path: str, key: str) -> Iterator[File]:
+def _under(path: str, key: str, formats: Collection[str]) -> Iterator[File]:
+    fixed, glob = _split(path)
     try:
-        fixed = _fixed(path)
         system, root = filesystem(fixed)
         info = system.get_file_info(root)
+        folder = pafs.FileSelector(root, recursive=True)
+        entries = system.get_file_info(folder) if info.type == pafs.FileType.Directory else []
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{key}: {path}: {error}") from error
+        raise InputError(f"{key}: {shown(path)}: {first_line(error)}") from error
     if info.type == pafs.FileType.NotFound:
-        raise InputError(f"{key}: {fixed} does not exist")
+        raise InputError(f"{key}: {shown(fixed)} does not exist")
     if info.type == pafs.FileType.File:
         yield _known(info, path, info.base_name, key)
         return
-    pattern = _pattern(path[len(fixed) :].lstrip("/")) if WILD.search(path) else None
-    count = 0
+    pattern = _pattern(glob) if glob is not None else None
     prefix = root.rstrip("/") + "/"
-    for entry in system.get_file_info(pafs.FileSelector(root, recursive=True)):
+    count = 0
+    for entry in entries:
         name = entry.path.removeprefix(prefix)
         if entry.type != pafs.FileType.File or any(part.startswith((".", "_")) for part in name.split("/")):
             continue
-        if pattern is not None and not pattern.fullmatch(name):
+        if pattern is None:
+            kind = kind_of(name)
+            if kind is None or kind[0] not in formats:
+                continue  # pictures and styles lie beside pages
+        elif not pattern.fullmatch(name):
             continue
-        uri = f"{fixed.rstrip('/')}/{name}"
-        if pattern is None and kind_of(name) is None:
-            continue  # pictures and styles lie beside pages
         count += 1
-        yield _known(entry, uri, name, key)
+        yield _known(entry, join(fixed, quote(name, safe="/=") if is_uri(fixed) else name), name, key)
     if not count:
-        missing = "matches" if pattern else "with a known ending lies in"
-        raise InputError(f"{key}: no file {missing} {path}; known are {', '.join(FORMATS)}, some with .gz or .zst")
+        missing = "matches" if glob is not None else "with a known ending lies in"
+        known = ", ".join(ending for ending, form in FORMATS.items() if form in formats)
+        raise InputError(f"{key}: no file {missing} {shown(path)}; known are {known}, some with .gz or .zst")
 
 
 def _known(info: pafs.FileInfo, uri: str, name: str, key: str) -> File:
     kind = kind_of(name)
     if kind is None:
-        raise InputError(f"{key}: {uri}: unknown ending; right would be {', '.join(FORMATS)}, with .gz or .zst behind it where compressed")
+        right = f"right would be {', '.join(FORMATS)}, with .gz or .zst behind it where compressed"
+        raise InputError(f"{key}: {shown(uri)}: unknown ending; {right}")
     return File(uri, name, kind[0], kind[1], info.size, info.mtime_ns)
 
 
-def _fixed(path: str) -> str:
-    """The folder before the first part with a wildcard; the whole path where there is none."""
-    match = WILD.search(path)
+def _split(path: str) -> tuple[str, str | None]:
+    """The folder before the first part with a wildcard, and the glob below it; the whole path, and None, where there is no wildcard.
+
+    In a URI `?` is no wildcard: it starts the options, which the folder keeps.
+    """
+    head, mark, options = path.partition("?") if is_uri(path) else (path, "", "")
+    match = WILD.search(head)
     if match is None:
-        return path
-    return path[: path.rfind("/", 0, match.start())] if "/" in path[: match.start()] else "."
+        return path, None
+    slash = head.rfind("/", 0, match.start())
+    glob = head[slash + 1 :]
+    if slash < 0:
+        return ".", glob
+    folder = head[:slash]
+    if not folder or folder.endswith(":/"):
+        folder += "/"
+    return f"{folder}{mark}{options}", unquote(glob) if is_uri(path) else glob
 
 
 def _pattern(glob: str) -> re.Pattern[str]:

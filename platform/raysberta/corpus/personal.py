@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 
-from raysberta.recipe import PersonalData
+from raysberta.corpus.settings import PersonalData
 
 KINDS: tuple[PersonalData, ...] = ("email", "phone", "ip", "card", "passport")
 """In the order in which they are counted."""

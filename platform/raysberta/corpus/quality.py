@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysberta.corpus.settings import QualityRules
 from raysberta.corpus.tokens import character_classes, measure_words, text_buffers, token_hashes
-from raysberta.recipe import QualityRules
 
 ENDS = pa.array([".", "?", "!", "。", "！", "？", "؟", "۔", "।", "‼", "⁇", "⁈", "⁉", "‽", "．", "։", "።"])
 """Last characters of a line that ends as a sentence does (Unicode's Sentence_Terminal, of the scripts in use)."""

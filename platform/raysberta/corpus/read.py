@@ -1,31 +1,31 @@
 """From the recipe's sources to work units, and from a work unit to tables of candidates. Also what can be checked before anything runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, assert_never
 
 import pyarrow as pa
 
 from raysberta.corpus.documents import WRONG_INPUT, Found, to_tables
-from raysberta.corpus.evaluation_sets import sets_identity
+from raysberta.corpus.evaluation_sets import check_evaluation_sets, sets_state
 from raysberta.corpus.formats import read_file
 from raysberta.corpus.language import model_size
-from raysberta.corpus.locate import File, digest, locate, peek
+from raysberta.corpus.locate import File, locate, peek, state
 from raysberta.corpus.packaged import docstrings, intents, interface, senses, wiktionary
 from raysberta.corpus.packaged.place import folder, installed_version
 from raysberta.corpus.scoring import scorer_identity
-from raysberta.errors import InputError
-from raysberta.recipe import (
-    DatasetSource,
+from raysberta.corpus.settings import (
     DictionarySource,
     DocstringSource,
+    Documents,
     FilesSource,
     IntentSource,
     InterfaceStringSource,
-    Recipe,
-    Source,
+    TextSource,
     WordSenseSource,
 )
+from raysberta.errors import InputError
 
 SHARD_BYTES = 32 << 20
 SHARD_FILES = 256
@@ -46,58 +46,74 @@ class Shard:
     """Of a `files` source."""
 
 
-def check_source(name: str, source: Source) -> None:
+def check_source(name: str, source: TextSource) -> None:
     """Look whether packages are installed, paths exist and files start as their endings say; seconds, not minutes.
 
     Raises:
         InputError: something is missing or wrong; the message names the recipe's key.
     """
     key = f"sources.{name}"
-    if isinstance(source, FilesSource | DatasetSource):
+    if isinstance(source, FilesSource):
         files = locate(source.path, f"{key}.path")
         for file in files[:: max(1, len(files) // PEEKED_FILES)]:
             peek(file, f"{key}.path")
-        _check_formats(files, source, f"{key}.path")
     else:
         for package in _packages(source):
             folder(package, f"{key}.packages" if isinstance(source, DocstringSource) else key)
 
 
-def source_identity(recipe: Recipe) -> dict[str, Any]:
-    """What each source is, beyond its settings: versions of the packages, or a digest over names, sizes and dates of the files.
+def check_documents(settings: Documents) -> list[str]:
+    """What is wrong outside the recipe, a line each: sources, evaluation sets, the scorer or the language model are not there."""
+    rules = settings.rules
+    checks: list[Callable[[], object]] = [partial(check_source, name, source) for name, source in settings.sources.items()]
+    checks.append(partial(check_evaluation_sets, rules.evaluation_sets))
+    if rules.scorer is not None:
+        checks.append(partial(scorer_identity, rules.scorer))
+    if rules.language_model is not None:
+        checks.append(partial(model_size, rules.language_model))
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            problems.append(str(error))
+    return problems
+
+
+def source_state(name: str, source: TextSource) -> dict[str, Any]:
+    """What a source is, beyond its settings: versions of the packages, or a digest over names, sizes and dates of the files.
 
     A source that is not there is `missing`: a plan can be made without it, a run is refused before (`check_source`).
     """
-    identity: dict[str, Any] = {}
-    for name, source in recipe.sources.items():
-        settings = {} if isinstance(source, DatasetSource) else source.model_dump(mode="json", exclude={"pairs", "path"})
-        try:
-            content = _content(name, source)
-        except InputError:
-            content = {"missing": True}
-        identity[name] = {"settings": settings, "content": content}
-    if recipe.corpus.evaluation_sets:
-        identity["corpus.evaluation_sets"] = sets_identity(recipe)
-    if recipe.corpus.scorer is not None:
-        identity["corpus.scorer"] = scorer_identity(recipe.corpus.scorer)
-    if recipe.corpus.language_model is not None:
-        identity["corpus.language_model"] = model_size(recipe.corpus.language_model)
-    return identity
-
-
-def _content(name: str, source: Source) -> dict[str, Any]:
-    if not isinstance(source, FilesSource | DatasetSource):
+    try:
+        if isinstance(source, FilesSource):
+            return state(locate(source.path, f"sources.{name}.path"))
         return {package: installed_version(package) for package in _packages(source)}
-    files = locate(source.path, f"sources.{name}.path")
-    return {"files": len(files), "digest": digest(files)}
+    except InputError:
+        return {"missing": True}
 
 
-def shards(recipe: Recipe) -> list[Shard]:
-    """The work units of all sources that hold documents, in the recipe's order."""
+def documents_state(settings: Documents) -> dict[str, Any]:
+    """What decides the documents beyond their settings, as JSON values, for their identity.
+
+    Raises:
+        InputError: there is no such scorer or language model.
+    """
+    found: dict[str, Any] = {"sources": {name: source_state(name, source) for name, source in settings.sources.items()}}
+    rules = settings.rules
+    if rules.evaluation_sets:
+        found["evaluation_sets"] = sets_state(rules.evaluation_sets)
+    if rules.scorer is not None:
+        found["scorer"] = scorer_identity(rules.scorer)
+    if rules.language_model is not None:
+        found["language_model"] = model_size(rules.language_model)
+    return found
+
+
+def shards(sources: Mapping[str, TextSource]) -> list[Shard]:
+    """The work units of all sources, in the recipe's order."""
     found: list[Shard] = []
-    for name, source in recipe.sources.items():
-        if isinstance(source, DatasetSource):
-            continue
+    for name, source in sources.items():
         if isinstance(source, FilesSource):
             groups = _bundled(locate(source.path, f"sources.{name}.path"))
             found.extend(Shard(name, len(found) + number, files=group) for number, group in enumerate(groups))
@@ -107,12 +123,12 @@ def shards(recipe: Recipe) -> list[Shard]:
     return found
 
 
-def read_shard(shard: Shard, source: Source) -> Iterator[pa.Table]:
+def read_shard(shard: Shard, source: TextSource) -> Iterator[pa.Table]:
     """Tables with the columns of CANDIDATE, of bounded size. Wrong input is a last row that says so, not an exception inside a worker."""
     yield from to_tables(shard.source, _guarded(shard, source), shard.number * ROWS_OF_A_SHARD)
 
 
-def _guarded(shard: Shard, source: Source) -> Iterator[Found]:
+def _guarded(shard: Shard, source: TextSource) -> Iterator[Found]:
     key = f"sources.{shard.source}"
     try:
         if isinstance(source, FilesSource):
@@ -124,7 +140,7 @@ def _guarded(shard: Shard, source: Source) -> Iterator[Found]:
         yield Found("", "", "", reason=WRONG_INPUT + str(error))
 
 
-def _packaged(shard: Shard, source: Source, key: str) -> Iterator[Found]:
+def _packaged(shard: Shard, source: TextSource, key: str) -> Iterator[Found]:
     match source:
         case DictionarySource():
             return wiktionary.read(shard.items, key)
@@ -136,13 +152,13 @@ def _packaged(shard: Shard, source: Source, key: str) -> Iterator[Found]:
             return intents.read(shard.items, key)
         case WordSenseSource():
             return senses.read(shard.items, key)
-        case FilesSource() | DatasetSource():
+        case FilesSource():
             raise AssertionError(f"{key}: not a packaged source")
         case _:
             assert_never(source)
 
 
-def _parts(source: Source, key: str) -> list[tuple[str, ...]]:
+def _parts(source: TextSource, key: str) -> list[tuple[str, ...]]:
     match source:
         case DictionarySource():
             return wiktionary.parts()
@@ -154,13 +170,13 @@ def _parts(source: Source, key: str) -> list[tuple[str, ...]]:
             return intents.parts(source.languages)
         case WordSenseSource():
             return senses.parts()
-        case FilesSource() | DatasetSource():
+        case FilesSource():
             raise AssertionError(f"{key}: not a packaged source")
         case _:
             assert_never(source)
 
 
-def _packages(source: Source) -> tuple[str, ...]:
+def _packages(source: TextSource) -> tuple[str, ...]:
     match source:
         case DictionarySource():
             return (wiktionary.PACKAGE,)
@@ -172,19 +188,10 @@ def _packages(source: Source) -> tuple[str, ...]:
             return (intents.PACKAGE,)
         case WordSenseSource():
             return (senses.PACKAGE,)
-        case FilesSource() | DatasetSource():
+        case FilesSource():
             return ()
         case _:
             assert_never(source)
-
-
-def _check_formats(files: list[File], source: FilesSource | DatasetSource, key: str) -> None:
-    if isinstance(source, DatasetSource):
-        for file in files:
-            if file.format not in ("jsonl", "parquet"):
-                raise InputError(
-                    f"{key}: {file.uri}: a data set is .parquet or .jsonl (.gz, .zst); right for pages and texts is kind: files"
-                )
 
 
 def _bundled(files: list[File]) -> list[tuple[File, ...]]:

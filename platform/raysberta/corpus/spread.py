@@ -3,20 +3,20 @@
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raysberta.artifacts import Artifact, Draft
 from raysberta.corpus.decontaminate import HeldOut, Passages, matches, passages
 from raysberta.corpus.duplicates import BANDS, meetings
 from raysberta.corpus.filter import FILTERED, Settings, filter_batch
+from raysberta.corpus.length import FILE
 from raysberta.corpus.read import read_shard
-from raysberta.recipe import Source
+from raysberta.corpus.settings import TextSource
 from raysberta.schema import DOCUMENT, REJECTED
+from raysberta.storage.artifacts import Artifact, Draft
 
 LIGHT = ("row", "doc_id", "group", "source", "language", "reason", "bytes", "characters", "key", "masked", "signed")
 """What comes together from all blocks: no text, no bands; `signed` says whether a row has bands."""
@@ -28,7 +28,7 @@ SAMPLE = pa.schema([REJECTED.field(name) for name in ("source", "reason", "score
 
 
 def read_and_filter(
-    batch: pa.Table, sources: Mapping[str, Source], settings: Mapping[str, Settings], models: Artifact, miner: str
+    batch: pa.Table, sources: Mapping[str, TextSource], settings: Mapping[str, Settings], counts: Artifact | None
 ) -> Iterator[pa.Table]:
     """Read the work units of a batch (column `shard`, pickled) and judge each of their documents.
 
@@ -36,10 +36,9 @@ def read_and_filter(
         batch: One row a work unit.
         sources: By name.
         settings: The rules of each source, by name.
-        models: The artifact of the stage `models`.
-        miner: The folder in it whose tokenizer counts.
+        counts: The model whose tokenizer counts; its weights are not fetched. No rule looks at lengths where None.
     """
-    tokenizer: Path = models.folder(miner)
+    tokenizer = counts.file(FILE) if counts is not None else None
     for value in batch.column("shard").to_pylist():
         shard = pickle.loads(value)
         for table in read_shard(shard, sources[shard.source]):

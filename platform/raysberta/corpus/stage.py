@@ -1,4 +1,4 @@
-"""The stage `corpus`: read all sources, judge each document, compare them all, write what stays and what does not.
+"""The documents: read all sources, judge each document, compare them all, write what stays and what does not.
 
 Reading and the rules for single documents run as one Ray Data pipeline, a task a work unit. Its blocks stay where they are; only columns
 without text come together here for duplicates and limits, and the verdicts go back to the blocks. Nothing depends on how rows lie in
@@ -7,21 +7,22 @@ blocks: ties are broken by content, files are cut by ranges of doc_id and sorted
 
 import logging
 import pickle
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
 
-from raysberta.artifacts import Artifact, Draft
-from raysberta.corpus.decontaminate import Passages, held_out
+from raysberta.corpus.decontaminate import held_out
 from raysberta.corpus.duplicates import BANDS
-from raysberta.corpus.evaluation_sets import evaluation_files, read_set
+from raysberta.corpus.evaluation_sets import all_read, evaluation_files, read_set
+from raysberta.corpus.facts import CorpusFacts
 from raysberta.corpus.filter import Settings
+from raysberta.corpus.length import counted_by
 from raysberta.corpus.read import Shard, shards
+from raysberta.corpus.settings import Corpus, Documents, TextSource
 from raysberta.corpus.spread import band_parts, evaluation_passages, light, meet, overlaps, read_and_filter, samples, settle, write_part
 from raysberta.corpus.verdicts import (
     IN_EVALUATION,
@@ -36,10 +37,11 @@ from raysberta.corpus.verdicts import (
     tally,
 )
 from raysberta.errors import InputError
-from raysberta.recipe import DatasetSource, Recipe, Source, Workers
 from raysberta.schema import DOCUMENT, REJECTED
+from raysberta.spread import spread
+from raysberta.storage.artifacts import Draft
+from raysberta.work import Work, Workers
 
-VERSION: int = 3
 ROWS_PER_FILE = 200_000
 HASHES_PER_TASK = 4_000_000
 """Rows of one range of one band that a task compares: some hundred megabytes at most."""
@@ -49,8 +51,8 @@ SAMPLES = 5
 log = logging.getLogger(__name__)
 
 
-def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
-    """Write the tables `documents` (DOCUMENT) and `rejected` (REJECTED), sorted by doc_id; metrics["sources"] counts both.
+def run(work: Work[Documents]) -> CorpusFacts:
+    """Write the tables `documents` (DOCUMENT) and `rejected` (REJECTED), sorted by doc_id; the facts count both, a source each.
 
     Beside them: `matches` (training document and the held-out one that it repeats), `clusters` (how many documents one stands for), `tally`
     (documents and bytes by source, language and reason), `samples` (some documents of each source and reason, cut), `report/reasons.svg`.
@@ -58,48 +60,46 @@ def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
     Raises:
         InputError: a source is wrong, empty, or holds more broken records than corpus.failure_budget allows; or nothing is left.
     """
-    sources = {name: source for name, source in recipe.sources.items() if not isinstance(source, DatasetSource)}
+    sources, rules, workers, draft = work.settings.sources, work.settings.rules, work.workers, work.draft
     if not sources:
         draft.write_table("documents", DOCUMENT.empty_table())
         draft.write_table("rejected", REJECTED.empty_table())
-        draft.metrics["sources"] = {}
-        return
-    blocks, tables = _filtered(recipe, sources, inputs["models"])
-    verdicts = Verdicts.of(pa.concat_tables(tables), recipe.corpus)
-    check_readable(verdicts, recipe.corpus.failure_budget, sources)
+        return CorpusFacts(sources={})
+    blocks, tables = _filtered(work)
+    verdicts = Verdicts.of(pa.concat_tables(tables), rules)
+    check_readable(verdicts, rules.failure_budget, sources)
     log.info("%d documents read, %d left by the rules for single ones", len(verdicts.reasons), len(verdicts.open()))
     ends = np.cumsum([table.num_rows for table in tables])
     places = [slice(end - table.num_rows, end) for table, end in zip(tables, ends.tolist(), strict=True)]
-    workers = recipe.resources.corpus
     drop_exact(verdicts)
-    if recipe.corpus.near_duplicates:
+    if rules.near_duplicates:
         drop_near(verdicts, _meetings(verdicts, blocks, places, workers))
     apply_limits(verdicts, {name: source.limit for name, source in sources.items()})
-    if recipe.corpus.decontaminate_ngram:
-        _decontaminate(verdicts, blocks, places, recipe, workers)
+    if rules.decontaminate_ngram:
+        _decontaminate(verdicts, blocks, places, rules, workers)
     _write(verdicts, blocks, places, draft, workers)
-    _report(verdicts, sources, draft)
+    facts = _told(verdicts, sources, draft)
     _show(verdicts, blocks, places, draft, workers)
+    return facts
 
 
-def _filtered(recipe: Recipe, sources: Mapping[str, Source], models: Artifact) -> tuple[list[ray.ObjectRef], list[pa.Table]]:
+def _filtered(work: Work[Documents]) -> tuple[list[ray.ObjectRef], list[pa.Table]]:
     """The judged documents as blocks in the object store, and the columns without text of each."""
-    from raysberta.encoder.fetch import model_folder  # here: workers that import this module need no model library
-
+    sources, rules, workers = work.settings.sources, work.settings.rules, work.workers
     settings = {
-        name: Settings(recipe.corpus, recipe.languages, source.language, source.kind == "files", source.kind != "home_assistant_intents")
+        name: Settings(rules, work.settings.languages, source.language, source.kind == "files", source.kind != "home_assistant_intents")
         for name, source in sources.items()
     }
-    units = shards(recipe)
+    counts = counted_by(work.inputs, rules.tokenizer, "corpus.tokenizer")
+    units = shards(sources)
     log.info("reading %s in %d work units", ", ".join(sources), len(units))
     ray.data.DataContext.get_current().enable_progress_bars = False
-    workers = recipe.resources.corpus
-    task = partial(read_and_filter, sources=sources, settings=settings, models=models, miner=model_folder(models, "miner").name)
+    task = partial(read_and_filter, sources=sources, settings=settings, counts=counts)
     judged = ray.data.from_items(
         [{"shard": pickle.dumps(unit)} for unit in _large_first(units)], override_num_blocks=len(units)
     ).map_batches(task, batch_size=1, batch_format="pyarrow", num_cpus=workers.cpus, compute=ray.data.TaskPoolStrategy(workers.workers))
     blocks = judged.materialize().to_arrow_refs()
-    tables: list[pa.Table] = ray.get(_spread(light, [(block,) for block in blocks], workers))
+    tables: list[pa.Table] = ray.get(spread(light, [(block,) for block in blocks], workers))
     filled = [index for index, table in enumerate(tables) if table.num_rows]
     if not filled:
         raise InputError(f"sources: there is not one record in {', '.join(sources)}")
@@ -120,14 +120,14 @@ def _meetings(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Seque
     asked = (verdicts.reasons == "") & verdicts.column("signed")
     parts = max(1, -(-int(asked.sum()) // HASHES_PER_TASK))
     cut = [(block, asked[place], place.start, parts) for block, place in zip(blocks, places, strict=True)]
-    pieces = _spread(band_parts, cut, workers, returns=BANDS * parts)
-    found = _spread(meet, [tuple(piece[number] for piece in pieces) for number in range(BANDS * parts)], workers)
+    pieces = spread(band_parts, cut, workers, returns=BANDS * parts)
+    found = spread(meet, [tuple(piece[number] for piece in pieces) for number in range(BANDS * parts)], workers)
     return np.concatenate([*ray.get(found), np.empty((0, 2), np.int64)])
 
 
 def _show(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], draft: Draft, workers: Workers) -> None:
     """What a person looks at: counts, a picture of them, and some documents of each reason."""
-    from raysberta.publishing.pictures import stacked  # here: workers that import this module draw nothing
+    from raysberta.pictures import stacked  # here: workers that import this module draw nothing
 
     table = tally(verdicts)
     draft.write_table("tally", table)
@@ -136,7 +136,7 @@ def _show(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[
     with draft.folder("report") as folder:
         (folder / "reasons.svg").write_text(stacked(_fates(table), "What became of the documents"), encoding="utf-8")
     asked = [(block, pa.array(verdicts.reasons[place], pa.string()), SAMPLES) for block, place in zip(blocks, places, strict=True)]
-    drawn = pa.concat_tables(ray.get(_spread(samples, asked, workers)))
+    drawn = pa.concat_tables(ray.get(spread(samples, asked, workers)))
     named = pa.array([reason.split(":", 1)[0] for reason in drawn.column("reason").to_pylist()], pa.string())
     drawn = drawn.append_column("named", named).sort_by([(name, "ascending") for name in ("source", "named", "doc_id", "reason", "group")])
     keys = list(zip(drawn.column("source").to_pylist(), drawn.column("named").to_pylist(), strict=True))
@@ -155,36 +155,23 @@ def _fates(table: pa.Table) -> dict[str, dict[str, int]]:
     return fates
 
 
-def _decontaminate(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], recipe: Recipe, workers: Workers) -> None:
+def _decontaminate(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], rules: Corpus, workers: Workers) -> None:
     """Drop training documents that say what a held-out one or an item of an evaluation set says."""
-    size = recipe.corpus.decontaminate_ngram
+    size = rules.decontaminate_ngram
     training = verdicts.splits == "train"
     stays = verdicts.reasons == ""
     kept_out = stays & ~training
     told = [(block, kept_out[place], size) for block, place in zip(blocks, places, strict=True)]
-    known = ray.put(held_out([*ray.get(_spread(evaluation_passages, told, workers)), *evaluation_sets(recipe)]))
+    public = spread(read_set, [(file, size) for file in evaluation_files(rules.evaluation_sets)], workers)
+    own = spread(evaluation_passages, told, workers)
+    known = ray.put(held_out([*ray.get(own), *all_read(ray.get(public))]))
     trained_on = stays & training
     asked = [(block, trained_on[place], size, known) for block, place in zip(blocks, places, strict=True)]
-    for place, matches in zip(places, ray.get(_spread(overlaps, asked, workers)), strict=True):
+    for place, matches in zip(places, ray.get(spread(overlaps, asked, workers)), strict=True):
         for index, match in zip(range(place.start, place.stop), matches, strict=True):
             if match is not None:
                 verdicts.reasons[index] = IN_EVALUATION + match
     log.info("%d training documents share words with a held-out one or an evaluation set", int(stays.sum()) - len(verdicts.open()))
-
-
-def evaluation_sets(recipe: Recipe) -> list[tuple[Passages, list[str]]]:
-    """What the evaluation sets that the recipe names say, a task a file.
-
-    Raises:
-        InputError: a file is not there or not readable.
-    """
-    asked = [(file, recipe.corpus.decontaminate_ngram) for file in evaluation_files(recipe)]
-    found: list[tuple[Passages, list[str]]] = []
-    for result in ray.get(_spread(read_set, asked, recipe.resources.corpus)):
-        if isinstance(result, str):
-            raise InputError(result)
-        found.extend(result)
-    return found
 
 
 def _write(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], draft: Draft, workers: Workers) -> None:
@@ -194,35 +181,24 @@ def _write(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence
         (block, pa.array(verdicts.reasons[place], pa.string()), pa.array(verdicts.splits[place], pa.string()), parts)
         for block, place in zip(blocks, places, strict=True)
     ]
-    pieces = _spread(settle, asked, workers, returns=2 * parts)
+    pieces = spread(settle, asked, workers, returns=2 * parts)
     for offset, name in ((0, "documents"), (parts, "rejected")):
         written = ray.get(
-            _spread(write_part, [(draft, name, part, *(piece[offset + part] for piece in pieces)) for part in range(parts)], workers)
+            spread(write_part, [(draft, name, part, *(piece[offset + part] for piece in pieces)) for part in range(parts)], workers)
         )
         log.info("%s: %d rows", name, sum(written))
 
 
-def _spread(function: Callable[..., Any], arguments: Iterable[Sequence[Any]], workers: Workers, returns: int = 1) -> list[Any]:
-    """References to the results, in order: one each, or a list of `returns`. At most twice as many tasks as workers wait or run at once."""
-    task = ray.remote(num_cpus=workers.cpus, num_returns=returns)(function)
-    found: list[Any] = []
-    for number, each in enumerate(arguments):
-        before = number - 2 * workers.workers
-        if before >= 0:
-            ray.wait([found[before] if returns == 1 else found[before][0]], fetch_local=False)
-        found.append(task.remote(*each))
-    return found
-
-
-def _report(verdicts: Verdicts, sources: Mapping[str, Source], draft: Draft) -> None:
+def _told(verdicts: Verdicts, sources: Mapping[str, TextSource], draft: Draft) -> CorpusFacts:
+    """Count what was read, kept and dropped."""
     counts = count(verdicts, sources)
-    draft.metrics["sources"] = counts
     draft.rows_in = len(verdicts.reasons)
     draft.rows_out = len(verdicts.open())
     for name, counted in counts.items():
-        dropped = ", ".join(f"{reason} {number:,}" for reason, number in counted["dropped"].items())
-        log.info("%s: %d of %d documents kept%s", name, counted["kept"], counted["read"], f"; dropped {dropped}" if dropped else "")
-        for reason, number in counted["dropped"].items():
+        dropped = ", ".join(f"{reason} {number:,}" for reason, number in counted.dropped.items())
+        log.info("%s: %d of %d documents kept%s", name, counted.kept, counted.read, f"; dropped {dropped}" if dropped else "")
+        for reason, number in counted.dropped.items():
             draft.drop(reason, number)
     if not draft.rows_out:
         raise InputError(f"sources: not one document is left after filtering; dropped {draft.dropped}")
+    return CorpusFacts(sources=counts)

@@ -5,8 +5,8 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from raysberta.artifacts import filesystem
 from raysberta.corpus.locate import File, check_content, check_start
+from raysberta.storage.location import filesystem, first_line
 
 CHUNK = 1 << 17
 """Bytes asked for at once; of a stream that breaks off, as much is lost."""
@@ -39,7 +39,7 @@ class Stream:
             self._stream.close()
             self._stream = system.open_input_stream(path, compression=file.compression)
         except OSError as error:
-            raise Unreadable(_why(error)) from error
+            raise Unreadable(first_line(error)[:200]) from error
         self._limit = max(FREE_EXPANSION, file.bytes * MAX_EXPANSION) if file.compression else None
         self._read = 0
         self._file, self._key = file, key
@@ -49,7 +49,7 @@ class Stream:
         try:
             data: bytes = self._stream.read(size if size >= 0 else CHUNK)
         except (OSError, pa.ArrowException) as error:
-            raise Unreadable(_why(error)) from error
+            raise Unreadable(first_line(error)[:200]) from error
         if not self._read and self._file.compression:
             check_content(self._file, data[:512], self._key)
         self._read += len(data)
@@ -106,7 +106,3 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _why(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

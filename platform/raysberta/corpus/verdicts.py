@@ -3,16 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from raysberta.corpus.documents import UNREADABLE, WRONG_INPUT
 from raysberta.corpus.duplicates import clusters, exact, preference
+from raysberta.corpus.facts import SourceCounts
 from raysberta.corpus.personal import KINDS
+from raysberta.corpus.settings import Corpus, TextSource
 from raysberta.errors import InputError
-from raysberta.recipe import Corpus, Source
 from raysberta.schema import split_of, text_id
 
 DUPLICATE = "duplicate:"
@@ -53,7 +53,7 @@ class Verdicts:
         return np.flatnonzero(self.reasons == "")
 
 
-def check_readable(verdicts: Verdicts, budget: float, sources: Mapping[str, Source]) -> None:
+def check_readable(verdicts: Verdicts, budget: float, sources: Mapping[str, TextSource]) -> None:
     """Stop at wrong input, at a source that is empty, and at one with too many broken records.
 
     Raises:
@@ -116,29 +116,29 @@ def apply_limits(verdicts: Verdicts, limits: Mapping[str, int | None]) -> None:
         verdicts.reasons[own[order[limit:]]] = OVER_LIMIT
 
 
-def count(verdicts: Verdicts, sources: Mapping[str, Source]) -> dict[str, dict[str, Any]]:
+def count(verdicts: Verdicts, sources: Mapping[str, TextSource]) -> dict[str, SourceCounts]:
     """For each source: documents and bytes read and kept, splits and languages of the kept ones, dropped ones by reason,
     personal data masked by kind."""
     names, sizes = verdicts.column("source"), verdicts.column("bytes")
     languages = verdicts.column("language")
     kept = verdicts.reasons == ""
     masked = verdicts.table.column("masked").combine_chunks().flatten().to_numpy().reshape(-1, len(KINDS))
-    counts: dict[str, dict[str, Any]] = {}
+    counts: dict[str, SourceCounts] = {}
     for name in sources:
         own = names == name
         if not own.any():
             continue
         dropped = Counter(reason.split(":", 1)[0] for reason in verdicts.reasons[own & ~kept])
-        counts[name] = {
-            "read": int(own.sum()),
-            "kept": int((own & kept).sum()),
-            "bytes_in": int(sizes[own].sum()),
-            "bytes_out": int(sizes[own & kept].sum()),
-            "splits": dict(sorted(Counter(verdicts.splits[own & kept]).items())),
-            "languages": dict(sorted(Counter(languages[own & kept]).items())),
-            "dropped": dict(sorted(dropped.items())),
-            "masked": {kind: int(number) for kind, number in zip(KINDS, masked[own].sum(axis=0), strict=True) if number},
-        }
+        counts[name] = SourceCounts(
+            read=int(own.sum()),
+            kept=int((own & kept).sum()),
+            dropped=dict(sorted(dropped.items())),
+            bytes_in=int(sizes[own].sum()),
+            bytes_out=int(sizes[own & kept].sum()),
+            splits=dict(sorted(Counter(verdicts.splits[own & kept]).items())),
+            languages=dict(sorted(Counter(languages[own & kept]).items())),
+            masked={kind: int(number) for kind, number in zip(KINDS, masked[own].sum(axis=0), strict=True) if number},
+        )
     return counts
 
 

@@ -1,11 +1,10 @@
 """What a search may read: dev halves of the recipe's own tasks, nothing else. Refused by name and by half, before any data is opened."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Literal
 
 from raysberta.errors import InputError
-from raysberta.recipe import Recipe
 
 Half = Literal["dev", "test"]
 Purpose = Literal["report", "tuning"]
@@ -24,7 +23,7 @@ def check_readable(half: Half, purpose: Purpose, own: Iterable[str], tasks: Iter
 
     Args:
         half: Which half would be read.
-        purpose: "tuning" for a search or a merge that chooses by the score, "report" for the final table.
+        purpose: "tuning" for whatever chooses by the score, "report" for the final table.
         own: Names of the held-out tasks that exist.
         tasks: Names asked for.
 
@@ -32,29 +31,33 @@ def check_readable(half: Half, purpose: Purpose, own: Iterable[str], tasks: Iter
         InputError: tuning asks for a test half or for a public task of mteb; or a name is unknown.
     """
     if purpose == "tuning" and half == "test":
-        raise InputError("tuning.tasks: a search may not read test halves; right would be the dev halves of evaluation.tasks")
+        raise InputError("search: may not read test halves; right would be the dev halves of tasks")
     known = set(own)
     for name in tasks:
         if name in known:
             continue
         if purpose == "tuning" and name in registered_tasks():
             raise InputError(
-                f"tuning.tasks: {name} is a public task of mteb, which nothing may be tuned on; right would be {_names(known)}"
+                f"search.tasks: {name} is a public task of mteb, which nothing may be tuned on; right would be {_names(known)}"
             )
-        raise InputError(f"evaluation.tasks: no task {name!r}; there are {_names(known)}")
+        raise InputError(f"tasks: no task {name!r}; there are {_names(known)}")
 
 
-def readable_tasks(recipe: Recipe, half: Half = "dev") -> tuple[str, ...]:
-    """The tasks whose dev halves a search of this recipe, or a training that scores its checkpoints, reads.
+def readable_tasks(own: Iterable[str], names: Sequence[str] = ()) -> tuple[str, ...]:
+    """The tasks whose dev halves a search, or a training that scores its checkpoints, reads.
+
+    Args:
+        own: Names of the held-out tasks that exist.
+        names: Those asked for; all where empty.
 
     Raises:
-        InputError: `tuning.tasks` names a public or unknown task, there is none at all, or another half than dev is asked for.
+        InputError: a name is a public task's or unknown, or there is no task at all.
     """
-    tasks = recipe.tuning.tasks or tuple(recipe.evaluation.tasks)
-    if not tasks:
-        raise InputError("tuning: a search needs dev halves, and evaluation.tasks is empty")
-    check_readable(half, "tuning", recipe.evaluation.tasks, tasks)
-    return tasks
+    known = tuple(own)
+    check_readable("dev", "tuning", known, names)
+    if not known:
+        raise InputError("search: needs dev halves, and there are no tasks; right would be entries under tasks")
+    return tuple(names) or known
 
 
 def check_own_names(names: Iterable[str]) -> None:
@@ -65,7 +68,7 @@ def check_own_names(names: Iterable[str]) -> None:
     """
     for name in names:
         if name in registered_tasks():
-            raise InputError(f"evaluation.tasks.{name}: that is the name of a public task of mteb; right would be another name")
+            raise InputError(f"tasks.{name}: that is the name of a public task of mteb; right would be another name")
 
 
 def _names(names: Iterable[str]) -> str:

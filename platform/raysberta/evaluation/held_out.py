@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from raysberta.recipe import EvaluationTask
+from raysberta.evaluation.settings import OwnTask
 from raysberta.schema import text_id
 
 PAIR_COLUMNS = ["query", "positive"]
@@ -24,7 +24,7 @@ CLUSTER_AT_LEAST = 5
 Tables = dict[str, pa.Table]
 
 
-def build(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
+def build(task: OwnTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
     """The tables of one half of a task, and how many queries, pairs or texts it is scored on.
 
     Args:
@@ -49,12 +49,12 @@ def same(text: str) -> str:
     return " ".join(text.split())
 
 
-def reads(task: EvaluationTask) -> bool:
+def reads(task: OwnTask) -> bool:
     """Whether the task is made from pairs; from documents otherwise."""
     return task.type in ("Retrieval", "BitextMining")
 
 
-def _retrieval(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
+def _retrieval(task: OwnTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
     """Queries with all their positives; distractors are positives of the half's other queries."""
     positives: dict[str, set[str]] = defaultdict(set)
     for query, positive in _pairs(rows):
@@ -71,7 +71,7 @@ def _retrieval(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables,
     }, len(chosen)
 
 
-def _bitext(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
+def _bitext(task: OwnTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
     """Pairs in which neither side occurs twice: a repeated side has no one right answer."""
     left: dict[str, list[str]] = defaultdict(list)
     right: dict[str, list[str]] = defaultdict(list)
@@ -83,7 +83,7 @@ def _bitext(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables, in
     return {"pairs": pa.table({"sentence1": chosen, "sentence2": [left[query][0] for query in chosen]})}, len(chosen)
 
 
-def _pair_classification(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
+def _pair_classification(task: OwnTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
     """As many pairs of one label as of two, both texts of one group or of one title, so that the topic gives nothing away.
 
     The senses of a word share its group or its title; where neither holds two labels, pairs are made across all texts.
@@ -112,7 +112,7 @@ def _pair_classification(task: EvaluationTask, rows: pa.Table, seed: int) -> tup
     return {"pairs": table}, len(pairs)
 
 
-def _classification(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
+def _classification(task: OwnTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
     """Texts to train the linear probe on and texts to test it on; no group is on both sides."""
     groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for row in _labelled(rows):
@@ -130,7 +130,7 @@ def _classification(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Ta
     return {"train": _coded(train, labels), "test": _coded(test, labels)}, len(test)
 
 
-def _clustering(task: EvaluationTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
+def _clustering(task: OwnTask, rows: pa.Table, seed: int) -> tuple[Tables, int]:
     by_label: dict[str, list[str]] = defaultdict(list)
     for row in _labelled(rows):
         by_label[row.label].append(row.text)

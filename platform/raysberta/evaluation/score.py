@@ -14,20 +14,21 @@ import mteb
 from mteb.abstasks import AbsTask
 from sklearn.exceptions import UndefinedMetricWarning
 
-from raysberta.artifacts import Artifact
-from raysberta.encoder.pool import Pooling
-from raysberta.evaluation import benchmark as held_out
+from raysberta.evaluation import task_folder
 from raysberta.evaluation import tasks as held_out_tasks
 from raysberta.evaluation.encoder import Embed, PrefixedEncoder
 from raysberta.evaluation.guard import Half, Purpose, check_readable, readable_tasks
+from raysberta.evaluation.settings import Scoring
 from raysberta.prefixes import Prefixes
-from raysberta.recipe import Evaluation, Recipe
 from raysberta.retrieval.embed import Embedder
+from raysberta.storage.artifacts import Artifact
 
 log = logging.getLogger(__name__)
 
 BATCH = 4096
 """Texts that mteb hands over at once; the embedder makes its own batches by length."""
+MODEL, REVISION = "raysberta/model", "local"
+"""How mteb's results name a model that nobody named."""
 
 
 @dataclass
@@ -52,26 +53,16 @@ class Scored:
 
 
 def score_model(
-    folder: Path,
-    *,
-    pooling: Pooling,
-    prefixes: Prefixes,
-    benchmark: Artifact | Path,
-    half: Half,
-    evaluation: Evaluation,
-    tasks: Sequence[str] = (),
-    purpose: Purpose = "report",
+    folder: Path, tasks: Artifact | Path, half: Half, how: Scoring, names: Sequence[str] = (), purpose: Purpose = "report"
 ) -> dict[str, float]:
-    """Main scores of a model folder on one half of the recipe's own held-out tasks.
+    """Main scores of a model folder on one half of held-out tasks, with the pooling and the prefixes that the folder says.
 
     Args:
-        folder: A Hugging Face encoder folder.
-        pooling: "mean" or "cls".
-        prefixes: The prefixes that the model was trained with.
-        benchmark: The artifact of stage `benchmark`, or its folder of tasks.
-        half: "dev" for searches and merges, "test" for the final table.
-        evaluation: `recipe.evaluation`: max_tokens and precision are read.
-        tasks: Names of the tasks to score on; all where empty.
+        folder: A folder of an encoder that describes itself.
+        tasks: The artifact of held-out tasks, or its folder.
+        half: "dev" for searches and trainings, "test" for the final table.
+        how: Where texts are cut, and the precision.
+        names: Of the tasks to score on; all where empty.
         purpose: "tuning" where the score chooses something: test halves and public tasks are refused then.
 
     Returns:
@@ -80,48 +71,53 @@ def score_model(
     Raises:
         InputError: the guard refuses, a task is unknown, or the folder is no model.
     """
-    names, found, location = _open(benchmark, half, tasks, purpose)
-    embedder = Embedder(Path(folder), pooling, evaluation.max_tokens, evaluation.precision)
-    scored = score_tasks(held_out_tasks.load(location, found, half, names), embedder.encode, prefixes)
-    return scored.scores
+    location, index = task_folder.read(tasks)
+    check_readable(half, purpose, index.tasks, names)
+    embedder = Embedder(folder, how.max_tokens, how.precision)
+    found = held_out_tasks.load(location, index, half, list(names) or list(index.tasks))
+    return score_tasks(found, embedder.encode, embedder.description.prefixes).scores
 
 
-def dev_scores(recipe: Recipe, folder: Path, benchmark: Artifact | Path) -> dict[str, float]:
-    """Dev scores of a model that knows the recipe's prefixes, as fractions by task: what searches and trainings look at."""
-    return score_model(
-        folder,
-        pooling=recipe.encoder.pooling,
-        prefixes=recipe.prefixes,
-        benchmark=benchmark,
-        half="dev",
-        evaluation=recipe.evaluation,
-        tasks=readable_tasks(recipe),
-        purpose="tuning",
-    )
+def dev_scores(folder: Path, tasks: Artifact | Path, names: Sequence[str], how: Scoring) -> dict[str, float]:
+    """Scores of a model folder on dev halves, fractions by task: what searches and trainings look at.
+
+    Args:
+        folder: A folder of an encoder that describes itself.
+        tasks: The artifact of held-out tasks, or its folder.
+        names: Of the tasks; all where empty.
+        how: Where texts are cut, and the precision.
+
+    Raises:
+        InputError: a name is a public task's or unknown, there is no task, or the folder is no model.
+    """
+    readable = readable_tasks(task_folder.read(tasks)[1].tasks, names)
+    return score_model(folder, tasks, "dev", how, readable, "tuning")
 
 
 def score_own(
     embed: Embed,
     prefixes: Prefixes,
-    benchmark: Artifact | Path,
+    tasks: Artifact | Path,
     half: Half,
-    tasks: Sequence[str] = (),
-    name: str = "raysberta/model",
-    revision: str = "local",
+    names: Sequence[str] = (),
+    model: str = MODEL,
+    revision: str = REVISION,
 ) -> Scored:
     """As score_model for the report, with full results, over any embedding function.
 
     Args:
         embed: Texts with their prefix to L2-normalised float32 vectors [n, d].
         prefixes: The prefixes that the model was trained with.
-        benchmark: The artifact of stage `benchmark`, or its folder of tasks.
+        tasks: The artifact of held-out tasks, or its folder.
         half: Which half to read.
-        tasks: Names of the tasks; all where empty.
-        name: Of the model, for mteb's results.
+        names: Of the tasks; all where empty.
+        model: How mteb's results name the model, `owner/name`.
         revision: Of the model, for mteb's results.
     """
-    names, found, location = _open(benchmark, half, tasks, "report")
-    return score_tasks(held_out_tasks.load(location, found, half, names), embed, prefixes, name=name, revision=revision)
+    location, index = task_folder.read(tasks)
+    check_readable(half, "report", index.tasks, names)
+    found = held_out_tasks.load(location, index, half, list(names) or list(index.tasks))
+    return score_tasks(found, embed, prefixes, model=model, revision=revision)
 
 
 def score_tasks(
@@ -130,11 +126,11 @@ def score_tasks(
     prefixes: Prefixes,
     *,
     overrides: dict[str, str] | None = None,
-    name: str = "raysberta/model",
-    revision: str = "local",
+    model: str = MODEL,
+    revision: str = REVISION,
 ) -> Scored:
     """Run mteb on task instances; scores are keyed as the tasks are."""
-    encoder = PrefixedEncoder(embed, prefixes, name, revision, overrides)
+    encoder = PrefixedEncoder(embed, prefixes, model, revision, overrides)
     scored = Scored()
     datasets.disable_progress_bars()
     for key, task in tasks.items():
@@ -157,12 +153,6 @@ def score_tasks(
     return scored
 
 
-def mean(scores: dict[str, float]) -> float:
+def mean(scores: Mapping[str, float]) -> float:
     """Mean over tasks."""
     return sum(scores.values()) / len(scores)
-
-
-def _open(benchmark: Artifact | Path, half: Half, tasks: Sequence[str], purpose: Purpose) -> tuple[list[str], held_out.Index, Path]:
-    location, index = held_out.read(benchmark)
-    check_readable(half, purpose, index.tasks, tasks)
-    return list(tasks) or list(index.tasks), index, location

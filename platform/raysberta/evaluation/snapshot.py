@@ -7,7 +7,6 @@ written last, lists the tasks and every file with size and SHA-256.
 import copy
 import hashlib
 import itertools
-import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from mteb.abstasks import AbsTask
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raysberta.errors import InputError
+from raysberta.evaluation.outside import INDEX, DataFile, Snapshot, SnapshotTask, check_size, read_index
 from raysberta.prefixes import Prefixes
 
 log = logging.getLogger(__name__)
 
-INDEX = "snapshot.json"
 TEXTS = "texts.parquet"
 NO_TEXT = frozenset(("id", "_id", "lang", "label", "labels"))
 """Columns of names."""
@@ -40,34 +38,6 @@ THEMATIC = (
     "STS22",
 )
 """ruMTEB tasks that take the topic prefix though their type does not (ruMTEB paper, Table 7)."""
-
-
-class DataFile(BaseModel):
-    """One file of a data set, its path relative to the snapshot."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    path: str
-    bytes: int
-    sha256: str
-
-
-class SnapshotTask(BaseModel):
-    """A task and the data it needs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    dataset: str
-    revision: str
-    folder: str
-    files: list[DataFile]
-
-
-class Snapshot(BaseModel):
-    """What a snapshot folder holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    benchmark: str
-    mteb: str
-    tasks: dict[str, SnapshotTask]
 
 
 def fetch(benchmark: str, folder: Path, tasks: Sequence[str] = ()) -> Snapshot:
@@ -115,7 +85,7 @@ def seal(benchmark: str, folder: Path, tasks: Sequence[str] = ()) -> Snapshot:
     return snapshot
 
 
-def load(benchmark: str, folder: str | Path | None, *, hashes: bool = False) -> dict[str, AbsTask]:
+def load(benchmark: str, folder: str | Path, *, hashes: bool = False) -> dict[str, AbsTask]:
     """Fresh instances of the benchmark's tasks that the snapshot holds, by name, which read from it and from nowhere else.
 
     Args:
@@ -126,8 +96,8 @@ def load(benchmark: str, folder: str | Path | None, *, hashes: bool = False) -> 
     Raises:
         InputError: there is no snapshot, it is of another benchmark or revision, or a file is missing or altered.
     """
-    snapshot = _read(benchmark, folder)
-    root = Path(str(folder))
+    snapshot = read_index(benchmark, folder)
+    root = Path(folder)
     found = _tasks(benchmark, list(snapshot.tasks))
     datasets.config.HF_DATASETS_CACHE = Path(tempfile.gettempdir()) / "raysberta" / "datasets"  # not into the user's home
     for name, task in found.items():
@@ -222,27 +192,11 @@ def _tasks(benchmark: str, names: Sequence[str]) -> dict[str, AbsTask]:
     try:
         found = {task.metadata.name: copy.deepcopy(task) for task in mteb.get_benchmark(benchmark).tasks}  # mteb shares its own
     except KeyError as error:
-        raise InputError(f"evaluation.benchmark: mteb knows no {benchmark!r}; right would be MTEB(rus, v1.1)") from error
+        raise InputError(f"benchmarks: mteb knows no {benchmark!r}; right would be MTEB(rus, v1.1)") from error
     for name in names:
         if name not in found:
-            raise InputError(f"evaluation.benchmark: {benchmark} has no task {name}")
+            raise InputError(f"benchmarks: {benchmark} has no task {name}")
     return {name: task for name, task in found.items() if not names or name in names}
-
-
-def _read(benchmark: str, folder: str | Path | None) -> Snapshot:
-    right = f"right would be a folder that jobs/fetch_benchmark.py filled with {benchmark}"
-    if folder is None:
-        raise InputError(f"evaluation.snapshot: not given; {right}")
-    file = Path(folder) / INDEX
-    if not file.is_file():
-        raise InputError(f"evaluation.snapshot: {folder} has no {INDEX}; {right}")
-    try:
-        snapshot = Snapshot.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, ValidationError) as error:
-        raise InputError(f"{file}: unreadable; fetch it again") from error
-    if snapshot.benchmark != benchmark:
-        raise InputError(f"{file}: holds {snapshot.benchmark}; {right}")
-    return snapshot
 
 
 def _place(task: AbsTask) -> Path:
@@ -260,9 +214,8 @@ def _described(root: Path, file: Path) -> DataFile:
 
 
 def _check(root: Path, file: DataFile, hashes: bool) -> None:
+    check_size(root, file)
     path = root / file.path
-    if not path.is_file() or path.stat().st_size != file.bytes:
-        raise InputError(f"{path}: missing or cut; fetch the snapshot again")
     if hashes and _sha256(path) != file.sha256:
         raise InputError(f"{path}: not the file that was fetched; fetch the snapshot again")
 

@@ -1,97 +1,150 @@
-"""The stages `benchmark` and `score_<step>` as Ray tasks: a model is scored from its saved folder, in processes of its own."""
+"""Held-out tasks, the check of a registered benchmark, and scores as Ray tasks: a model is scored from its folder, aside."""
 
 import json
 import logging
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from raysberta.artifacts import Artifact, Draft
-from raysberta.encoder.fetch import model_folder
-from raysberta.encoder.pool import Pooling
-from raysberta.evaluation import benchmark as held_out
-from raysberta.prefixes import Prefixes
-from raysberta.recipe import Recipe
+from raysberta.errors import InputError
+from raysberta.evaluation import task_folder
+from raysberta.evaluation.facts import BenchmarkFacts, ScoreDetail, ScoresFacts, TaskFacts, TasksFacts
+from raysberta.evaluation.settings import Benchmark, HeldOutTasks, ModelScores, Scoring
+from raysberta.storage.artifacts import Artifact
+from raysberta.work import Work
 
 log = logging.getLogger(__name__)
 
-VERSION: int = 1
-COLUMNS = ("scores", "results", "seconds", "types")
-TRAINED = ("contrastive", "final")
-"""Steps whose model knows the recipe's own prefixes; the others keep the base's."""
+NOISY = ("mteb", "datasets", "transformers")
 
 
-def benchmark(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
-    """Held-out tasks from the dev and test documents; metrics["tasks"] has their sizes.
+def tasks(work: Work[HeldOutTasks]) -> TasksFacts:
+    """Held-out tasks from the dev and test documents and pairs, into the folder `tasks`.
 
     Raises:
-        InputError: a task comes out too small, or the snapshot of a registered benchmark is missing or altered.
+        InputError: a task comes out too small, or bears a public task's name.
     """
-    settings = recipe.evaluation
-    if settings.benchmark is not None:
-        from raysberta.evaluation import snapshot
-
-        draft.metrics["registered"] = sorted(snapshot.load(settings.benchmark, settings.snapshot, hashes=True))
-    with draft.folder(held_out.FOLDER) as folder:
-        index = held_out.write(folder, settings.tasks, inputs["pairs"].dataset("pairs"), inputs["corpus"].dataset("documents"), recipe.seed)
-    draft.metrics["tasks"] = {name: entry.model_dump() for name, entry in index.tasks.items()}
-    draft.rows_in = sum(file.rows or 0 for name in ("pairs", "corpus") for file in inputs[name].manifest.files)
-    draft.rows_out = sum(half.scored for entry in index.tasks.values() for half in entry.halves.values())
+    settings, draft = work.settings, work.draft
+    made_from = {"pairs": work.inputs[settings.pairs], "documents": work.inputs[settings.documents]}
+    tables = [artifact.dataset(name) for name, artifact in made_from.items()]
+    with draft.folder(task_folder.FOLDER) as folder:
+        index = task_folder.write(folder, settings.tasks, *tables, work.seed)
+    draft.rows_in = sum(artifact.rows(name) for name, artifact in made_from.items())
+    draft.rows_out = sum(half.scored for task in index.tasks.values() for half in task.halves.values())
     for rows in index.left_out.values():
         draft.drop("in training or in the other half", rows)
-    log.info("%d tasks: %s", len(index.tasks), ", ".join(f"{name} {entry.halves['test'].scored}" for name, entry in index.tasks.items()))
+    sizes = ", ".join(f"{name} {task.halves['test'].scored}" for name, task in index.tasks.items())
+    log.info("%s: %d tasks: %s", work.node, len(index.tasks), sizes)
+    return TasksFacts(tasks=index.tasks)
 
 
-def score(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft, *, step: str, model: str) -> None:
-    """Score one model on the test halves and on the registered benchmark, if there is one.
+def benchmark(work: Work[Benchmark]) -> BenchmarkFacts:
+    """Compare every file of a registered benchmark's snapshot with the hash that its index has of it. Nothing is written.
 
-    Writes folder `results` with mteb's full result of each task; metrics "scores" {task: fraction}, "details" {task: what a model
-    card needs}, "seconds" {task: seconds}, "prefixes", "pooling".
-
-    Args:
-        recipe: The recipe.
-        inputs: `benchmark` and the artifact of the model.
-        draft: Where to write.
-        step: Which step of the pipeline the model is: base, vocabulary, mlm, mlm_merged, contrastive or final.
-        model: Name of the input that holds the model.
+    Raises:
+        InputError: the snapshot is missing, of another benchmark or revision, or altered.
     """
-    own = step in TRAINED
-    pooling: Pooling = recipe.encoder.pooling if own else recipe.encoder.base_pooling
-    prefixes = recipe.prefixes if own else recipe.encoder.base_prefixes
-    identity = (f"{recipe.publishing.model_name}/{step}", inputs[model].manifest.fingerprint)
-    workers = recipe.resources.evaluation
-    task = _score_part.options(name=f"score_{step}", num_cpus=workers.cpus, num_gpus=workers.gpus)
+    from raysberta.evaluation import snapshot
+
+    settings = work.settings
+    found = sorted(snapshot.load(settings.name, settings.snapshot, hashes=True))
+    work.draft.rows_out = len(found)
+    log.info("%s: %d tasks of %s are whole", work.node, len(found), settings.name)
+    return BenchmarkFacts(name=settings.name, snapshot=settings.snapshot, tasks=found)
+
+
+def score(work: Work[ModelScores]) -> ScoresFacts:
+    """Score a model on the test halves of the held-out tasks and on the registered benchmarks.
+
+    Writes the folder `results` with mteb's full result of each task.
+
+    Raises:
+        InputError: there is no task at all, or a benchmark's snapshot is missing or altered.
+    """
+    own = _own_tasks(work)
+    wanted = _wanted(work, own)
     started = time.monotonic()
-    parts = ray.get([task.remote(recipe, inputs, step, model, names, pooling, prefixes, identity) for names in _parts(recipe)])
-    scores, results, seconds, types = ({name: value for part in parts for name, value in part[column].items()} for column in COLUMNS)
-    with draft.folder("results") as folder:
-        for name, result in results.items():
-            (folder / f"{name}.json").write_text(json.dumps(result, ensure_ascii=False, indent=2), encoding="utf-8")
-    ordered = [*recipe.evaluation.tasks, *sorted(set(scores) - set(recipe.evaluation.tasks))]
-    draft.metrics["scores"] = {name: scores[name] for name in ordered}
-    draft.metrics["details"] = {name: _detail(name, types[name], results[name], inputs["benchmark"]) for name in ordered}
-    draft.metrics["seconds"] = seconds
-    draft.metrics["prefixes"] = prefixes.model_dump()
-    draft.metrics["pooling"] = pooling
-    draft.rows_out = len(scores)
-    mean = sum(scores.values()) / len(scores)
-    log.info("%s: mean %.2f over %d tasks in %.1f s", step, 100 * mean, len(scores), time.monotonic() - started)
+    parts = _score(work, wanted)
+    done = {key: one for part in parts for key, one in part.scores.items()}
+    found = {one.key: done[one.key] for one in wanted}
+    with work.draft.folder("results") as folder:
+        for key, one in found.items():
+            (folder / f"{key}.json").write_text(json.dumps(one.result, ensure_ascii=False, indent=2), encoding="utf-8")
+    work.draft.rows_out = len(found)
+    mean = sum(one.score for one in found.values()) / len(found)
+    log.info("%s: mean %.2f over %d tasks in %.1f s", work.node, 100 * mean, len(found), time.monotonic() - started)
+    return ScoresFacts(
+        scores={key: one.score for key, one in found.items()},
+        details={one.key: _detail(one, found[one.key], own.get(one.task)) for one in wanted},
+        seconds={key: one.seconds for key, one in found.items()},
+        pooling=parts[0].pooling,
+        prefixes=parts[0].prefixes,
+    )
 
 
-@ray.remote(max_retries=0)
-def _score_part(
-    recipe: Recipe,
-    inputs: Mapping[str, Artifact],
-    step: str,
-    model: str,
-    names: list[str],
-    pooling: Pooling,
-    prefixes: Prefixes,
-    identity: tuple[str, str],
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Wanted:
+    """A task to score on."""
+
+    key: str
+    """What its score is kept under."""
+    task: str
+    """Its own name."""
+    benchmark: BenchmarkFacts | None
+    """The registered benchmark it is of; None of a held-out task."""
+
+
+@dataclass(frozen=True)
+class _Score:
+    """What the model scored on one task."""
+
+    score: float
+    result: dict[str, Any]
+    seconds: float
+    type: str
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one worker found, in plain types: whoever reads it needs no mteb."""
+
+    scores: dict[str, _Score]
+    pooling: str
+    prefixes: dict[str, str]
+
+
+def _own_tasks(work: Work[ModelScores]) -> dict[str, TaskFacts]:
+    """The held-out tasks, by name."""
+    tasks = work.settings.tasks
+    return {} if tasks is None else work.inputs[tasks].told(TasksFacts).tasks
+
+
+def _wanted(work: Work[ModelScores], own: Mapping[str, TaskFacts]) -> list[_Wanted]:
+    """The held-out tasks as they stand, then those of all benchmarks by name; a name that is taken gets its benchmark's behind it."""
+    found = {name: _Wanted(name, name, None) for name in own}
+    for ref in work.settings.benchmarks:
+        facts = work.inputs[ref].told(BenchmarkFacts)
+        for name in facts.tasks:
+            key = name if name not in found else f"{name}, {facts.name}"
+            found[key] = _Wanted(key, name, facts)
+    if not found:
+        raise InputError(f"{work.node}: no task to score on; right would be entries under tasks or benchmarks")
+    return [*(found[name] for name in own), *(found[key] for key in sorted(set(found) - set(own)))]
+
+
+def _score(work: Work[ModelScores], wanted: Sequence[_Wanted]) -> list[_Part]:
+    """The tasks dealt out to the workers, none left empty."""
+    workers, tasks = work.workers, work.settings.tasks
+    task = ray.remote(_score_part).options(name=work.node, num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0)
+    count = min(workers.workers, len(wanted))
+    common = work.inputs[work.settings.model], None if tasks is None else work.inputs[tasks], work.settings.how, workers.cpus
+    return ray.get([task.remote(wanted[worker::count], *common) for worker in range(count)])
+
+
+def _score_part(wanted: Sequence[_Wanted], model: Artifact, tasks: Artifact | None, how: Scoring, cpus: float) -> _Part:
     """Scores of one worker's share of the tasks."""
     import torch
 
@@ -100,57 +153,37 @@ def _score_part(
     from raysberta.retrieval.embed import Embedder
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", force=True)
-    for noisy in ("mteb", "datasets", "transformers"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    torch.set_num_threads(max(1, int(recipe.resources.evaluation.cpus)))
-    settings = recipe.evaluation
-    folder: Path = model_folder(inputs[model], "encoder") if step == "base" else inputs[model].folder("model")
-    embed = Embedder(folder, pooling, settings.max_tokens, settings.precision).encode
+    torch.set_num_threads(max(1, int(cpus)))
+    embedder = Embedder(model.folder("model"), how.max_tokens, how.precision)
+    prefixes, revision = embedder.description.prefixes, model.manifest.fingerprint
     scored = Scored()
-    own = [name for name in names if name in settings.tasks]
-    if own:
-        scored = score_own(embed, prefixes, inputs["benchmark"], "test", own, *identity)
-    registered = [name for name in names if name not in settings.tasks]
-    if settings.benchmark is not None and registered:
-        found = snapshot.load(settings.benchmark, settings.snapshot)
-        public = score_tasks(
-            {name: found[name] for name in registered},
-            embed,
-            prefixes,
-            overrides=snapshot.overrides(prefixes),
-            name=identity[0],
-            revision=identity[1],
-        )
-        scored.add(public)
-    return {column: getattr(scored, column) for column in COLUMNS}
+    own = [one.task for one in wanted if one.benchmark is None]
+    if own and tasks is not None:
+        scored = score_own(embedder.encode, prefixes, tasks, "test", own, revision=revision)
+    for place in sorted({(one.benchmark.name, one.benchmark.snapshot) for one in wanted if one.benchmark is not None}):
+        loaded = snapshot.load(*place)
+        chosen = {one.key: loaded[one.task] for one in wanted if one.benchmark and (one.benchmark.name, one.benchmark.snapshot) == place}
+        scored.add(score_tasks(chosen, embedder.encode, prefixes, overrides=snapshot.overrides(prefixes), revision=revision))
+    scores = {key: _Score(scored.scores[key], scored.results[key], scored.seconds[key], scored.types[key]) for key in scored.scores}
+    return _Part(scores, embedder.description.pooling, prefixes.model_dump())
 
 
-def _parts(recipe: Recipe) -> list[list[str]]:
-    """The tasks dealt out to the workers, none left empty."""
-    names = [*recipe.evaluation.tasks]
-    if recipe.evaluation.benchmark is not None:
-        from raysberta.evaluation import snapshot
-
-        names += sorted(snapshot.load(recipe.evaluation.benchmark, recipe.evaluation.snapshot))
-    count = min(recipe.resources.evaluation.workers, len(names))
-    return [names[worker::count] for worker in range(count)]
-
-
-def _detail(name: str, type_: str, result: Mapping[str, Any], artifact: Artifact) -> dict[str, Any]:
+def _detail(wanted: _Wanted, found: _Score, own: TaskFacts | None) -> ScoreDetail:
     """What a model card says of one score: the data set, its split and revision, and every metric of the first subset."""
-    entry = artifact.manifest.metrics["tasks"].get(name)
-    split, subsets = next(iter(result["scores"].items()))
+    split, subsets = next(iter(found.result["scores"].items()))
     first = subsets[0]
     metrics = {key: value for key, value in first.items() if isinstance(value, int | float) and not isinstance(value, bool)}
-    kept = {key: value for key, value in metrics.items() if not key.startswith("nauc")}
-    return {
-        "dataset": f"held out from {entry['source']}" if entry else name,
-        "held_out": entry is not None,
-        "type": type_,
-        "config": first["hf_subset"],
-        "split": split,
-        "revision": result["dataset_revision"],
-        "languages": first["languages"],
-        "metrics": kept,
-        "scored": entry["halves"]["test"]["scored"] if entry else None,
-    }
+    held_out = own if wanted.benchmark is None else None
+    return ScoreDetail(
+        dataset=f"held out from {held_out.source}" if held_out else wanted.task,
+        held_out=held_out is not None,
+        type=found.type,
+        config=first["hf_subset"],
+        split=split,
+        revision=found.result["dataset_revision"],
+        languages=first["languages"],
+        metrics={key: value for key, value in metrics.items() if not key.startswith("nauc")},
+        scored=held_out.halves["test"].scored if held_out else None,
+    )

@@ -1,4 +1,4 @@
-"""mteb tasks over the Parquet files of a benchmark folder: mteb's own task classes, data of our own."""
+"""mteb tasks over the Parquet files of a folder of tasks: mteb's own task classes, data of our own."""
 
 import json
 from collections import defaultdict
@@ -22,8 +22,9 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from raysberta.errors import InputError
-from raysberta.evaluation.benchmark import Index, TaskEntry
+from raysberta.evaluation.facts import TaskFacts
 from raysberta.evaluation.guard import Half
+from raysberta.evaluation.task_folder import Index
 
 SEED = 42
 MAIN_SCORE = {
@@ -50,7 +51,7 @@ def load(folder: Path, index: Index, half: Half, names: Iterable[str]) -> dict[s
     return tasks
 
 
-def metadata(name: str, entry: TaskEntry, half: Half) -> TaskMetadata:
+def metadata(name: str, entry: TaskFacts, half: Half) -> TaskMetadata:
     """What mteb wants to know of a task. Its name differs by half, so results of the two never mix."""
     labelled = entry.type in ("Classification", "Clustering")
     return TaskMetadata(

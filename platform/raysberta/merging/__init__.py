@@ -1,1 +1,1 @@
-"""SLERP over safetensors."""
+"""Merges of models: slerp and weighted means over safetensors."""

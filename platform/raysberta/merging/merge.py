@@ -1,38 +1,33 @@
-"""Merge two model folders of one architecture and one vocabulary, tensor by tensor, into a third.
+"""Merge model folders of one architecture, tensor by tensor, into another.
 
-Tensors are read, merged and written one at a time, so memory holds three tensors and never two models. Config, tokenizer and the
-layout of the weight files are those of the newer model.
+Tensors are read, merged and written one at a time, so memory holds the sum so far and one tensor of one model, however many models there
+are. Config, tokenizer, description and the layout of the weight files are those of the first model, and so is its head for masked words.
 """
 
 import json
+import logging
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from raysberta.encoder.load import load_encoder
 from raysberta.errors import InputError
-from raysberta.merging.slerp import THRESHOLD, slerp
+from raysberta.merging.settings import Method, Scope
+from raysberta.merging.slerp import THRESHOLD, cosine_of, slerp
+from raysberta.models.describe import describe
+from raysberta.models.load import load_encoder, weight_files
 
-Scope = Literal["encoder_layers", "all"]
+log = logging.getLogger(__name__)
 
 LAYER = re.compile(r"(^|\.)(layer|layers|h|block)\.\d+\.")
-SAME = (
-    "model_type",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "vocab_size",
-)
+SAME = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
 LENGTH = 8  # bytes of the header's length, at the start of a safetensors file
 
 
@@ -43,91 +38,122 @@ class Merged:
     tensors: int = 0
     merged: int = 0
     linear: int = 0
-    """Of the merged, those so nearly parallel that they were interpolated linearly."""
+    """Of the merged, those with models so nearly parallel that slerp interpolated them linearly."""
     copied: int = 0
     """Outside the scope, or integer buffers."""
     least_cosine: float = 1.0
-
-    def metrics(self) -> dict[str, Any]:
-        """The counts, and the share of merged tensors that were interpolated linearly."""
-        return {**asdict(self), "linear_share": round(self.linear / max(self.merged, 1), 4)}
+    """Between a model's tensor and the merge of those before it."""
 
 
-def merge(newer: Path, older: Path, target: Path, weight: float, scope: Scope = "all") -> Merged:
-    """Write to `target` the model of `newer`, moved by SLERP towards `older`.
+@dataclass
+class _Merge:
+    """How tensors are merged, and what was done so far."""
+
+    others: list[dict[str, Any]]
+    """Of each model but the first: for each tensor the open file that holds it."""
+    shares: Sequence[float]
+    method: Method
+    scope: Scope
+    done: Merged
+
+    def tensor(self, name: str, first: Tensor) -> Tensor:
+        """The merged tensor, in shape and dtype of the first model's; computed in float32, in float64 where the first is."""
+        self.done.tensors += 1
+        if not first.is_floating_point() or not self.covers(name):
+            self.done.copied += 1
+            return first
+        self.done.merged += 1
+        mixed = first.to(torch.float64 if first.dtype == torch.float64 else torch.float32)
+        return (self._along_arcs(name, mixed) if self.method == "slerp" else self._mean(name, mixed)).to(first.dtype)
+
+    def covers(self, name: str) -> bool:
+        """Whether a tensor is in the scope."""
+        return self.scope == "all" or LAYER.search(name) is not None
+
+    def _along_arcs(self, name: str, mixed: Tensor) -> Tensor:
+        """Towards each next model, by its share of the shares so far."""
+        total, linear = self.shares[0], False
+        for share, other in zip(self.shares[1:], self.others, strict=True):
+            total += share
+            if not total:  # none of the models so far counts
+                continue
+            mixed, cosine = slerp(mixed, other[name].get_tensor(name), share / total)
+            linear |= abs(cosine) > THRESHOLD
+            self.done.least_cosine = min(self.done.least_cosine, cosine)
+        self.done.linear += linear
+        return mixed
+
+    def _mean(self, name: str, mixed: Tensor) -> Tensor:
+        total, mixed = self.shares[0], mixed * self.shares[0]
+        for share, other in zip(self.shares[1:], self.others, strict=True):
+            theirs = other[name].get_tensor(name).to(mixed.dtype)
+            if total:
+                self.done.least_cosine = min(self.done.least_cosine, cosine_of(mixed, theirs))
+            mixed.add_(theirs, alpha=share)
+            total += share
+        return mixed
+
+
+def merge(folders: Sequence[Path], target: Path, shares: Sequence[float], method: Method = "slerp", scope: Scope = "all") -> Merged:
+    """Write to `target` the merge of models.
 
     Args:
-        newer: Hugging Face folder with safetensors, tokenizer and config.
-        older: One of the same architecture and vocabulary.
-        target: Made; must not be one of the two.
-        weight: Of the older model, 0 to 1.
-        scope: Merge the tensors of the transformer layers alone (the rest is the newer's), or every floating-point tensor.
+        folders: Encoder folders of one architecture that describe themselves; two or more.
+        target: Made; must not be one of them.
+        shares: The weight of each, in all 1.
+        method: slerp: along the arc from the first to the second by the second's share of both, from there to the third by its share of
+            the three, and so on, so the order of more than two matters; linear: the weighted mean.
+        scope: Merge the tensors of the transformer layers alone (the rest is the first's, vocabularies may differ), or every
+            floating-point tensor.
 
     Raises:
         InputError: the models do not match; the message names the setting, file or tensor.
         RuntimeError: what was written cannot be loaded or holds a value that is not finite.
     """
-    if target.resolve() in (newer.resolve(), older.resolve()):
+    if target.resolve() in {folder.resolve() for folder in folders}:
         raise InputError(f"{target}: a merge cannot overwrite what it reads; right would be another folder")
-    _check_same(newer, older)
+    for folder in folders[1:]:
+        _check_same(folders[0], folder, scope)
+    _warn_of_other_use(folders)
     target.mkdir(parents=True, exist_ok=True)
-    done = Merged()
     with ExitStack() as opened:
-        theirs = _readers(older, opened)
-        for file in _weights(newer):
-            ours = opened.enter_context(safe_open(file, "pt"))
-            _check_tensors(ours, theirs, file)
-
-            def mixed(name: str, ours: Any = ours) -> Tensor:
-                return _mix(name, ours.get_tensor(name), theirs, weight, scope, done)
-
-            _write(file, target / file.name, mixed)
-    for file in newer.iterdir():
-        if file.is_file() and file.suffix != ".safetensors":
-            shutil.copyfile(file, target / file.name)
+        merging = _Merge([_readers(folder, opened) for folder in folders[1:]], shares, method, scope, Merged())
+        for file in weight_files(folders[0]):
+            first = opened.enter_context(safe_open(file, "pt"))
+            _check_tensors(first, merging, file, folders)
+            _write(file, target / file.name, lambda name, first=first: merging.tensor(name, first.get_tensor(name)))  # type: ignore[misc]
+    _copy_rest(folders[0], target)
     _check_written(target)
-    return done
-
-
-def _mix(name: str, ours: Tensor, theirs: dict[str, Any], weight: float, scope: Scope, done: Merged) -> Tensor:
-    done.tensors += 1
-    if not ours.is_floating_point() or (scope == "encoder_layers" and not LAYER.search(name)):
-        done.copied += 1
-        return ours
-    mixed, cosine = slerp(ours, theirs[name].get_tensor(name), weight)
-    done.merged += 1
-    done.linear += abs(cosine) > THRESHOLD
-    done.least_cosine = min(done.least_cosine, cosine)
-    return mixed
-
-
-def _weights(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise InputError(f"{folder}: no safetensors there; right would be a Hugging Face model folder")
-    return files
+    return merging.done
 
 
 def _readers(folder: Path, opened: ExitStack) -> dict[str, Any]:
     """For each tensor of a folder the open file that holds it."""
-    readers = [opened.enter_context(safe_open(file, "pt")) for file in _weights(folder)]
+    readers = [opened.enter_context(safe_open(file, "pt")) for file in weight_files(folder)]
     return {name: reader for reader in readers for name in reader.keys()}  # noqa: SIM118 - not a mapping
 
 
-def _check_same(newer: Path, older: Path) -> None:
-    ours, theirs = _settings(newer), _settings(older)
+def _check_same(first: Path, other: Path, scope: Scope) -> None:
+    ours, theirs = _settings(first), _settings(other)
     for key in SAME:
         if ours.get(key) != theirs.get(key):
-            raise InputError(f"merge: {key} is {ours.get(key)} in {newer} and {theirs.get(key)} in {older}; right would be equal models")
-    if _vocabulary(newer) != _vocabulary(older):
-        raise InputError(f"merge: {newer} and {older} have different vocabularies; right would be one and the same tokenizer")
+            raise InputError(f"merge: {key} is {ours.get(key)} in {first} and {theirs.get(key)} in {other}; right would be equal models")
+    if scope == "encoder_layers":
+        return
+    if _vocabulary(first) != _vocabulary(other):
+        right = "one and the same tokenizer, or scope: encoder_layers"
+        raise InputError(f"merge: {first} and {other} have different vocabularies; right would be {right}")
+    if ours.get("vocab_size") != theirs.get("vocab_size"):
+        sizes = f"vocab_size is {ours.get('vocab_size')} in {first} and {theirs.get('vocab_size')} in {other}"
+        raise InputError(f"merge: {sizes}; right would be equal models, or scope: encoder_layers")
 
 
 def _settings(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise InputError(f"{folder}: no config.json there; right would be a Hugging Face model folder")
-    return json.loads(file.read_text(encoding="utf-8"))
+    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return settings
 
 
 def _vocabulary(folder: Path) -> Any:
@@ -135,16 +161,29 @@ def _vocabulary(folder: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"] if file.is_file() else None
 
 
-def _check_tensors(ours: Any, theirs: dict[str, Any], file: Path) -> None:
-    for name in ours.keys():  # noqa: SIM118 - not a mapping
-        mine = ours.get_slice(name)
-        if name not in theirs:
-            if mine.get_dtype().startswith(("F", "BF")):
-                raise InputError(f"merge: tensor {name} of {file} is missing in the other model; right would be equal models")
+def _warn_of_other_use(folders: Sequence[Path]) -> None:
+    """Say where models that are merged are used differently: what the merge says of itself is what the first says."""
+    first = describe(folders[0])
+    for folder in folders[1:]:
+        other = describe(folder)
+        if other.pooling != first.pooling:
+            log.warning("merge: %s pools by %s, %s by %s: the merge pools by %s", folder, other.pooling, folders[0], *[first.pooling] * 2)
+        if other.prefixes != first.prefixes:
+            log.warning("merge: %s has other prompts than %s: the merge has those of the latter", folder, folders[0])
+
+
+def _check_tensors(first: Any, merging: _Merge, file: Path, folders: Sequence[Path]) -> None:
+    """See that every model has the tensors of a file that are merged, in the same shapes."""
+    for name in first.keys():  # noqa: SIM118 - not a mapping
+        mine = first.get_slice(name)
+        if not merging.covers(name) or not mine.get_dtype().startswith(("F", "BF")):
             continue
-        shape, other = mine.get_shape(), theirs[name].get_slice(name).get_shape()
-        if shape != other:
-            raise InputError(f"merge: tensor {name} has shape {shape} in {file} and {other} in the other; right would be equal models")
+        for folder, other in zip(folders[1:], merging.others, strict=True):
+            if name not in other:
+                raise InputError(f"merge: tensor {name} of {file} is missing in {folder}; right would be equal models")
+            shape, theirs = mine.get_shape(), other[name].get_slice(name).get_shape()
+            if shape != theirs:
+                raise InputError(f"merge: tensor {name} has shape {shape} in {file} and {theirs} in {folder}; right would be equal models")
 
 
 def _write(template: Path, target: Path, tensor: Callable[[str], Tensor]) -> None:
@@ -157,6 +196,16 @@ def _write(template: Path, target: Path, tensor: Callable[[str], Tensor]) -> Non
         out.write(length + header)
         for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
             out.write(tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _copy_rest(source: Path, target: Path) -> None:
+    """All files but the encoder's weights, those in folders too."""
+    weights = {file.name for file in weight_files(source)}
+    for file in source.rglob("*"):
+        place = target / file.relative_to(source)
+        if file.is_file() and (file.parent != source or file.name not in weights):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
 
 
 def _check_written(folder: Path) -> None:

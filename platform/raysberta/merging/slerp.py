@@ -28,7 +28,7 @@ def slerp(newer: Tensor, older: Tensor, weight: float, threshold: float = THRESH
     """
     exact = torch.float64 if torch.float64 in (newer.dtype, older.dtype) else torch.float32
     first, second = newer.detach().to(exact), older.detach().to(exact)
-    cosine = _cosine(first, second)
+    cosine = cosine_of(first, second)
     if abs(cosine) > threshold:
         share, other = 1 - weight, weight
     else:
@@ -37,7 +37,8 @@ def slerp(newer: Tensor, older: Tensor, weight: float, threshold: float = THRESH
     return (share * first + other * second).to(newer.dtype), cosine
 
 
-def _cosine(first: Tensor, second: Tensor) -> float:
+def cosine_of(first: Tensor, second: Tensor) -> float:
+    """The cosine of two tensors as flat vectors; 0 where one of them is zero."""
     return float((_unit(first) * _unit(second)).sum())
 
 

@@ -1,22 +1,35 @@
-"""The stage `mlm_merged`: the encoder layers after MLM, moved back towards those before."""
+"""The stage that merges models."""
 
 import logging
-from collections.abc import Mapping
+from dataclasses import asdict
 
-from raysberta.artifacts import Artifact, Draft
+from raysberta.errors import InputError
+from raysberta.merging.facts import MergeFacts
 from raysberta.merging.merge import merge
-from raysberta.recipe import Recipe
+from raysberta.merging.settings import MergePhase
+from raysberta.tuning.choice import with_values
+from raysberta.tuning.facts import SearchFacts
+from raysberta.work import Work
 
 log = logging.getLogger(__name__)
 
-VERSION: int = 1
 
+def run(work: Work[MergePhase]) -> MergeFacts:
+    """Write the folder `model`: the merge, at the weights that a search found where there was one.
 
-def merge_after_mlm(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
-    """SLERP of the encoder layers with weight `mlm.merge_weight` of the older model; the embeddings stay those that MLM learned."""
-    weight = recipe.mlm.merge_weight
-    with draft.folder("model") as folder:
-        done = merge(inputs["mlm"].folder("model"), inputs["vocabulary"].folder("model"), folder, weight, "encoder_layers")
-    draft.rows_in = draft.rows_out = done.tensors
-    draft.metrics.update(weight=weight, **done.metrics())
-    log.info("weight %g of the older: %d of %d tensors merged, %d of them linearly", weight, done.merged, done.tensors, done.linear)
+    Raises:
+        InputError: naming the phase, and what of the models does not match.
+    """
+    choice = work.settings.choice
+    chosen = work.inputs[choice].told(SearchFacts).best if choice is not None else {}
+    try:
+        phase = with_values(work.settings.phase, chosen)
+        shares = phase.shares()
+        with work.draft.folder("model") as folder:
+            done = merge([work.inputs[name].folder("model") for name in phase.of], folder, shares, phase.method, phase.scope)
+    except InputError as error:
+        raise InputError(f"phases.{work.node}: {error}") from error
+    work.draft.rows_in = work.draft.rows_out = done.tensors
+    weights = ", ".join(f"{name} {share:g}" for name, share in zip(phase.of, shares, strict=True))
+    log.info("%s: %d of %d tensors merged, %d of them linearly: %s", work.node, done.merged, done.tensors, done.linear, weights)
+    return MergeFacts(shares=list(shares), **asdict(done), chosen=dict(chosen))

@@ -1,7 +1,7 @@
 """Which of the candidates become hard negatives: the rank window, what is never a negative, and the draw.
 
-Two readings of a rank window are in use, and they differ. FlagEmbedding cuts the window from the ranking that still holds the positive, and
-bars texts afterwards (RECIPE.md 1.4: what the paper did); sentence-transformers bars first and counts ranks over what is left.
+Two readings of a rank window are in use, and they differ. FlagEmbedding's `hn_mine.py` cuts the window from the ranking that still holds
+the positive, and bars texts afterwards; sentence-transformers' `mine_hard_negatives` bars first and counts ranks over what is left.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raysberta.recipe import Mining
+from raysberta.mining.settings import Mining
 
 ALLOWED = 0
 REASONS = (
@@ -50,9 +50,9 @@ class Chosen:
 
 
 def window(settings: Mining, size: int) -> tuple[int, int]:
-    """The rank window in a pool of `size` texts: as the recipe says, moved up where the pool ends before it."""
-    last = min(settings.rank_to, size)
-    return min(settings.rank_from, last // 2), last
+    """The rank window in a pool of `size` texts: as the settings say, moved up where the pool ends before it."""
+    last = min(settings.ranks[1], size)
+    return min(settings.ranks[0], last // 2), last
 
 
 def verdicts(
@@ -67,8 +67,8 @@ def verdicts(
     """For each candidate why it may not be a negative, as a number of REASONS; 0 where it may. int8 [k].
 
     Args:
-        settings: The limits. A share is taken of the positive's absolute value, p - |p| (1 - share), so that it lowers a negative score too
-            (RECIPE.md 5.4).
+        settings: The limits. A share is taken of the positive's absolute value, p - |p| (1 - share), so that it lowers a negative score
+            too, as sentence-transformers' `relative_margin` does.
         scores: What limits read, float [k]: cosines to the query, or a cross-encoder's scores.
         rows: Rows of the candidates in the pool, int64 [k]; -1 where there is none.
         barred: By reason, the rows of the pool that are no negatives of this query.
@@ -103,6 +103,7 @@ def verdicts(
 
 def choose(
     settings: Mining,
+    negatives: int,
     texts: Sequence[str],
     pair_id: str,
     scores: np.ndarray,
@@ -110,10 +111,11 @@ def choose(
     reasons: np.ndarray,
     judged: np.ndarray | None = None,
 ) -> Chosen:
-    """Choose up to `settings.negatives` of the ranked candidates of one query.
+    """Choose up to so many of the ranked candidates of one query.
 
     Args:
         settings: Window, slicing and sampling.
+        negatives: How many at most.
         texts: The pool.
         pair_id: Seeds the draw, so it does not depend on batch, worker or order.
         scores: Cosines of the ranked candidates, float32 [k], falling.
@@ -140,7 +142,7 @@ def choose(
         order = list(np.argsort(-judged[allowed], kind="stable"))
     else:
         order = list(range(len(allowed)))
-    for place in sorted(order[: settings.negatives]):
+    for place in sorted(order[:negatives]):
         at = int(allowed[place])
         chosen.rows.append(int(rows[at]))
         chosen.scores.append(float(scores[at]))

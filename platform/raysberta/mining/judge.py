@@ -1,5 +1,6 @@
 """A cross-encoder: query and text read together, one score."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from raysberta.encoder.auto import AutoModelForSequenceClassification
-from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
+from raysberta.models.auto import AutoModelForSequenceClassification
+from raysberta.models.load import load_tokenizer
 
 TOKEN_BUDGET = 4096
 
@@ -49,3 +50,9 @@ class CrossEncoder:
             batch = self.tokenizer.pad({name: [ids[name][row] for row in rows] for name in names}, return_tensors="pt").to(self.device)
             scores[rows] = self.model(**batch).logits[:, 0].float().cpu().numpy()
         return scores
+
+
+def is_cross_encoder(config: Path) -> bool:
+    """Whether a model's config.json is that of a sequence classifier, which reads two texts together; an encoder's names no head."""
+    architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
+    return any(name.endswith("ForSequenceClassification") for name in architectures)

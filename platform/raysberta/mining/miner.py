@@ -2,14 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from raysberta.mining.choose import ALLOWED, Chosen, choose, draw, normalise, verdicts
 from raysberta.mining.pool import Lookup, Pool, Texts
-from raysberta.recipe import Mining
+from raysberta.mining.settings import Mining
 from raysberta.retrieval.vectors import Matrix, View, steps, undirected
 from raysberta.schema import EXAMPLE, PAIR
 
@@ -37,6 +38,7 @@ Judge = Callable[[list[str], list[str]], np.ndarray]
 
 def mine(
     settings: Mining,
+    negatives: int,
     pool: Pool,
     pairs: pa.Table,
     queries: Matrix,
@@ -48,6 +50,7 @@ def mine(
 
     Args:
         settings: Window, limits and sampling.
+        negatives: How many a pair gets at most, supplied ones counted.
         pool: The candidates.
         pairs: Rows of PAIR of one source and kind, each `usable`.
         queries: Vectors of their queries, [len(pairs), d], L2-normalised.
@@ -55,12 +58,17 @@ def mine(
         dropped: Takes up how many rows were left out, by reason.
         judge: Scores for the limits, where the settings want a cross-encoder's.
     """
-    positives = Positives(pool.candidates, pairs)
+    miner = _Miner(settings, negatives, pool, Positives(pool.candidates, pairs), judge)
     for start, _, scores, rows in ranked:
         for low, high in steps(len(scores), IN_HAND):
             some = pairs.slice(start + low, high - low).to_pylist()
             vectors = np.asarray(queries[start + low : start + high], np.float32)
-            yield _table(settings, _mine(settings, pool, positives, some, vectors, scores[low:high], rows[low:high], judge), dropped)
+            found = miner.mine(some, vectors, scores[low:high], rows[low:high])
+            if settings.too_few == "drop":
+                kept = [row for row in found if len(row["negatives"]) >= negatives]
+                dropped["too_few_negatives"] += len(found) - len(kept)
+                found = kept
+            yield pa.Table.from_pylist(found, schema=MINED)
 
 
 def depth(settings: Mining, candidates: Texts) -> int:
@@ -69,12 +77,12 @@ def depth(settings: Mining, candidates: Texts) -> int:
     What limits bar is not made up for, as in sentence-transformers: a limit that bars much leaves less to choose from, not easier texts.
     """
     if settings.slicing == "flag_embedding":
-        return settings.rank_to
-    return settings.rank_to + min(MOST_OWN, candidates.same_document.most() + candidates.same_words.most())
+        return settings.ranks[1]
+    return settings.ranks[1] + min(MOST_OWN, candidates.same_document.most() + candidates.same_words.most())
 
 
-def sample(settings: Mining, candidates: Texts, pairs: pa.Table, dropped: Counter[str]) -> Iterator[pa.Table]:
-    """The same for a data set that the recipe does not mine: random texts of its pool, drawn by the pair's id.
+def sample(negatives: int, candidates: Texts, pairs: pa.Table, dropped: Counter[str]) -> Iterator[pa.Table]:
+    """The same without a search: supplied negatives, then random texts of the pool, drawn by the pair's id.
 
     A draw takes as long in a pool of millions as in one of ten. In a small one it may end with fewer: after DRAWS tries a negative.
     """
@@ -86,14 +94,14 @@ def sample(settings: Mining, candidates: Texts, pairs: pa.Table, dropped: Counte
             barred = _barred(candidates, row, positives.of(row["query"]))
             forbidden = np.concatenate(list(barred.values()))
             drawn: list[int] = []
-            for number in _draws(row["pair_id"], len(candidates.texts), DRAWS * settings.negatives):
+            for number in _draws(row["pair_id"], len(candidates.texts), DRAWS * negatives):
                 if number not in drawn and number not in forbidden:
                     drawn.append(number)
-                if len(drawn) == settings.negatives:
+                if len(drawn) == negatives:
                     break
             chosen = Chosen(drawn, [math.nan] * len(drawn), [-1] * len(drawn))
-            found.append(_with_supplied(settings, candidates, row, chosen, 0, math.nan, -1))
-        yield _table(settings, found, dropped)
+            found.append(_with_supplied(negatives, candidates, row, chosen, 0, math.nan, -1))
+        yield pa.Table.from_pylist(found, schema=MINED)
 
 
 class Positives:
@@ -134,75 +142,99 @@ def _barred(candidates: Texts, row: dict, positives: np.ndarray) -> dict[str, np
     return {"own_text": np.concatenate(same), "same_document": document}
 
 
-def _mine(
-    settings: Mining,
-    pool: Pool,
-    positives: Positives,
-    pairs: list[dict],
-    queries: np.ndarray,
-    scores: np.ndarray,
-    rows: np.ndarray,
-    judge: Judge | None,
-) -> list[dict]:
-    """Rows of MINED for some queries and their ranked candidates."""
-    candidates = pool.candidates
-    own = [candidates.row(row["positive"]) for row in pairs]
-    answers = [positives.of(row["query"]) for row in pairs]
-    owners = np.repeat(np.arange(len(pairs)), [len(found) for found in answers])
-    flat = np.concatenate(answers)
-    answering = np.asarray(pool.vectors[flat], np.float32)
-    cosines = np.einsum("nd,nd->n", answering, queries[owners])
-    barred = [{"vector_is_none": pool.bad, **_barred(candidates, row, found)} for row, found in zip(pairs, answers, strict=True)]
-    judged, limits = scores, cosines
-    if judge is not None:
-        judged, limits = _judge(judge, settings, pool, pairs, owners, flat, rows, barred)
-    lowest = np.minimum.reduceat(limits, np.flatnonzero(np.diff(owners, prepend=-1)))
-    likeness = _likeness(pool, rows, owners, answering) if settings.max_similarity_to_positive is not None else None
-    found = []
-    for number, row in enumerate(pairs):
-        languages = None
-        if pool.languages is not None:
-            languages = (pool.languages[rows[number]], str(pool.languages[own[number]]))
-        alike = None if likeness is None else likeness[number]
-        reasons = verdicts(settings, judged[number], rows[number], barred[number], float(lowest[number]), alike, languages)
-        chosen = choose(
-            settings, candidates.texts, row["pair_id"], scores[number], rows[number], reasons, None if judge is None else judged[number]
+@dataclass(frozen=True)
+class _Miner:
+    """What is the same for all pairs of a pool."""
+
+    settings: Mining
+    negatives: int
+    pool: Pool
+    positives: Positives
+    judge: Judge | None
+
+    def mine(self, pairs: list[dict], queries: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> list[dict]:
+        """Rows of MINED for some queries and their ranked candidates."""
+        settings, pool, candidates = self.settings, self.pool, self.pool.candidates
+        own = [candidates.row(row["positive"]) for row in pairs]
+        answers = [self.positives.of(row["query"]) for row in pairs]
+        owners = np.repeat(np.arange(len(pairs)), [len(found) for found in answers])
+        flat = np.concatenate(answers)
+        answering = np.asarray(pool.vectors[flat], np.float32)
+        cosines = np.einsum("nd,nd->n", answering, queries[owners])
+        barred = [{"vector_is_none": pool.bad, **_barred(candidates, row, found)} for row, found in zip(pairs, answers, strict=True)]
+        judged, limits = scores, cosines
+        if self.judge is not None:
+            judged, limits = self._judged(self.judge, pairs, owners, flat, rows, barred)
+        lowest = np.minimum.reduceat(limits, np.flatnonzero(np.diff(owners, prepend=-1)))
+        likeness = _likeness(pool, rows, owners, answering) if settings.max_similarity_to_positive is not None else None
+        found = []
+        for number, row in enumerate(pairs):
+            languages = None
+            if pool.languages is not None:
+                languages = (pool.languages[rows[number]], str(pool.languages[own[number]]))
+            alike = None if likeness is None else likeness[number]
+            limit = float(lowest[number])
+            reasons = verdicts(settings, judged[number], rows[number], barred[number], limit, alike, languages)
+            by_judge = None if self.judge is None else judged[number]
+            texts = candidates.texts
+            chosen = choose(settings, self.negatives, texts, row["pair_id"], scores[number], rows[number], reasons, by_judge)
+            topped = 0
+            if settings.too_few == "top_up" and len(chosen.rows) + len(row["negatives"] or ()) < self.negatives:
+                topped = self._top_up(row, queries[number], answering[owners == number], barred[number], limit, own[number], chosen)
+            at = np.flatnonzero(rows[number] == own[number])
+            score = float(cosines[(owners == number) & (flat == own[number])][0])
+            found.append(_with_supplied(self.negatives, candidates, row, chosen, topped, score, int(at[0]) if len(at) else -1))
+        return found
+
+    def _judged(
+        self,
+        judge: Judge,
+        pairs: list[dict],
+        owners: np.ndarray,
+        flat: np.ndarray,
+        rows: np.ndarray,
+        barred: list[dict[str, np.ndarray]],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A cross-encoder's scores of the candidates that nothing but a limit could bar [q, k], and of all positives [p]."""
+        texts = self.pool.candidates.texts
+        asked = np.stack(
+            [~np.isin(row, np.concatenate(list(forbidden.values()))) & (row >= 0) for row, forbidden in zip(rows, barred, strict=True)]
         )
-        topped = 0
-        if settings.too_few == "top_up" and len(chosen.rows) + len(row["negatives"] or ()) < settings.negatives:
-            mine_own = answering[owners == number]
-            topped = _top_up(
-                settings, pool, row, queries[number], mine_own, barred[number], float(lowest[number]), own[number], chosen, judge
-            )
-        at = np.flatnonzero(rows[number] == own[number])
-        score = float(cosines[(owners == number) & (flat == own[number])][0])
-        found.append(_with_supplied(settings, candidates, row, chosen, topped, score, int(at[0]) if len(at) else -1))
-    return found
+        if self.settings.slicing == "flag_embedding":
+            asked[:, : min(self.settings.ranks[0], len(texts) // 2)] = False
+        which, column = np.nonzero(asked)
+        queries = [pairs[number]["query"] for number in (*which, *owners)]
+        answer = judge(queries, [texts[row] for row in (*rows[which, column], *flat)])
+        judged = np.full(rows.shape, -np.inf, np.float32)
+        judged[which, column] = answer[: len(which)]
+        return judged, answer[len(which) :]
 
-
-def _judge(
-    judge: Judge,
-    settings: Mining,
-    pool: Pool,
-    pairs: list[dict],
-    owners: np.ndarray,
-    flat: np.ndarray,
-    rows: np.ndarray,
-    barred: list[dict[str, np.ndarray]],
-) -> tuple[np.ndarray, np.ndarray]:
-    """A cross-encoder's scores of the candidates that nothing but a limit could bar [q, k], and of all positives [p]."""
-    texts = pool.candidates.texts
-    asked = np.stack(
-        [~np.isin(row, np.concatenate(list(forbidden.values()))) & (row >= 0) for row, forbidden in zip(rows, barred, strict=True)]
-    )
-    if settings.slicing == "flag_embedding":
-        asked[:, : min(settings.rank_from, len(texts) // 2)] = False
-    which, column = np.nonzero(asked)
-    queries = [pairs[number]["query"] for number in (*which, *owners)]
-    answer = judge(queries, [texts[row] for row in (*rows[which, column], *flat)])
-    judged = np.full(rows.shape, -np.inf, np.float32)
-    judged[which, column] = answer[: len(which)]
-    return judged, answer[len(which) :]
+    def _top_up(
+        self,
+        row: dict,
+        query: np.ndarray,
+        answering: np.ndarray,
+        barred: dict[str, np.ndarray],
+        lowest: float,
+        own: int,
+        chosen: Chosen,
+    ) -> int:
+        """Add texts of the pool that no rule bars, drawn by the pair's id, below the ranks looked at or wherever; their rank is -1."""
+        pool = self.pool
+        wanted = self.negatives - len(row["negatives"] or ()) - len(chosen.rows)
+        drawn = dict.fromkeys(_draws(row["pair_id"], len(pool.candidates.texts), DRAWS * wanted))
+        rows = np.array([number for number in drawn if number not in chosen.rows], np.int64)
+        vectors = np.asarray(pool.vectors[rows], np.float32)
+        scores = judged = vectors @ query
+        if self.judge is not None:
+            judged = self.judge([row["query"]] * len(rows), [pool.candidates.texts[number] for number in rows])
+        languages = None if pool.languages is None else (pool.languages[rows], str(pool.languages[own]))
+        reasons = verdicts(self.settings, judged, rows, barred, lowest, (vectors @ answering.T).max(axis=1), languages)
+        taken = np.flatnonzero(reasons == ALLOWED)[:wanted]
+        chosen.rows += rows[taken].tolist()
+        chosen.scores += scores[taken].tolist()
+        chosen.ranks += [-1] * len(taken)
+        return len(taken)
 
 
 def _likeness(pool: Pool, rows: np.ndarray, owners: np.ndarray, answering: np.ndarray) -> np.ndarray:
@@ -215,45 +247,17 @@ def _likeness(pool: Pool, rows: np.ndarray, owners: np.ndarray, answering: np.nd
     return found
 
 
-def _top_up(
-    settings: Mining,
-    pool: Pool,
-    row: dict,
-    query: np.ndarray,
-    answering: np.ndarray,
-    barred: dict[str, np.ndarray],
-    lowest: float,
-    own: int,
-    chosen: Chosen,
-    judge: Judge | None,
-) -> int:
-    """Add texts of the pool that no rule bars, drawn by the pair's id, below the ranks looked at or wherever; their rank is -1."""
-    wanted = settings.negatives - len(row["negatives"] or ()) - len(chosen.rows)
-    drawn = dict.fromkeys(_draws(row["pair_id"], len(pool.candidates.texts), DRAWS * wanted))
-    rows = np.array([number for number in drawn if number not in chosen.rows], np.int64)
-    vectors = np.asarray(pool.vectors[rows], np.float32)
-    scores = vectors @ query
-    judged = scores if judge is None else judge([row["query"]] * len(rows), [pool.candidates.texts[number] for number in rows])
-    languages = None if pool.languages is None else (pool.languages[rows], str(pool.languages[own]))
-    reasons = verdicts(settings, judged, rows, barred, lowest, (vectors @ answering.T).max(axis=1), languages)
-    taken = np.flatnonzero(reasons == ALLOWED)[:wanted]
-    chosen.rows += rows[taken].tolist()
-    chosen.scores += scores[taken].tolist()
-    chosen.ranks += [-1] * len(taken)
-    return len(taken)
-
-
 def _draws(pair_id: str, size: int, count: int) -> Iterator[int]:
     """Row numbers that the pair's id decides; some come twice."""
     for attempt in range(count):
         yield int.from_bytes(draw(pair_id, str(attempt))) % size
 
 
-def _with_supplied(settings: Mining, candidates: Texts, row: dict, chosen: Chosen, topped_up: int, score: float, rank: int) -> dict:
+def _with_supplied(negatives: int, candidates: Texts, row: dict, chosen: Chosen, topped_up: int, score: float, rank: int) -> dict:
     """Supplied negatives come first and count; mined ones fill up to the number wanted."""
-    supplied = list(row["negatives"] or [])[: settings.negatives]
+    supplied = list(row["negatives"] or [])[:negatives]
     texts = [candidates.texts[number] for number in chosen.rows]
-    keep = [number for number, text in enumerate(texts) if text not in supplied][: settings.negatives - len(supplied)]
+    keep = [number for number, text in enumerate(texts) if text not in supplied][: negatives - len(supplied)]
     return {
         **{name: row[name] for name in PAIR.names},
         "negatives": supplied + [texts[number] for number in keep],
@@ -265,11 +269,3 @@ def _with_supplied(settings: Mining, candidates: Texts, row: dict, chosen: Chose
         "looked_at": chosen.looked_at,
         "skipped": [{"reason": reason, "count": count} for reason, count in sorted(chosen.skipped.items())],
     }
-
-
-def _table(settings: Mining, rows: Sequence[dict], dropped: Counter[str]) -> pa.Table:
-    if settings.too_few == "drop":
-        kept = [row for row in rows if len(row["negatives"]) >= settings.negatives]
-        dropped["too_few_negatives"] += len(rows) - len(kept)
-        rows = kept
-    return pa.Table.from_pylist(list(rows), schema=MINED)

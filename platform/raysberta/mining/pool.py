@@ -63,7 +63,7 @@ class Pool:
     bad: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """Rows whose vector is none; they are no negatives."""
     languages: np.ndarray | None = None
-    """Of each text, where the recipe asks for one."""
+    """Of each text, where the settings ask for one."""
 
 
 def make_texts(rows: pa.Table) -> Texts:

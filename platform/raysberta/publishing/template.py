@@ -96,6 +96,23 @@ footer { padding-bottom: 3rem; color: var(--muted); font-size: .85rem; }
 {%- macro picture(svg, caption) -%}
 {%- if svg %}<figure>{{ svg }}{% if caption %}<figcaption>{{ caption }}</figcaption>{% endif %}</figure>{% endif -%}
 {%- endmacro %}
+{%- macro told(parts) -%}
+{%- for part in parts %}
+<h3>{{ part.title }}{% if part.kind %} <span class="tag">{{ part.kind }}</span>{% endif %}</h3>
+{%- if part.text %}
+<p class="small">{{ part.text }}</p>
+{%- endif %}
+{{ picture(part.picture, part.caption) }}
+{%- if part.table %}{{ table(part.table) }}{% endif %}
+{%- if part.samples %}
+<div class="wide"><table class="sample"><thead><tr><th>passage</th><th>kind</th><th>written</th><th></th></tr></thead><tbody>
+{%- for sample in part.samples %}
+<tr><td>{{ sample.passage }}</td><td>{{ sample.kind }}</td><td>{{ sample.output }}</td>
+<td><span class="tag{{ ' kept' if not sample.reason }}">{{ sample.reason or "kept" }}</span></td></tr>
+{%- endfor %}
+</tbody></table></div>{% endif %}
+{%- endfor %}
+{%- endmacro %}
 <header>
 <h1>{{ name }}</h1>
 <p class="lead">{{ description }}</p>
@@ -105,95 +122,42 @@ footer { padding-bottom: 3rem; color: var(--muted); font-size: .85rem; }
 {%- endfor %}
 </div>
 </header>
-<nav aria-label="sections"><div>{% for section in sections %}<a href="#{{ section.id }}">{{ section.title }}</a>{% endfor %}</div></nav>
+<nav aria-label="sections"><div>{% for section in contents %}<a href="#{{ section.id }}">{{ section.title }}</a>{% endfor %}</div></nav>
 <main>
 {%- if scores.rows %}
 <section id="scores">
 <h2>Scores</h2>
-<p>Main score of each task x 100 on its test half, which nothing before this table has read. <code>base</code> is the model that training
-started from, unchanged and with its own prefixes; the change is the final model minus it.</p>
+<p>Main score of each task x 100 on its test half, which nothing before this table has read; each model with its own prefixes. The change
+is the final model, <code>{{ scores.final }}</code>, minus the base model, <code>{{ scores.base }}</code>.</p>
 {%- for sentence in verdict %}
 <p class="verdict{{ ' bad' if sentence.bad }}">{{ sentence.text }}</p>
 {%- endfor %}
 <div class="wide"><table>
 <thead><tr><th>task</th>
-{%- for step in scores.steps %}<th class="n">{{ step }}</th>{% endfor %}<th class="n">change</th></tr></thead>
+{%- for model in scores.models %}<th class="n">{{ model }}</th>{% endfor %}<th class="n">change</th></tr></thead>
 <tbody>
 {%- for row in scores.rows %}
 <tr><td>{{ row.task }}
 <div class="small">{{ row.type }}, {{ row.metric }}{% if row.scored %}, {{ cell(row.scored) }} items{% endif %}</div></td>
-{%- for step in scores.steps %}<td class="n{{ ' best' if row.scores[step] == best[row.task] }}">{{ cell(row.scores[step]) }}</td>
+{%- for model in scores.models %}<td class="n{{ ' best' if row.scores[model] == best[row.task] }}">{{ cell(row.scores[model]) }}</td>
 {% endfor %}
 <td class="n">{{ signed(row.change) }}</td></tr>
 {%- endfor %}
 <tr class="total"><td>mean</td>
-{%- for step in scores.steps %}<td class="n">{{ cell(scores.means[step]) }}</td>{% endfor %}
+{%- for model in scores.models %}<td class="n">{{ cell(scores.means[model]) }}</td>{% endfor %}
 <td class="n">{{ signed(scores.change) }}</td></tr>
 </tbody></table></div>
 {{ picture(pictures.changes, "Hollow: the base model. Filled: the final model.") }}
-{{ picture(pictures.means, "Mean over the tasks after each step of the pipeline.") }}
-{%- if tasks %}<h3>What the tasks are made of</h3>
-{{ table(tasks) }}{% endif %}
+{{ picture(pictures.means, "Mean over the tasks of each model.") }}
+{%- if tasks %}<h3>What the tasks are made of</h3>{{ told(tasks) }}{% endif %}
 </section>
 {%- endif %}
-{%- if sources %}
-<section id="data">
-<h2>Documents</h2>
-<p>{{ documents }}</p>
-{{ picture(pictures.documents, "What became of the documents that were read, by source.") }}
-{{ table(sources) }}
-{%- if pairs %}<h3>Pairs</h3>
-{{ picture(pictures.pairs, "Pairs by source and kind, and the split they fell into.") }}
-{{ table(pairs) }}{% endif %}
+{%- for group in groups %}
+<section id="{{ group.id }}">
+<h2>{{ group.title }}</h2>
+{{ told(group.parts) }}
 </section>
-{%- endif %}
-{%- if synthesis %}
-<section id="synthesis">
-<h2>Synthetic pairs</h2>
-<dl class="pairs">{% for key, value in synthesis.engines %}<dt>{{ key }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
-{{ table(synthesis.counts) }}
-{%- if synthesis.samples %}<h3>Samples</h3>
-<div class="wide"><table class="sample"><thead><tr><th>passage</th><th>kind</th><th>written</th><th></th></tr></thead><tbody>
-{%- for sample in synthesis.samples %}
-<tr><td>{{ sample.passage }}</td><td>{{ sample.kind }}</td><td>{{ sample.output }}</td>
-<td><span class="tag{{ ' kept' if not sample.reason }}">{{ sample.reason or "kept" }}</span></td></tr>
 {%- endfor %}
-</tbody></table></div>{% endif %}
-</section>
-{%- endif %}
-{%- if mining %}
-<section id="mining">
-<h2>Hard negatives</h2>
-{%- for item in mining %}
-<h3>{{ item.title }}</h3>
-{{ table(item.counts) }}
-{{ picture(item.picture, "") }}
-{%- endfor %}
-</section>
-{%- endif %}
-{%- if training %}
-<section id="training">
-<h2>Training</h2>
-{%- for item in training %}
-<h3>{{ item.title }}</h3>
-<p class="small">{{ item.text }}</p>
-{{ picture(item.picture, item.caption) }}
-{%- if item.table %}{{ table(item.table) }}{% endif %}
-{%- endfor %}
-</section>
-{%- endif %}
-{%- if searches %}
-<section id="searches">
-<h2>Searches</h2>
-<p>Each trial is scored on the dev halves. The choice is circled.</p>
-{%- for item in searches %}
-<h3>{{ item.title }}</h3>
-<p class="small">{{ item.text }}</p>
-{{ picture(item.picture, "") }}
-{%- if item.table %}{{ table(item.table) }}{% endif %}
-{%- endfor %}
-</section>
-{%- endif %}
 <section id="timeline">
 <h2>Timeline</h2>
 <p>{{ beside }}</p>
@@ -201,8 +165,10 @@ started from, unchanged and with its own prefixes; the change is the final model
 </section>
 <section id="lineage">
 <h2>Lineage</h2>
-<p>Every stage writes one artifact, named by a fingerprint of its settings, its code's version, its inputs and the seed.
+<p>Every node is one artifact, named by a fingerprint of its settings, its code's version, its inputs and the seed.
 The same fingerprint is the same result, and a later run reuses it.</p>
+{{ picture(pictures.graph, "What is made from what; an edge that a longer path says already is not drawn.") }}
+{%- if models %}{{ table(models) }}{% endif %}
 {{ table(lineage) }}
 <dl class="pairs">{% for key, value in facts %}<dt>{{ key }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
 </section>

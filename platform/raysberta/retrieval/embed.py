@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raysberta.encoder.load import load_encoder, load_tokenizer
-from raysberta.encoder.pool import Pooling, pool
+from raysberta.models.describe import describe
+from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.pool import pool
 from raysberta.retrieval.processor import arranged
 
 log = logging.getLogger(__name__)
@@ -29,8 +30,7 @@ class Embedder:
     def __init__(
         self,
         folder: Path,
-        pooling: Pooling,
-        max_tokens: int,
+        max_tokens: int | None = None,
         precision: Literal["bf16", "fp32"] = "bf16",
         device: str | None = None,
         token_budget: int | None = None,
@@ -38,9 +38,8 @@ class Embedder:
         """Load the model of `folder`.
 
         Args:
-            folder: A Hugging Face encoder folder.
-            pooling: How to pool the last hidden states.
-            max_tokens: Longer texts are cut.
+            folder: An encoder folder that describes itself.
+            max_tokens: Longer texts are cut; as the folder says where None, and never later than it says.
             precision: bf16 converts the weights; vectors come back as float32 either way.
             device: A torch device; cuda where there is one and None is given.
             token_budget: Greatest tokens of a batch, padding included; where None, what was measured as fastest
@@ -50,8 +49,8 @@ class Embedder:
         self.tokenizer = load_tokenizer(folder)
         self.model = load_encoder(folder)
         nn.Module.to(self.model, self.device, torch.bfloat16 if precision == "bf16" else torch.float32)
-        self.pooling = pooling
-        self.max_tokens = max_tokens
+        self.description = describe(folder)
+        self.max_tokens = min(max_tokens or self.description.max_tokens, self.description.max_tokens)
         self.token_budget = token_budget or (65536 if self.device.type == "cuda" else 2048)
         if precision == "bf16" and self.device.type == "cpu":
             arranged(self.model, self.token_budget)
@@ -98,4 +97,4 @@ class Embedder:
         tokens, mask = tokens.to(self.device), mask.to(self.device)
         with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
-        return F.normalize(pool(hidden.float(), mask, self.pooling), dim=-1).cpu().numpy()
+        return F.normalize(pool(hidden.float(), mask, self.description.pooling), dim=-1).cpu().numpy()

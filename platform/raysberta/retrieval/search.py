@@ -4,8 +4,6 @@ FAISS does the products and the top-k on processors; on a GPU torch does both, s
 and of vectors on storage no more than one slice of queries and one of documents is in memory.
 """
 
-import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +15,6 @@ import torch
 from raysberta.errors import InputError
 from raysberta.retrieval.vectors import BLOCK_TEXTS, Matrix, require, steps
 
-log = logging.getLogger(__name__)
-
-PROGRESS_SECONDS = 10.0
 FAISS_MIB = 80
 """What FAISS and the merging of slices need beside the slices: blocks of 4096 queries by 1024 documents, results in the making."""
 GREATEST_SLICE = 1 << 18
@@ -86,12 +81,8 @@ def search(
     scores = np.empty((len(queries), columns), np.float32)
     rows = np.empty((len(queries), columns), np.int64)
     find = exact(documents, 0, len(documents), slices, threads, device)
-    shown = time.monotonic()
     for start, stop in steps(len(queries), slices.queries):
         scores[start:stop], rows[start:stop] = find(part(queries, start, stop), k)
-        if time.monotonic() - shown > PROGRESS_SECONDS:
-            log.info("searched %d of %d queries", stop, len(queries))
-            shown = time.monotonic()
     return scores, rows
 
 

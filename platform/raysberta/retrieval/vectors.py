@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.fs as pafs
 
-from raysberta.artifacts import filesystem
 from raysberta.errors import InputError
+from raysberta.storage.location import filesystem, is_uri, join
 
 BLOCK_TEXTS = 1024
 """Rows of a block; the last one of a set has fewer. Part of what a vector is: texts of a block are embedded together."""
@@ -101,7 +101,7 @@ def block_path(folder: str, texts: Sequence[str]) -> str:
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
-    return f"{folder}/{digest.hexdigest()[:32]}.f16"
+    return join(folder, f"{digest.hexdigest()[:32]}.f16")
 
 
 def missing(paths: Sequence[str], sizes: Sequence[int]) -> tuple[list[int], int]:
@@ -113,13 +113,18 @@ def missing(paths: Sequence[str], sizes: Sequence[int]) -> tuple[list[int], int]
     """
     if not paths:
         return [], 0
-    fs, folder = filesystem(paths[0].rsplit("/", 1)[0])
-    listed = fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+    fs, first = filesystem(paths[0])
+    listed = fs.get_file_info(pafs.FileSelector(first.rsplit("/", 1)[0], allow_not_found=True))
     there = {info.base_name: info.size for info in listed}
-    bytes_of = [there.get(path.rsplit("/", 1)[1], 0) for path in paths]
+    bytes_of = [there.get(_name(path), 0) for path in paths]
     widths = {size // (2 * rows) for size, rows in zip(bytes_of, sizes, strict=True) if size and size % (2 * rows) == 0}
     dimension = max(widths, default=0)
     return [number for number, rows in enumerate(sizes) if not dimension or bytes_of[number] != 2 * rows * dimension], dimension
+
+
+def _name(path: str) -> str:
+    """The last part of a path or URI, options left out; without a file system, for there may be thousands."""
+    return (path.partition("?")[0] if is_uri(path) else path).rsplit("/", 1)[1]
 
 
 def write_block(path: str, vectors: np.ndarray) -> int:

@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
-from raysberta.encoder.auto import AutoModelForCausalLM, AutoTokenizer
-from raysberta.recipe import Llm
+from raysberta.errors import InputError
+from raysberta.models.auto import AutoModelForCausalLM, AutoTokenizer
+from raysberta.synthesis.prompts import Asked, messages
+from raysberta.synthesis.settings import LlmPairs
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +20,7 @@ STOP: Mapping[str, list[str]] = {"llm_query": ["\n", "?"], "llm_paraphrase": ["\
 """Answers are one line, queries one question; what a small model writes after it is about something else."""
 
 
-def sampling(settings: Llm, kind: str, request_id: str, seed: int) -> dict[str, Any]:
+def sampling(settings: LlmPairs, kind: str, request_id: str, seed: int) -> dict[str, Any]:
     """vLLM's sampling parameters of one request; its own seed, so that no other request has a say in it."""
     drawn = {"seed": (int(request_id[:8], 16) ^ seed) & 0x7FFFFFFF, "top_p": TOP_P} if settings.temperature > 0 else {}
     return {
@@ -29,10 +32,29 @@ def sampling(settings: Llm, kind: str, request_id: str, seed: int) -> dict[str, 
     }
 
 
+def prompted(folder: Path, settings: LlmPairs, table: pa.Table, node: str) -> pa.Table:
+    """Columns request_id, kind, prompt and tokenized_prompt of requests, schema GENERATION, the model's chat template applied.
+
+    Raises:
+        InputError: the model has none.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.chat_template is None:
+        raise InputError(f"written.{node}.by: {settings.by} has no chat template; right would be an instruction-tuned model")
+    prompts = []
+    for row in table.select(["kind", "title", "passage"]).to_pylist():
+        asked: Asked = "query" if row["kind"] == "llm_query" else "paraphrase"
+        chat = messages(asked, settings.language, row["title"], row["passage"])
+        prompts.append(str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)))
+    ids = tokenizer(prompts, add_special_tokens=False)["input_ids"] if prompts else []
+    columns = {"request_id": table["request_id"], "kind": table["kind"], "prompt": pa.array(prompts, pa.string())}
+    return pa.table({**columns, "tokenized_prompt": pa.array(ids, pa.list_(pa.int64()))})
+
+
 class Decoder:
     """A causal language model ready to answer prompts."""
 
-    def __init__(self, folder: Path, settings: Llm, seed: int) -> None:
+    def __init__(self, folder: Path, settings: LlmPairs, seed: int) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         if self.tokenizer.pad_token is None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
 
 from raysberta.pairs.text import cut, normalise
 from raysberta.schema import PAIR, Task, text_id
@@ -34,6 +36,24 @@ GENERATION = pa.schema(
 
 TASKS: dict[str, Task] = {"llm_query": "retrieval", "llm_paraphrase": "paraphrase", "seq2seq_question": "retrieval"}
 """Kinds of synthetic pairs with their tasks."""
+
+
+def candidates(documents: pads.Dataset, language: str, sources: Sequence[str], count: int, seed: int) -> pa.Table:
+    """Up to `count` training documents, columns READ, the first by hash of seed and id; ids are read first, texts only of those.
+
+    Args:
+        documents: Schema DOCUMENT.
+        language: Of the texts.
+        sources: Only from these; from all where empty.
+        count: How many at most.
+        seed: Of the recipe.
+    """
+    fits = (pc.field("split") == "train") & (pc.field("language") == language)
+    if sources:
+        fits &= pc.field("source").isin(list(sources))
+    ids = documents.to_table(columns=["doc_id"], filter=fits)["doc_id"].to_pylist()
+    first = sorted(set(ids), key=lambda doc_id: text_id("synthesis", str(seed), doc_id))[:count]
+    return documents.to_table(columns=READ, filter=fits & pc.field("doc_id").isin(pa.array(first, pa.string())))
 
 
 def choose(documents: pa.Table, count: int, max_characters: int, seed: int) -> pa.Table:

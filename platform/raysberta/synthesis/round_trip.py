@@ -1,4 +1,7 @@
-"""The consistency filter of E5 and nomic: a pair stays when its own passage comes back first for its query (RECIPE.md 5.11)."""
+"""The consistency filter of E5 and nomic-embed: a pair stays when its own passage is among the best of a large pool for its query.
+
+Wang et al. 2022, "Text Embeddings by Weakly-Supervised Contrastive Pre-training", and Nussbaum et al. 2024, "Nomic Embed".
+"""
 
 import numpy as np
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from raysberta.encoder.auto import AutoModelForSeq2SeqLM, AutoTokenizer
-from raysberta.recipe import Seq2Seq
+from raysberta.models.auto import AutoModelForSeq2SeqLM, AutoTokenizer
+from raysberta.synthesis.settings import Seq2SeqPairs
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class Seq2SeqWriter:
     """An encoder-decoder model ready to write questions."""
 
-    def __init__(self, folder: Path, settings: Seq2Seq) -> None:
+    def __init__(self, folder: Path, settings: Seq2SeqPairs) -> None:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         model: Any = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)

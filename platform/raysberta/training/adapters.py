@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
-from raysberta.recipe import Lora
+from raysberta.training.settings import Lora
 
 if TYPE_CHECKING:
     from peft import LoraModel
@@ -17,7 +17,7 @@ def with_adapters(encoder: PreTrainedModel, settings: Lora, seed: int) -> "LoraM
 
     Args:
         encoder: As loaded; goes on to be used as before.
-        settings: Of the recipe.
+        settings: Of the adapters.
         seed: Adapters start from it, the same on every worker.
 
     Raises:
@@ -32,7 +32,7 @@ def with_adapters(encoder: PreTrainedModel, settings: Lora, seed: int) -> "LoraM
         return LoraModel(encoder, config, "default")
     except ValueError as error:
         names = sorted({name.rsplit(".", 1)[-1] for name, layer in encoder.named_modules() if type(layer).__name__ == "Linear"})
-        raise InputError(f"contrastive.lora.targets: no layer of the encoder has such a name; there are {', '.join(names)}") from error
+        raise InputError(f"lora.targets: no layer of the encoder has such a name; there are {', '.join(names)}") from error
 
 
 def merged(adapted: "LoraModel") -> PreTrainedModel:

@@ -1,9 +1,9 @@
 """Which rows make which batch: pure planning, a function of the seed and the step alone.
 
 A device batch comes from one source. A step is `device_batches` of them whatever the number of workers, who share its texts. Within
-an epoch each source's batches are spread evenly, in proportion to rows times weight (RECIPE.md 1.4: stratified mini-batches,
-proportional sampling), so any stretch of steps holds the mixture. A step is found by its number: resuming reads and tokenises
-nothing that was seen.
+an epoch each source's batches are spread evenly, in proportion to rows times weight (stratified mini-batches, proportional sampling:
+ru-en-RoSBERTa, arXiv 2408.12503), so any stretch of steps holds the mixture. A step is found by its number: resuming reads and
+tokenises nothing that was seen.
 """
 
 import logging
@@ -53,7 +53,7 @@ class ContrastivePlan:
         """
         for name in weights:
             if name not in examples.sources:
-                raise InputError(f"contrastive.source_weights: no examples of {name!r}; there are {', '.join(examples.sources)}")
+                raise InputError(f"source_weights: no examples of {name!r}; there are {', '.join(examples.sources)}")
         self.examples = examples
         self.batch_size = batch_size
         self.device_batches = device_batches
@@ -69,14 +69,12 @@ class ContrastivePlan:
         self._epochs: list[list[np.ndarray]] = []
         first = self.epoch(0)
         if not first:
-            raise InputError(
-                "contrastive: no source has two rows that differ, or rows for one step; right would be more pairs, or other source_weights"
-            )
+            raise InputError("no source has two rows that differ, or rows for one step; right would be more pairs, or other source_weights")
         for name, weight, rows in zip(names, self.weights, self.rows, strict=True):
             if weight and self.unit > 1 and len(rows) < batch_size * self.unit:
-                log.warning("contrastive: %s has %d rows, fewer than a step of one source: it is left out", name, len(rows))
+                log.warning("%s has %d rows, fewer than a step of one source: it is left out", name, len(rows))
             elif weight and len(rows) < batch_size:
-                log.warning("contrastive: %s has %d rows, fewer than a batch of %d: it gives smaller batches", name, len(rows), batch_size)
+                log.warning("%s has %d rows, fewer than a batch of %d: it gives smaller batches", name, len(rows), batch_size)
 
     def epoch(self, number: int) -> list[np.ndarray]:
         """The device batches of an epoch in order, each an int64 array of rows."""

@@ -14,19 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raysberta.encoder.load import load_encoder, load_tokenizer, save
-from raysberta.encoder.pool import Pooling
 from raysberta.errors import InputError
-from raysberta.recipe import Contrastive, Objective, Recipe
+from raysberta.models.describe import write_description
+from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.settings import Pooling
 from raysberta.training.adapters import merged, with_adapters
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.checkpoint import load_plain
 from raysberta.training.chunks import Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, gathered, workers
-from raysberta.training.examples import Examples, check_fits
-from raysberta.training.loop import OnCheckpoint, OnStep, Work, train
+from raysberta.training.examples import Examples, check_fits, learned
+from raysberta.training.loop import OnCheckpoint, OnStep, Part, train
 from raysberta.training.objectives import among_queries, angle, cosent, distillation, documents_of, info_nce, relations_of, scores_of
+from raysberta.training.settings import Contrastive, Objective
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def make_batch(
         parts.append(DeviceBatch(places(examples.query[rows]), places(documents), relations, objective, among, scores, weight))
     sequences = np.fromiter(place, np.int64, len(place))
     if len(sequences) < world:
-        raise InputError(f"resources.contrastive.workers: {world} workers for a step of {len(sequences)} texts; right would be fewer")
+        raise InputError(f"resources: {world} workers for a step of {len(sequences)} texts; right would be fewer")
     lengths = examples.tokens.lengths[sequences]
     mine = share(lengths, rank, world)
     budget = budget_of(settings.chunk_tokens, device)
@@ -150,12 +151,10 @@ def objectives_of(examples: Examples, settings: Contrastive) -> list[Objective]:
     """
     for name, objective in settings.objectives.items():
         if name not in examples.sources:
-            raise InputError(f"contrastive.objectives: no examples of {name!r}; there are {', '.join(examples.sources)}")
+            raise InputError(f"objectives: no examples of {name!r}; there are {', '.join(examples.sources)}")
         rows = examples.source == examples.sources.index(name)
         if objective != "info_nce" and not np.isfinite(examples.positive_score[rows]).any():
-            raise InputError(
-                f"contrastive.objectives: {objective} learns from scores, and no positive of {name} has one; right would be info_nce"
-            )
+            raise InputError(f"objectives: {objective} learns from scores, and no positive of {name} has one; right would be info_nce")
     return [settings.objectives.get(name, "info_nce") for name in examples.sources]
 
 
@@ -171,13 +170,14 @@ def _joined(
 
 
 def train_contrastive(
-    recipe: Recipe,
+    settings: Contrastive,
     encoder: Path,
     examples: Examples,
     output: Path | None,
     *,
-    temperature: float | None = None,
+    seed: int,
     steps: int | None = None,
+    name: str = "contrastive",
     checkpoints: Path | None = None,
     resume: Path | None = None,
     on_step: OnStep | None = None,
@@ -185,16 +185,17 @@ def train_contrastive(
 ) -> list[dict[str, float]]:
     """Train an encoder; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
 
-    A short trial is `train_contrastive(recipe, folder, examples, out, temperature=0.03, steps=20)` with
-    `examples = prepare(tables, load_tokenizer(folder), recipe.prefixes, ...)`, or `Examples.load` of what another process saved.
+    A short trial is `train_contrastive(settings, folder, examples, out, seed=42, steps=20)` with
+    `examples = prepare(tables, load_tokenizer(folder), prefixes, ...)`, or `Examples.load` of what another process saved.
 
     Args:
-        recipe: Its `contrastive` section, prefixes, pooling and seed.
-        encoder: Model folder to start from.
+        settings: How; where the examples come from is not read.
+        encoder: Model folder to start from, which says how it pools where the settings do not.
         examples: Prepared with that folder's tokenizer.
-        output: Model folder to write (by the first worker): a plain Hugging Face folder, loaded back and compared.
-        temperature: Instead of `recipe.contrastive.temperature`.
-        steps: Instead of the recipe's; warm-up and decay then span these steps, the warm-up at most half of them.
+        output: Model folder to write (by the first worker): loaded back and compared, described as the settings have it.
+        seed: Of batches, dropout and adapters.
+        steps: Instead of the settings'; warm-up and decay then span these steps, the warm-up at most half of them.
+        name: Of the phase, for log lines.
         checkpoints: Local folder for checkpoints; none where None.
         resume: A checkpoint to go on from.
         on_step: Called after each step on every worker.
@@ -209,38 +210,39 @@ def train_contrastive(
         NotFinite: the loss or gradient is NaN or infinite.
         NotSaved: a checkpoint cannot be written.
     """
-    settings = recipe.contrastive if temperature is None else recipe.contrastive.model_copy(update={"temperature": temperature})
     rank, _ = workers()
-    plan = plan_of(examples, settings, recipe.seed)
+    plan = plan_of(examples, settings, seed)
     objectives_of(examples, settings)
-    device = device_of(rank)
+    device, description = device_of(rank), learned(settings, encoder)
     loaded = load_encoder(encoder, dropout=settings.dropout)
-    check_fits("contrastive", examples.tokens, loaded.config)
+    check_fits(examples.tokens, loaded.config)
     for size in settings.dimensions:
         if size >= loaded.config.hidden_size:
-            raise InputError(f"contrastive.dimensions: {size} of vectors of {loaded.config.hidden_size}; right would be smaller numbers")
+            raise InputError(f"dimensions: {size} of vectors of {loaded.config.hidden_size}; right would be smaller numbers")
         if size % 2 and "angle" in settings.objectives.values():
-            raise InputError(f"contrastive.dimensions: {size} has no halves for the objective angle; right would be even numbers")
-    adapted = with_adapters(loaded, settings.lora, recipe.seed) if settings.lora else None
+            raise InputError(f"dimensions: {size} has no halves for the objective angle; right would be even numbers")
+    adapted = with_adapters(loaded, settings.lora, seed) if settings.lora else None
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
     chunked = ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens)
-    model = ContrastiveModel(chunked, recipe.encoder.pooling, settings)
+    model = ContrastiveModel(chunked, description.pooling, settings)
 
-    def work(step: int, rank: int, world: int) -> Work:
+    def part_of(step: int, rank: int, world: int) -> Part:
         batches = plan.step(step)
         batch = make_batch(examples, batches, settings, device, rank, world)
-        return Work(batch, batch.chunks.real, "; ".join(_name(examples, rows) for rows in batches))
+        return Part(batch, batch.chunks.real, "; ".join(_name(examples, rows) for rows in batches))
 
     def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
         plain = load_encoder(encoder)
-        lora = with_adapters(plain, settings.lora, recipe.seed) if settings.lora else None
+        lora = with_adapters(plain, settings.lora, seed) if settings.lora else None
         load_plain(plain, weights)
         save(merged(lora) if lora else plain, load_tokenizer(encoder), folder)
+        write_description(folder, description)
 
     total = steps or settings.steps or plan.steps(settings.epochs)
-    curve = train("contrastive", model, work, settings, total, recipe.seed, device, checkpoints, resume, on_step, on_checkpoint, export)
+    curve = train(name, model, part_of, settings, total, seed, device, checkpoints, resume, on_step, on_checkpoint, export)
     if output is not None and rank == 0:
         save((merged(adapted) if adapted else loaded).cpu(), load_tokenizer(encoder), output)
+        write_description(output, description)
     return curve
 
 

@@ -1,7 +1,7 @@
 """One forward over all chunks of a step, so that there is one backward and one gradient reduction a step.
 
 With `recompute`, each chunk goes through `torch.utils.checkpoint`: only its embeddings are kept, and the backward pass encodes
-it again with the random state of the first time. That is GradCache (RECIPE.md 5.3) with exact gradients, dropout included,
+it again with the random state of the first time. That is GradCache (arXiv 2101.06983) with exact gradients, dropout included,
 without the two separate passes that make gradient reduction fire twice. Chunks within `kept_tokens` keep their activations, as far
 as memory allows: they are encoded once. Without `recompute` all are.
 
@@ -20,7 +20,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from raysberta.encoder.pool import Pooling, pool
+from raysberta.models.pool import pool
+from raysberta.models.settings import Pooling
 from raysberta.training.attention import PACKED, arguments_of, packs, pays
 from raysberta.training.chunks import Chunk, Chunks
 

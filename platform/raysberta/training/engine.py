@@ -25,7 +25,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from raysberta.recipe import Optimisation
+from raysberta.training.settings import Training
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class NotFinite(RuntimeError):
 class Engine:
     """Steps a module whose forward takes a batch and returns this worker's scalar loss."""
 
-    def __init__(self, module: nn.Module, settings: Optimisation, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, settings: Training, device: torch.device) -> None:
         """Move the module to the device; inside an initialised process group hand it to DeepSpeed."""
         self.module = module.to(device)
         self.device = device
@@ -54,7 +54,7 @@ class Engine:
         self.deepspeed = self._deepspeed(settings) if self.distributed else None
         self.stage = settings.zero_stage if self.distributed else 0
 
-    def _deepspeed(self, settings: Optimisation) -> Any:
+    def _deepspeed(self, settings: Training) -> Any:
         os.environ.setdefault("LOCAL_RANK", str(self.rank))
         import deepspeed  # takes seconds, and a single process does without it
 

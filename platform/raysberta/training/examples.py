@@ -14,18 +14,21 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
-from raysberta.artifacts import Artifact
-from raysberta.encoder.load import load_tokenizer
 from raysberta.errors import InputError
+from raysberta.models.describe import Description, describe
+from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import Prefixes, Side
-from raysberta.recipe import Recipe
 from raysberta.schema import Task
-from raysberta.training.guide import Guide, make_guide
+from raysberta.storage.artifacts import Artifact
+from raysberta.training.guide import Guide, guide_of
+from raysberta.training.settings import Contrastive, Mlm
 
 COLUMNS = ["pair_id", "group", "source", "kind", "task", "query", "positive", "negatives", "positive_score", "negative_scores"]
 TOKENISE_AT_ONCE = 8192
@@ -165,7 +168,7 @@ def prepare(
     """
     table = pa.concat_tables([table.select(COLUMNS) for table in tables]).sort_by("pair_id").combine_chunks()
     if table.num_rows == 0:
-        raise InputError("contrastive: no training example at all; right would be at least one source with pairs in its training split")
+        raise InputError("no training example at all; right would be at least one source with pairs in its training split")
     strings = {name: table[name].to_pylist() for name in COLUMNS}
     texts = _Numbers[str]()
     sequences = _Numbers[tuple[str, int]]()
@@ -213,22 +216,52 @@ def prepare(
     )
 
 
-def prepared(recipe: Recipe, encoder: Path, mined: Sequence[Artifact]) -> Examples:
-    """The examples of the mining stages as the recipe trains on them.
+def prepared(settings: Contrastive, encoder: Path, artifacts: Sequence[Artifact]) -> Examples:
+    """The examples as a phase trains on them.
 
     Args:
-        recipe: Its `contrastive` section and prefixes.
+        settings: Of the phase.
         encoder: The folder of the encoder to train.
-        mined: Artifacts with the table `examples`, and `vectors` where the recipe asks for a guide.
+        artifacts: Examples: the table `examples`, and `vectors` where the settings ask for a guide.
 
     Raises:
-        InputError: there is no row at all.
+        InputError: there is no row at all, or no guide.
     """
-    settings = recipe.contrastive
-    tables = [artifact.table("examples", columns=COLUMNS) for artifact in mined]
-    guide = make_guide([artifact.table("vectors") for artifact in mined], recipe.mining.prefixes) if settings.guide else None
+    tables = [artifact.table("examples", columns=COLUMNS) for artifact in artifacts]
+    guide = guide_of(artifacts) if settings.guide else None
     limits = settings.query_tokens, settings.document_tokens, settings.negatives
-    return prepare(tables, load_tokenizer(encoder), recipe.prefixes, *limits, guide)
+    return prepare(tables, load_tokenizer(encoder), learned(settings, encoder).prefixes, *limits, guide)
+
+
+def texts_of(pairs: Sequence[Artifact]) -> list[str]:
+    """The distinct texts of both sides of the training pairs, sorted: the order owes nothing to files or workers."""
+    found: set[str] = set()
+    for artifact in pairs:
+        table = artifact.dataset("pairs").to_table(columns=["query", "positive"], filter=pads.field("split") == "train")
+        found |= set(pc.unique(table["query"]).to_pylist()) | set(pc.unique(table["positive"]).to_pylist())
+    return sorted(found)
+
+
+def prepared_texts(settings: Mlm, encoder: Path, pairs: Sequence[Artifact]) -> Ragged:
+    """Token ids of the texts that a phase of masked language modelling trains on, special tokens included.
+
+    Args:
+        settings: Of the phase.
+        encoder: The folder of the encoder to train.
+        pairs: The table `pairs`.
+
+    Raises:
+        InputError: there is no text at all.
+    """
+    texts = texts_of(pairs)
+    if not texts:
+        raise InputError("the pairs have no training text at all; right would be sources with pairs in their training split")
+    return ragged(tokenise(load_tokenizer(encoder), [(text, settings.max_tokens) for text in texts]))
+
+
+def learned(settings: Contrastive, encoder: Path) -> Description:
+    """How the trained model is used: as the one that it starts from, but for what the settings change."""
+    return describe(encoder, settings.pooling, settings.prefixes)
 
 
 def _guided(guide: Guide | None, rows: np.ndarray) -> np.ndarray:
@@ -258,7 +291,7 @@ def _tokenise(tokenizer: PreTrainedTokenizerFast, texts: list[str], limit: int) 
     return tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
 
 
-def check_fits(phase: str, tokens: Ragged, config: PreTrainedConfig) -> None:
+def check_fits(tokens: Ragged, config: PreTrainedConfig) -> None:
     """Token ids lie within the model's embedding table, and texts within its positions.
 
     Raises:
@@ -266,15 +299,11 @@ def check_fits(phase: str, tokens: Ragged, config: PreTrainedConfig) -> None:
     """
     highest, longest = int(tokens.values.max(initial=0)), int(tokens.lengths.max(initial=0))
     if highest >= config.vocab_size:
-        raise InputError(
-            f"{phase}: the texts hold token {highest}, the model has {config.vocab_size} pieces: the vocabulary is not its own"
-        )
+        raise InputError(f"the texts hold token {highest}, the model has {config.vocab_size} pieces: the vocabulary is not its own")
     taken = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0  # they count from the padding id
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and longest > positions - taken:
-        raise InputError(
-            f"{phase}: a text of {longest} tokens, the model takes {positions - taken}; right would be a lower limit of tokens"
-        )
+        raise InputError(f"a text of {longest} tokens, the model takes {positions - taken}; right would be a lower limit of tokens")
 
 
 def _friends(queries: list[int], positives: list[int]) -> Iterator[list[int]]:

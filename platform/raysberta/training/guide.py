@@ -7,7 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysberta.errors import InputError
+from raysberta.mining.facts import ExamplesFacts
 from raysberta.prefixes import Prefixes
+from raysberta.storage.artifacts import Artifact
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,32 @@ class Guide:
     """float16 [texts, H], L2-normalised."""
 
 
+def guide_of(artifacts: Sequence[Artifact]) -> Guide:
+    """The guide of examples: the encoder that mined their negatives. Examples without mined negatives have none.
+
+    Raises:
+        InputError: none has vectors, one was mined without keeping them, or several encoders mined, whose vectors cannot be compared.
+    """
+    told = {artifact.manifest.id: artifact.told(ExamplesFacts) for artifact in artifacts}
+    mined = [artifact for artifact in artifacts if told[artifact.manifest.id].encoder]
+    bare = [artifact.manifest.id for artifact in mined if artifact.rows("examples") and not artifact.rows("vectors")]
+    if bare or not mined:
+        raise InputError(
+            f"guide: {', '.join(bare) or 'the examples'} keep no vectors; right would be mine: {{keep_vectors: true}} in the examples"
+        )
+    encoders = {told[artifact.manifest.id].encoder for artifact in mined}
+    if len(encoders) > 1:
+        raise InputError(f"guide: the examples were mined by {' and '.join(sorted(encoders))}; right would be one encoder, or guide: false")
+    prefixes = Prefixes(**told[mined[0].manifest.id].prefixes)
+    return make_guide([artifact.table("vectors") for artifact in mined], prefixes)
+
+
 def make_guide(tables: Sequence[pa.Table], prefixes: Prefixes) -> Guide:
-    """Read the tables `vectors` of the mining stages.
+    """Read tables of vectors.
 
     Args:
-        tables: Columns `key` and `vector`; empty where a stage mined nothing.
-        prefixes: Of `mining`.
+        tables: Columns `key` and `vector`; empty where nothing was mined.
+        prefixes: What stands before the texts in `key`.
     """
     filled = [table for table in tables if table.num_rows]
     if not filled:

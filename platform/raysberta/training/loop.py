@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from raysberta.recipe import Optimisation
 from raysberta.training.checkpoint import Export, NotSaved, load_moments, load_weights, read_state, save_checkpoint
 from raysberta.training.engine import Engine, NotFinite, keep_freed_memory
 from raysberta.training.schedule import learning_rate
+from raysberta.training.settings import Training
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class StepMetrics:
 
 
 @dataclass(frozen=True)
-class Work:
+class Part:
     """One worker's part of a step."""
 
     batch: Any
@@ -58,8 +58,8 @@ OnCheckpoint = Callable[[Path, int], None]
 def train(
     name: str,
     module: nn.Module,
-    work: Callable[[int, int, int], Work],
-    settings: Optimisation,
+    part_of: Callable[[int, int, int], Part],
+    settings: Training,
     steps: int,
     seed: int,
     device: torch.device,
@@ -72,9 +72,9 @@ def train(
     """Train a module in place.
 
     Args:
-        name: Of the phase, for messages.
+        name: Of the phase, for log lines.
         module: Takes a batch, returns this worker's loss. Put into training mode here.
-        work: (step, rank, world) to that worker's part.
+        part_of: (step, rank, world) to that worker's part.
         settings: Of the optimiser.
         steps: How many in all.
         seed: Each step draws its dropout from it, the step and the rank.
@@ -108,13 +108,13 @@ def train(
     shown, last = time.monotonic(), str(resume) if resume else "none"
     for step in range(state["step"], steps):
         begun = time.monotonic()
-        part = work(step, engine.rank, engine.world)
+        part = part_of(step, engine.rank, engine.world)
         torch.manual_seed(int(np.random.SeedSequence((seed, step, engine.rank)).generate_state(1)[0]))
         rate = learning_rate(step, steps, settings.learning_rate, settings.warmup_steps, settings.schedule)
         try:
             loss, norm, tokens = engine.step(part.batch, part.tokens, rate)
         except NotFinite as error:
-            raise NotFinite(f"{name}: step {step + 1} of {steps}: {error}; batch: {part.rows}; last good checkpoint: {last}") from error
+            raise NotFinite(f"step {step + 1} of {steps}: {error}; batch: {part.rows}; last good checkpoint: {last}") from error
         now = time.monotonic()
         metrics = StepMetrics(step + 1, loss, rate, norm, now - clock, tokens, tokens / (now - begun))
         curve.append(asdict(metrics))
@@ -122,14 +122,13 @@ def train(
             on_step(metrics, steps)
         if engine.rank == 0 and (now - shown > LOG_SECONDS or step + 1 == steps):
             shown = now
-            left = (now - begun) * (steps - step - 1)
-            log.info("%s: step %d/%d, loss %.4f, %.0f tokens/s, %.0f s left", name, step + 1, steps, loss, metrics.tokens_per_second, left)
+            log.info("%s: step %d/%d, loss %.4f, %.0f tokens/s", name, step + 1, steps, loss, metrics.tokens_per_second)
         if checkpoints is not None and (step + 1) % settings.checkpoint_every == 0 and step + 1 < steps:
             folder = checkpoints / f"step-{step + 1:08d}"
             try:
                 save_checkpoint(engine, folder, {"step": step + 1, "curve": curve}, export)
             except NotSaved as error:
-                raise NotSaved(f"{name}: step {step + 1} of {steps}: {error}; last good checkpoint: {last}") from error
+                raise NotSaved(f"step {step + 1} of {steps}: {error}; last good checkpoint: {last}") from error
             last = str(folder)
             if on_checkpoint is not None:
                 on_checkpoint(folder, step + 1)

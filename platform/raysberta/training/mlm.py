@@ -1,7 +1,8 @@
 """Masked-language-model training: every distinct training text once an epoch, the head at masked positions only.
 
-Texts are read without prefix (RECIPE.md 1.3: the unique texts of the contrastive pairs). Masks are drawn for a whole step from
-the seed and the step, before the workers share the texts, so the number of workers changes neither texts, masks nor loss.
+Texts are read without prefix: they are the distinct texts of the contrastive pairs (ru-en-RoSBERTa, arXiv 2408.12503). Masks are drawn
+for a whole step from the seed and the step, before the workers share the texts, so the number of workers changes neither texts, masks
+nor loss.
 
 With RetroMAE a decoder reconstructs each text from its vector as well, and the loss is the sum of both means. What its positions see is
 drawn text by text, from the seed, the step and the text: that much would be too much to draw for all workers.
@@ -16,20 +17,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raysberta.encoder.head import MlmHead, load_head
-from raysberta.encoder.load import load_encoder, load_tokenizer, save
-from raysberta.encoder.pool import Pooling, pool
 from raysberta.errors import InputError
-from raysberta.recipe import Recipe
+from raysberta.models.describe import describe, write_description
+from raysberta.models.head import MlmHead, load_head
+from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.pool import pool
+from raysberta.models.settings import Pooling
 from raysberta.training.batches import MlmPlan
 from raysberta.training.checkpoint import load_plain
 from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import Ragged, check_fits
-from raysberta.training.loop import OnCheckpoint, OnStep, Work, train
+from raysberta.training.loop import OnCheckpoint, OnStep, Part, train
 from raysberta.training.masks import IGNORED, Pieces, mask, pieces_of, visible
 from raysberta.training.retromae import Decoder, embedded, fresh_decoder
+from raysberta.training.settings import Mlm
 
 HEAD_ROWS = 2048
 
@@ -253,12 +256,14 @@ def reconstructed(
 
 
 def train_mlm(
-    recipe: Recipe,
+    settings: Mlm,
     encoder: Path,
     texts: Ragged,
     output: Path | None,
     *,
+    seed: int,
     steps: int | None = None,
+    name: str = "mlm",
     checkpoints: Path | None = None,
     resume: Path | None = None,
     on_step: OnStep | None = None,
@@ -267,11 +272,13 @@ def train_mlm(
     """Adapt an encoder; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
 
     Args:
-        recipe: Its `mlm` section, seed and, for RetroMAE, pooling.
-        encoder: Model folder to start from; a head in its checkpoint, or beside it, is used.
+        settings: How; where the texts come from is not read.
+        encoder: Model folder to start from, which says how it pools; a head in its checkpoint, or beside it, is used.
         texts: Token ids of the distinct texts, special tokens included.
-        output: Model folder to write (by the first worker), without head and decoder.
-        steps: Instead of the recipe's.
+        output: Model folder to write (by the first worker), without head and decoder; described as the one to start from.
+        seed: Of texts' order, masks and dropout.
+        steps: Instead of the settings'.
+        name: Of the phase, for log lines.
         checkpoints: Local folder for checkpoints; none where None.
         resume: A checkpoint to go on from.
         on_step: Called after each step on every worker.
@@ -285,38 +292,39 @@ def train_mlm(
             does not know the encoder's kind.
         NotFinite: the loss or gradient is NaN or infinite.
     """
-    settings = recipe.mlm
     rank, world = workers()
     if min(len(texts), settings.batch_size) < world:
-        raise InputError(f"mlm: {len(texts)} texts in steps of {settings.batch_size} are too few for {world} workers")
-    tokenizer = load_tokenizer(encoder)
+        raise InputError(f"{len(texts)} texts in steps of {settings.batch_size} are too few for {world} workers")
+    tokenizer, description = load_tokenizer(encoder), describe(encoder)
     pieces = pieces_of(tokenizer, settings.whole_words)
-    plan = MlmPlan(len(texts), settings.batch_size, recipe.seed)
+    plan = MlmPlan(len(texts), settings.batch_size, seed)
     device = device_of(rank)
     loaded = load_encoder(encoder, dropout=settings.dropout)
-    check_fits("mlm", texts, loaded.config)
+    check_fits(texts, loaded.config)
     head = load_head(encoder, loaded)
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
     mlm = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens), head)
-    model = mlm if settings.retromae is None else RetroMaeModel(mlm, fresh_decoder(loaded, recipe.seed), recipe.encoder.pooling)
+    model = mlm if settings.retromae is None else RetroMaeModel(mlm, fresh_decoder(loaded, seed), description.pooling)
 
-    def work(step: int, rank: int, world: int) -> Work:
+    def part_of(step: int, rank: int, world: int) -> Part:
         rows = plan.step(step)
-        budget, draw = budget_of(settings.chunk_tokens, device), (recipe.seed, step, 1)
+        budget, draw = budget_of(settings.chunk_tokens, device), (seed, step, 1)
         masked = make_batch(texts, rows, pieces, settings.mask_probability, draw, budget, rank, world, settings.zero_stage == 3)
         batch: MlmBatch | RetroMaeBatch = masked
         if settings.retromae is not None:
-            batch = reconstructed(masked, texts, rows, pieces, settings.retromae.decoder_mask, (recipe.seed, step, 2), budget, rank, world)
+            batch = reconstructed(masked, texts, rows, pieces, settings.retromae.decoder_mask, (seed, step, 2), budget, rank, world)
         shown = ", ".join(str(row) for row in rows[:4])
-        return Work(batch.to(device), masked.chunks.real, f"texts {shown}, ... of the distinct training texts")
+        return Part(batch.to(device), masked.chunks.real, f"texts {shown}, ... of the distinct training texts")
 
     def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
         plain = load_encoder(encoder)
         load_plain(plain, weights)
         save(plain, tokenizer, folder)
+        write_description(folder, description)
 
     total = steps or settings.steps or plan.steps(settings.epochs)
-    curve = train("mlm", model, work, settings, total, recipe.seed, device, checkpoints, resume, on_step, on_checkpoint, export)
+    curve = train(name, model, part_of, settings, total, seed, device, checkpoints, resume, on_step, on_checkpoint, export)
     if output is not None and rank == 0:
         save(loaded.cpu(), tokenizer, output)
+        write_description(output, description)
     return curve

@@ -58,9 +58,7 @@ def fresh_decoder(encoder: PreTrainedModel, seed: int) -> Decoder:
     """
     config = encoder.config
     if config.model_type not in MODELS:
-        raise InputError(
-            f"mlm.retromae: needs an encoder with embedded positions ({', '.join(MODELS)}), and this one is {config.model_type}"
-        )
+        raise InputError(f"retromae: needs an encoder with embedded positions ({', '.join(MODELS)}), and this one is {config.model_type}")
     decoder = Decoder(
         config.hidden_size, config.num_attention_heads, config.intermediate_size, config.hidden_dropout_prob, config.layer_norm_eps
     )

@@ -1,137 +1,206 @@
-"""The stages `temperature` and `merge`: Ray Tune over a short list of values, each tried on its own, all of them.
+"""Searches on Ray Tune: trials of a phase with other numbers, spread over the cluster, each scored on dev halves.
 
-Every listed value is tried, so the table of trials is complete and the choice does not depend on an order; with a handful of
-values of one setting nothing that models the score can do better. Ray Tune spreads the trials; the results are kept in the
-stage's own metrics.
+A grid tries every combination; optuna proposes, by TPE seeded as the run is. Whatever finishes is written down at once beside the
+attempts, so that a search which is killed and run again makes only the trials that are missing: of a grid those alone are given to Tune;
+optuna's proposals are the same again, and one that was tried before is answered from its file.
 """
 
 import logging
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
+from ray.tune.schedulers import ASHAScheduler
 
-from raysberta.artifacts import Artifact, Draft
 from raysberta.errors import InputError
+from raysberta.evaluation.facts import TasksFacts
 from raysberta.evaluation.guard import readable_tasks
-from raysberta.merging.merge import merge as merge_folders
-from raysberta.recipe import Recipe
-from raysberta.training.examples import Examples, prepared
-from raysberta.tuning.trials import Trial, best_trial, merge_scope, merge_trial, temperature_trial
+from raysberta.merging.settings import Merge
+from raysberta.progress import progress
+from raysberta.storage.location import filesystem
+from raysberta.tuning.facts import SearchFacts, Trial
+from raysberta.tuning.finished import best_of, combinations, find, finished, keep, key_of
+from raysberta.tuning.node import SearchTrials
+from raysberta.tuning.settings import Range, Search
+from raysberta.tuning.trials import Trials, prepare, run_trial, shown
+from raysberta.work import Work
 
 log = logging.getLogger(__name__)
 
-VERSION: int = 1
-EXAMPLES = ("mining", "mining_synthetic")
+RESTARTS = 2
+"""Times that a trial is begun again whose process died."""
+HALVING = 2
+"""Of the trials that reach a rung, ASHA lets the better 1 / HALVING go on."""
 # One line a trial comes from here; no tables, no logs beyond what Tune reads back, no handler that swallows the pipeline's own signals.
 QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
 
 
-def temperature(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
-    """Find the contrastive temperature by short trainings on the real examples; without a search it is the recipe's."""
-    values, encoder = recipe.tuning.temperature.values, inputs["mlm_merged"]
-    if not values:
-        draft.metrics.update(best=recipe.contrastive.temperature, trials=[])
-        log.info("no temperatures to try: %g", recipe.contrastive.temperature)
-        return
-    readable_tasks(recipe)
-    examples = prepared(recipe, encoder.folder("model"), [inputs[name] for name in EXAMPLES])
-    draft.rows_in = len(examples)
-    run = partial(_temperature_trial, recipe, encoder, examples, inputs["benchmark"])
-    trials = _search(recipe, draft, "temperature", values, recipe.tuning.temperature.concurrent, run)
-    draft.rows_out = len(trials)
-    draft.metrics.update(best=best_trial(trials, "temperature")["temperature"], trials=trials, steps=recipe.tuning.temperature.steps)
-    log.info("temperature %g", draft.metrics["best"])
-
-
-def merge(recipe: Recipe, inputs: Mapping[str, Artifact], draft: Draft) -> None:
-    """Merge the fine-tuned model with the one before, at the weight whose merge scores best on the dev halves."""
-    settings = recipe.tuning.merge
-    newer, older = inputs["contrastive"], inputs["mlm_merged"]
-    trials: list[Trial] = []
-    if settings.values:
-        run = partial(_merge_trial, recipe, newer, older, inputs["benchmark"])
-        trials = _search(recipe, draft, "weight", settings.values, settings.concurrent, run)
-    weight = best_trial(trials, "weight")["weight"] if trials else settings.default
-    with draft.folder("model") as folder:
-        done = merge_folders(newer.folder("model"), older.folder("model"), folder, weight, merge_scope(recipe))
-    draft.rows_in = draft.rows_out = done.tensors
-    draft.metrics.update(best=weight, trials=trials, scope=merge_scope(recipe), **done.metrics())
-    log.info("weight %g of the older: %d of %d tensors merged, %d of them linearly", weight, done.merged, done.tensors, done.linear)
-
-
-def _temperature_trial(recipe: Recipe, encoder: Artifact, examples: Examples, benchmark: Artifact, value: float) -> Trial:
-    return temperature_trial(recipe, encoder.folder("model"), examples, benchmark, value)
-
-
-def _merge_trial(recipe: Recipe, newer: Artifact, older: Artifact, benchmark: Artifact, value: float) -> Trial:
-    return merge_trial(recipe, newer.folder("model"), older.folder("model"), benchmark, value)
-
-
-class _Progress(tune.Callback):
-    """A line for each trial that is done."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Called by Tune."""
-        done, value = trial.last_result, trial.config["value"]
-        scores = ", ".join(f"{task} {100 * score:.2f}" for task, score in done["scores"].items())
-        log.info("%s %g: mean %.2f (%s) in %.0f s", self.name, value, 100 * done["score"], scores, done["seconds"])
-
-
-def _search(
-    recipe: Recipe, draft: Draft, name: str, values: Sequence[float], concurrent: int, run: Callable[[float], Trial]
-) -> list[Trial]:
-    """Try every value; the trials by rising value.
+def run(work: Work[SearchTrials]) -> SearchFacts:
+    """Try what the phase's `search` says, each trial in a process of its own.
 
     Raises:
-        InputError: the guard refuses a task, or a trial found its input to be wrong.
+        InputError: the guard refuses a task, values do not fit the phase, or a trial found its input to be wrong.
         RuntimeError: a trial broke; the message names it and its error.
     """
-    readable_tasks(recipe)
+    held_out = work.inputs[work.settings.tasks].told(TasksFacts).tasks
+    search = work.settings.phase.search
+    trials = Trials(work, readable_tasks(held_out, search.tasks if search is not None else ()))
+    wanted = combinations(trials.search) if trials.search.how == "grid" else []
+    work.draft.rows_in = prepare(trials, wanted)
+    known = {key_of(trial.values) for trial in finished(trials.home)}
+    if known:
+        log.info("%s: %d trials were finished before", work.node, len(known))
+    missing = [values for values in wanted if key_of(values) not in known]
+    if missing or not wanted:
+        _try(trials, missing, len(wanted) - len(missing))
+    done = finished(trials.home)
+    best = best_of(done)
+    work.draft.rows_out = len(done)
+    log.info("%s: %s, dev mean %.2f, the best of %d trials", work.node, shown(best.values), 100 * best.score, len(done))
+    fs, home = filesystem(trials.home)
+    fs.delete_dir(home)
+    return SearchFacts(best=best.values, trials=done)
+
+
+def _try(trials: Trials, missing: Sequence[Mapping[str, float]], before: int) -> None:
+    """Run trials on Tune until each is written down.
+
+    Args:
+        trials: What is tried.
+        missing: The combinations of a grid that no earlier attempt finished; none where optuna proposes.
+        before: Trials of the grid that one did.
+    """
     os.environ.update(QUIET)
-    wanted = sorted(set(values))
-    needs = recipe.resources.tuning
+    search, workers = trials.search, trials.work.workers
+    total = before + len(missing) if missing else search.trials or 1
     with tempfile.TemporaryDirectory(prefix="raysberta-tune-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trial, run=run, cpus=needs.cpus), {"cpu": needs.cpus, "gpu": needs.gpus}),
-            param_space={"value": tune.grid_search(wanted)},
-            tune_config=tune.TuneConfig(metric="score", mode="max", max_concurrent_trials=concurrent, reuse_actors=True),
+            tune.with_resources(tune.with_parameters(_trial, trials=trials), {"cpu": workers.cpus, "gpu": workers.gpus}),
+            param_space={"numbers": tune.grid_search([_by_place(values) for values in missing]) if missing else _space(search)},
+            tune_config=tune.TuneConfig(
+                metric="score",
+                mode="max",
+                max_concurrent_trials=search.concurrent,
+                reuse_actors=True,
+                num_samples=1 if missing else total,
+                search_alg=None if missing else _optuna(trials),
+                scheduler=_halving(trials),
+            ),
             run_config=tune.RunConfig(
-                name=f"{name}-{draft.uri.rsplit('/', 1)[1]}-{uuid.uuid4().hex[:8]}",
+                name=f"search-{uuid.uuid4().hex[:8]}",
                 storage_path=scratch,
-                failure_config=tune.FailureConfig(fail_fast=True),
-                callbacks=[_Progress(name), JsonLoggerCallback()],
+                failure_config=tune.FailureConfig(max_failures=RESTARTS),
+                stop=_WrongInput(),
+                callbacks=[_Keeper(trials, before, total), JsonLoggerCallback()],
                 verbose=0,
             ),
         )
-        grid = tuner.fit()
-        results = [grid[place] for place in range(len(grid))]
+        _check(trials, tuner.fit())
+
+
+def _check(trials: Trials, results: tune.ResultGrid) -> None:
+    """Raise what a trial found to be wrong with its input, or what broke it."""
+    for result in results:
+        wrong = (result.metrics or {}).get("input_error")
+        if wrong is not None:
+            raise InputError(wrong)
     for result in results:
         if result.error is not None:
             cause = getattr(result.error, "cause", None) or result.error
-            if isinstance(cause, InputError):
-                raise cause
-            value = (result.config or {})["value"]
-            raise RuntimeError(f"trial {name}={value:g} failed: {type(cause).__name__}: {cause}") from result.error
-    trials = sorted((result.metrics["trial"] for result in results if result.metrics), key=lambda trial: trial[name])
-    if [trial[name] for trial in trials] != wanted:
-        raise RuntimeError(f"search of {name}: {len(trials)} of {len(wanted)} trials came back")
-    return trials
+            values = _by_name(trials, (result.config or {})["numbers"])
+            last = str(cause).strip().splitlines()[-1:]
+            raise RuntimeError(f"trial {shown(values)} failed: {type(cause).__name__}: {''.join(last)}") from result.error
 
 
-def _trial(config: dict[str, float], run: Callable[[float], Trial], cpus: float) -> dict[str, Any]:
-    """One trial, in a process that Tune keeps for the next one."""
+def _trial(config: dict[str, Any], trials: Trials) -> dict[str, Any]:
+    """One trial, in a process that Tune keeps for the next one. Wrong input is a result: it would be as wrong at a second try."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", force=True)
     logging.getLogger("raysberta").setLevel(logging.INFO)
-    torch.set_num_threads(max(1, int(cpus)))
-    trial = run(config["value"])
-    return {"trial": trial, **{name: trial[name] for name in ("score", "scores", "seconds")}}
+    torch.set_num_threads(max(1, int(trials.work.workers.cpus)))
+    values = _by_name(trials, config["numbers"])
+    try:
+        found = find(trials.home, values)
+        return _told(found or run_trial(trials, values, lambda trial: tune.report(_told(trial))))
+    except InputError as error:
+        return {"input_error": str(error), "score": 0.0}
+
+
+def _told(trial: Trial) -> dict[str, Any]:
+    return {"trial": trial.model_dump(), "score": trial.score}
+
+
+class _Keeper(tune.Callback):
+    """Writes each finished trial down, with a line for whoever watches. A trial that ASHA ends is finished too."""
+
+    def __init__(self, trials: Trials, before: int, total: int) -> None:
+        self.trials, self.done, self.total = trials, before, total
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune."""
+        if "trial" not in trial.last_result:
+            return
+        found = Trial.model_validate(trial.last_result["trial"])
+        keep(self.trials.home, found)
+        self.done += 1
+        node = self.trials.work.node
+        scores = ", ".join(f"{task} {100 * score:.2f}" for task, score in found.scores.items())
+        log.info("%s: %s: mean %.2f (%s) in %.0f s", node, shown(found.values), 100 * found.score, scores, found.seconds)
+        progress(node, "trials", self.done, self.total)
+
+
+class _WrongInput(tune.Stopper):
+    """Ends the search where a trial found its input to be wrong."""
+
+    def __init__(self) -> None:
+        self.found = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether the trial ends."""
+        self.found = self.found or "input_error" in result
+        return self.found
+
+    def stop_all(self) -> bool:
+        """Whether all do."""
+        return self.found
+
+
+def _halving(trials: Trials) -> ASHAScheduler | None:
+    """What ends the worse trainings early; none where each is scored once."""
+    rungs = trials.search.rungs
+    return None if rungs == 1 or isinstance(trials.work.settings.phase, Merge) else ASHAScheduler(max_t=rungs, reduction_factor=HALVING)
+
+
+def _optuna(trials: Trials) -> Any:
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return OptunaSearch(seed=trials.work.seed)
+
+
+def _space(search: Search) -> dict[str, Any]:
+    """What optuna draws from."""
+    return _by_place({name: _domain(values) for name, values in search.over.items()})
+
+
+def _domain(values: Sequence[float] | Range) -> Any:
+    if not isinstance(values, Range):
+        return tune.choice(sorted({float(value) for value in values}))
+    if values.whole:
+        low, above = int(values.low), int(values.high) + 1
+        return tune.lograndint(low, above) if values.log else tune.randint(low, above)
+    return tune.loguniform(values.low, values.high) if values.log else tune.uniform(values.low, values.high)
+
+
+def _by_place(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by their number: Tune takes a slash in a name for a level below."""
+    return {str(place): value for place, value in enumerate(values.values())}
+
+
+def _by_name(trials: Trials, numbers: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(numbers[str(place)]) for place, name in enumerate(trials.search.over)}

@@ -1,53 +1,204 @@
-"""What one trial of a search does and which trial wins; no Ray here.
+"""What one trial of a search does; no Ray here.
 
-Searches read the dev halves of the recipe's own tasks and nothing else: the guard of the evaluation room refuses the rest.
+A trial is the phase itself with other numbers: a short training, or a merge, aside; its model is scored on the dev halves of the
+recipe's own tasks and nothing else, which the guard of the evaluation room sees to.
 """
 
+import logging
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysberta.artifacts import Artifact
 from raysberta.evaluation.score import dev_scores, mean
-from raysberta.merging.merge import Merged, Scope, merge
-from raysberta.recipe import Recipe
-from raysberta.training.contrastive import train_contrastive
-from raysberta.training.examples import Examples
+from raysberta.merging.merge import merge
+from raysberta.merging.settings import Merge
+from raysberta.storage.location import filesystem
+from raysberta.training.batches import MlmPlan
+from raysberta.training.contrastive import plan_of, train_contrastive
+from raysberta.training.engine import NotFinite
+from raysberta.training.examples import Examples, Ragged, prepared, prepared_texts, read_arrays, write_arrays
+from raysberta.training.loop import StepMetrics
+from raysberta.training.mlm import train_mlm
+from raysberta.training.settings import Contrastive, Mlm
+from raysberta.tuning.choice import with_values
+from raysberta.tuning.facts import Trial
+from raysberta.tuning.finished import key_of
+from raysberta.tuning.node import SearchTrials
+from raysberta.tuning.settings import Search
+from raysberta.work import Work
 
-Trial = dict[str, Any]
-"""What a trial tells: the value tried under its name, "score" (the mean), "scores" {task: fraction}, "seconds"."""
+log = logging.getLogger(__name__)
+
+Phase = Mlm | Contrastive | Merge
+OnRung = Callable[[Trial], None]
+"""Called with what a trial in training scores so far."""
+Data = Examples | Ragged
+LIMITS = {"contrastive": ("query_tokens", "document_tokens", "negatives"), "mlm": ("max_tokens",)}
+"""The numbers of a phase that decide what its texts become: trials that agree in them share the prepared data."""
 
 
-def merge_scope(recipe: Recipe) -> Scope:
-    """Which tensors the final merge covers."""
-    return "all" if recipe.tuning.merge.include_embeddings else "encoder_layers"
+@dataclass(frozen=True)
+class Trials:
+    """What all trials of a search share. Picklable."""
+
+    work: Work[SearchTrials]
+    tasks: tuple[str, ...]
+    """Those whose dev halves are read."""
+
+    @property
+    def search(self) -> Search:
+        """What is tried, and how.
+
+        Raises:
+            ValueError: the phase has no search.
+        """
+        search = self.work.settings.phase.search
+        if search is None:
+            raise ValueError(f"{self.work.node}: the phase has no search")
+        return search
+
+    @property
+    def home(self) -> str:
+        """Folder or URI of what the search goes on from."""
+        return self.work.draft.checkpoints
+
+    def phase(self, values: Mapping[str, float]) -> Phase:
+        """The phase with other numbers.
+
+        Raises:
+            InputError: the phase has no such number, or does not allow the value.
+        """
+        return with_values(self.work.settings.phase, values)
 
 
-def merge_trial(recipe: Recipe, newer: Path, older: Path, benchmark: Artifact | Path, weight: float) -> Trial:
-    """Merge at one weight of the older model, aside, and score the result."""
+def run_trial(trials: Trials, values: Mapping[str, float], on_rung: OnRung | None = None) -> Trial:
+    """Make the model of some values, aside, and score it. All trials of a search see the same data in the same order.
+
+    Args:
+        trials: What is tried.
+        values: By name of the phase's numbers.
+        on_rung: Called `search.rungs` - 1 times during a training, evenly spaced; the last score is the returned one.
+
+    Raises:
+        InputError: the values do not fit the phase, the phase does not fit its inputs, or a task may not be read.
+    """
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="raysberta-merge-") as aside:
-        done: Merged = merge(newer, older, Path(aside) / "model", weight, merge_scope(recipe))
-        scores = dev_scores(recipe, Path(aside) / "model", benchmark)
-    return {"weight": weight, **_told(scores, begun), "linear_share": done.metrics()["linear_share"]}
+    phase, settings = trials.phase(values), trials.work.settings
 
+    def told(scores: dict[str, float], steps: int | None) -> Trial:
+        seconds = round(time.monotonic() - begun, 2)
+        return Trial(values=dict(values), score=mean(scores), scores=scores, seconds=seconds, steps=steps)
 
-def temperature_trial(recipe: Recipe, encoder: Path, examples: Examples, benchmark: Artifact | Path, temperature: float) -> Trial:
-    """A short contrastive training at one temperature, in this process, and its scores. All trials see the same batches."""
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="raysberta-temperature-") as aside:
+    def scored(model: Path, steps: int | None) -> Trial:
+        return told(dev_scores(model, trials.work.inputs[settings.tasks], trials.tasks, settings.how), steps)
+
+    def rung(folder: Path, step: int) -> None:
+        found = scored(folder / "model", step)
+        shutil.rmtree(folder)  # before the report: a trial that is ended there leaves nothing behind
+        if on_rung is not None:
+            on_rung(found)
+
+    with tempfile.TemporaryDirectory(prefix="raysberta-trial-") as aside:
         model = Path(aside) / "model"
-        curve = train_contrastive(recipe, encoder, examples, model, temperature=temperature, steps=recipe.tuning.temperature.steps)
-        scores = dev_scores(recipe, model, benchmark)
-    return {"temperature": temperature, **_told(scores, begun), "loss": curve[-1]["loss"]}
+        if isinstance(phase, Merge):
+            merge([trials.work.inputs[name].folder("model") for name in phase.of], model, phase.shares(), phase.method, phase.scope)
+            return scored(model, None)
+        done: list[StepMetrics] = []
+        try:
+            _train(trials, phase, model, done, rung if on_rung is not None else None)
+        except NotFinite as error:
+            log.warning("%s: %s: %s", trials.work.node, shown(values), error)
+            return told(dict.fromkeys(trials.tasks, 0.0), len(done))
+        return scored(model, len(done))
 
 
-def best_trial(trials: Sequence[Trial], name: str) -> Trial:
-    """The trial with the highest score; of equal ones that with the smallest value."""
-    return min(trials, key=lambda trial: (-trial["score"], trial[name]))
+def prepare(trials: Trials, every: Iterable[Mapping[str, float]]) -> int:
+    """See that all values fit, tokenise once what the trials train on, and write it where they find it.
+
+    Args:
+        trials: What will be tried.
+        every: The values that will be; those that need other data have it prepared as well.
+
+    Returns:
+        Rows or texts that the phase itself trains on; 0 of a merge.
+
+    Raises:
+        InputError: the phase has no training text, or the values do not fit it.
+    """
+    base, others = trials.work.settings.phase, [trials.phase(values) for values in every]
+    fs, home = filesystem(trials.home)
+    fs.create_dir(home, recursive=True)
+    if isinstance(base, Merge):
+        return 0
+    for place, phase in {_place(phase): phase for phase in (base, *others) if not isinstance(phase, Merge)}.items():
+        file = f"{home}/{place}"
+        if fs.get_file_info(file).is_file:
+            continue
+        data = _made(trials, phase)
+        if isinstance(data, Examples):
+            data.save(file, fs)
+        else:
+            write_arrays({"values": data.values, "offsets": data.offsets}, file, fs)
+    return len(_data(trials, base))
 
 
-def _told(scores: dict[str, float], begun: float) -> Trial:
-    return {"score": mean(scores), "scores": scores, "seconds": round(time.monotonic() - begun, 2)}
+def shown(values: Mapping[str, float]) -> str:
+    """Values as a person reads them."""
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
+
+
+def _train(
+    trials: Trials, phase: Mlm | Contrastive, model: Path, done: list[StepMetrics], rung: Callable[[Path, int], None] | None
+) -> None:
+    """The short training of a trial, in this process; the metrics of its steps go to `done`."""
+    search, seed, node = trials.search, trials.work.seed, trials.work.node
+    encoder, data = trials.work.inputs[phase.from_].folder("model"), _data(trials, phase)
+    running: dict[str, Any] = {
+        "seed": seed,
+        "steps": search.steps,
+        "name": node,
+        "on_step": lambda metrics, _: done.append(metrics),
+    }
+    if rung is not None and search.rungs > 1:
+        total = search.steps or phase.steps or _plan_steps(phase, data, seed)
+        phase = phase.model_copy(update={"checkpoint_every": -(-total // search.rungs)})
+        running.update(checkpoints=model.with_name("checkpoints"), on_checkpoint=rung)
+    if isinstance(phase, Contrastive) and isinstance(data, Examples):
+        train_contrastive(phase, encoder, data, model, **running)
+    elif isinstance(phase, Mlm) and isinstance(data, Ragged):
+        train_mlm(phase, encoder, data, model, **running)
+
+
+def _plan_steps(phase: Mlm | Contrastive, data: Data, seed: int) -> int:
+    """Steps of the phase's epochs."""
+    if isinstance(phase, Contrastive) and isinstance(data, Examples):
+        return plan_of(data, phase, seed).steps(phase.epochs)
+    return MlmPlan(len(data), phase.batch_size, seed).steps(phase.epochs)
+
+
+def _data(trials: Trials, phase: Mlm | Contrastive) -> Data:
+    """What a phase trains on: read where it was prepared, prepared anew where other limits were proposed than those."""
+    fs, home = filesystem(trials.home)
+    file = f"{home}/{_place(phase)}"
+    if not fs.get_file_info(file).is_file:
+        return _made(trials, phase)
+    if isinstance(phase, Contrastive):
+        return Examples.load(file, fs)
+    arrays = read_arrays(file, fs)
+    return Ragged(arrays["values"], arrays["offsets"])
+
+
+def _made(trials: Trials, phase: Mlm | Contrastive) -> Data:
+    encoder = trials.work.inputs[phase.from_].folder("model")
+    if isinstance(phase, Contrastive):
+        return prepared(phase, encoder, [trials.work.inputs[name] for name in phase.examples])
+    return prepared_texts(phase, encoder, [trials.work.inputs[name] for name in phase.pairs])
+
+
+def _place(phase: Mlm | Contrastive) -> str:
+    """The file of a phase's data, named by the numbers that decide it."""
+    return f"data-{key_of({name: getattr(phase, name) for name in LIMITS[phase.kind]})}.safetensors"

@@ -1,1 +1,0 @@
-"""Load, pool, extend or trim the vocabulary, save."""

@@ -1,0 +1,64 @@
+"""Held-out tasks, registered benchmarks, and how models are scored on them."""
+
+from typing import Literal
+
+from raysberta.graph import BenchmarkRef, DocumentsRef, EncoderRef, Language, PairsRef, Positive, Section, TasksRef
+
+VERSION: int = 2
+"""Of the results; bumped when the same settings and inputs give another result."""
+
+
+TaskType = Literal["Retrieval", "BitextMining", "PairClassification", "Classification", "Clustering"]
+
+
+class OwnTask(Section):
+    """A task made from held-out documents of the recipe's sources."""
+
+    type: TaskType
+    """The mteb task type."""
+    source: str
+    """The source whose held-out documents it uses."""
+    pair: str | None = None
+    """Kind of the pairs that Retrieval and BitextMining use."""
+    language: Language
+    """Two-letter code of the texts; of the queries where they differ."""
+    queries: Positive = 500
+    """Queries, pairs or texts at most, in each half."""
+    documents: Positive = 1500
+    """Passages at most in the corpus of a retrieval half (every query's own is always in)."""
+
+
+class HeldOutTasks(Section):
+    """A node of kind `tasks`: held-out documents and pairs to mteb tasks, a dev and a test half each."""
+
+    documents: DocumentsRef
+    pairs: PairsRef
+    tasks: dict[str, OwnTask]
+    """By name."""
+
+
+class Benchmark(Section):
+    """A registered mteb benchmark, read from a folder and from nowhere else."""
+
+    name: str
+    """Its name in mteb, e.g. MTEB(rus, v1.1)."""
+    snapshot: str
+    """Folder that `jobs/fetch_benchmark.py` filled."""
+
+
+class Scoring(Section):
+    """How models are scored."""
+
+    max_tokens: Positive = 128
+    """Longer texts are cut."""
+    precision: Literal["bf16", "fp32"] = "fp32"
+    """Of the encoder while scoring; bf16 is about twice as fast and moves scores in the fourth digit."""
+
+
+class ModelScores(Section):
+    """A node of kind `score`: the test halves of the held-out tasks and the registered benchmarks, for one model."""
+
+    model: EncoderRef
+    tasks: TasksRef | None
+    benchmarks: tuple[BenchmarkRef, ...]
+    how: Scoring

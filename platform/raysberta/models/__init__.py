@@ -1,0 +1,1 @@
+"""Models from outside, and how any model folder describes itself: fetch, load, pool, layout."""

@@ -1,0 +1,52 @@
+"""How pairs are made of documents and data sets, and which of them stay."""
+
+from typing import Annotated, Self
+
+from pydantic import model_validator
+
+from raysberta.corpus.settings import DatasetSource
+from raysberta.graph import EXECUTION, DocumentsRef, Natural, Positive, Section, VocabularyRef
+from raysberta.schema import Task
+
+VERSION: int = 3
+"""Of the results; bumped when the same settings and inputs give another result."""
+
+
+class Pairs(Section):
+    """Documents and data sets to pairs."""
+
+    per_source: Positive | None = None
+    """Keep at most this many training pairs of each source and kind, by hash of their id; all where null."""
+    limits: dict[str, Natural] = {}
+    """The same for single ones, keyed `source/kind`."""
+    min_characters: Positive = 3
+    """Least length of either side."""
+    max_characters: Positive = 2000
+    """Longer positives are cut at a sentence end before this."""
+    max_tokens: Positive | None = None
+    """Drop pairs with a side of more tokens of `tokenizer` (the paper: 500); never where null."""
+    tokenizer: VocabularyRef | None = None
+    """A model of the recipe whose tokenizer counts them."""
+
+    @model_validator(mode="after")
+    def _counted_by_something(self) -> Self:
+        if self.max_tokens is not None and self.tokenizer is None:
+            raise ValueError("max_tokens: no tokenizer counts them; right would be tokenizer: <name of a model>")
+        return self
+
+
+class NaturalPairs(Section):
+    """The node `natural`: documents and data sets to pairs."""
+
+    documents: DocumentsRef
+    """The documents."""
+    kinds: dict[str, dict[str, Task]]
+    """By source of documents: which kinds of pairs to make, each with its task."""
+    data_sets: dict[str, DatasetSource]
+    """By name."""
+    rules: Pairs
+    """Which stay."""
+    evaluation_sets: Annotated[tuple[str, ...], EXECUTION] = ()
+    """Files of evaluation sets that no pair of a data set may repeat; identity has their names, sizes and dates instead."""
+    decontaminate_ngram: Natural = 13
+    """Words in a row that count as a repeat; 0 turns it off."""

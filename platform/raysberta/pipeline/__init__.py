@@ -1,0 +1,1 @@
+"""The recipe's graph as stages, run on Ray."""

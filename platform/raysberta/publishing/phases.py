@@ -1,0 +1,113 @@
+"""What each node that shaped a model did, in one line of Markdown with the numbers that were really used."""
+
+from collections.abc import Sequence
+
+from raysberta.merging.facts import MergeFacts
+from raysberta.merging.settings import MergePhase
+from raysberta.mining.facts import ExamplesFacts
+from raysberta.mining.settings import Examples
+from raysberta.publishing.lineage import Lineage, MadeNode
+from raysberta.synthesis.facts import WrittenFacts
+from raysberta.synthesis.settings import WrittenPairs
+from raysberta.training.facts import TrainingFacts
+from raysberta.training.settings import ContrastivePhase, MlmPhase, Training
+from raysberta.tuning.choice import with_values
+from raysberta.vocabulary.facts import VocabularyFacts
+from raysberta.vocabulary.settings import Vocabulary
+
+
+def lines(lineage: Lineage) -> list[str]:
+    """A line for each of the written pairs, examples and phases, in the order of the graph."""
+    found = ((node, line(lineage, node)) for node in lineage)
+    return [f"`{node.name}` ({node.kind}): {said}." for node, said in found if said]
+
+
+def line(lineage: Lineage, node: MadeNode) -> str:
+    """What a node did; "" where it shaped no model itself."""
+    match node.settings, node.facts:
+        case Vocabulary() as settings, VocabularyFacts() as facts:
+            return _vocabulary(lineage, settings, facts)
+        case MlmPhase() as settings, TrainingFacts() as facts:
+            return _mlm(lineage, settings, facts)
+        case ContrastivePhase() as settings, TrainingFacts() as facts:
+            return _contrastive(lineage, settings, facts)
+        case MergePhase() as settings, MergeFacts() as facts:
+            return _merge(lineage, settings, facts)
+        case WrittenPairs() as settings, WrittenFacts() as facts:
+            found_by = settings.how.kept_if_found_by
+            kept = f", kept where `{lineage.name_of(found_by)}` finds the passage again" if found_by else ""
+            return f"{facts.kept:,} of {facts.requested:,} by `{lineage.name_of(settings.how.by)}`, {facts.engine}{kept}"
+        case Examples() as settings, ExamplesFacts() as facts:
+            return _examples(lineage, settings, facts)
+    return ""
+
+
+def _vocabulary(lineage: Lineage, settings: Vocabulary, facts: VocabularyFacts) -> str:
+    done = [
+        *([f"those of `{lineage.name_of(settings.extend_from)}` adopted"] if settings.extend_from else []),
+        *([f"{facts.pieces['trimmed']:,} unused pieces trimmed"] if settings.trim else []),
+        *([f"{facts.pieces['learned']:,} learned"] if settings.learn else []),
+        *([f"new rows by {settings.initialisation}"] if settings.learn or settings.extend_from else []),
+    ]
+    ends = f"{facts.pieces['before']:,} pieces became {facts.pieces['after']:,}"
+    return f"from `{lineage.name_of(settings.from_)}`, {'; '.join([*done, ends])}"
+
+
+def _mlm(lineage: Lineage, settings: MlmPhase, facts: TrainingFacts) -> str:
+    phase = with_values(settings.phase, facts.chosen)
+    retromae = " with RetroMAE" if phase.retromae else ""
+    words = " (whole words)" if phase.whole_words else ""
+    what = f"masked language modelling{retromae}, {100 * phase.mask_probability:g} % of tokens{words}, {phase.batch_size:,} texts a step"
+    return f"from `{lineage.name_of(phase.from_)}`, {facts.steps:,} steps of {what}, {_rate(phase)}{_searched(facts.chosen)}"
+
+
+def _contrastive(lineage: Lineage, settings: ContrastivePhase, facts: TrainingFacts) -> str:
+    phase = with_values(settings.phase, facts.chosen)
+    losses = list(dict.fromkeys(["info_nce", *phase.objectives.values()]))
+    extras = [
+        *([f"LoRA of rank {phase.lora.rank}"] if phase.lora else []),
+        *([f"margin {phase.margin:g}"] if phase.margin else []),
+        *(["negatives within each side too"] if phase.same_tower else []),
+        *(["negatives of all devices"] if phase.cross_device_negatives else []),
+        *(["negatives masked by the mining encoder"] if phase.guide else []),
+        *([f"Matryoshka dimensions {', '.join(map(str, phase.dimensions))}"] if phase.dimensions else []),
+    ]
+    what = [
+        f"from `{lineage.name_of(phase.from_)}`",
+        f"on {_named(lineage, phase.examples)}",
+        f"{facts.steps:,} steps of {', '.join(losses)} at temperature {phase.temperature:g}",
+        f"{phase.device_batches * phase.batch_size:,} queries a step",
+        f"up to {phase.negatives} hard negatives a query",
+        *extras,
+        _rate(phase),
+    ]
+    return ", ".join(what) + _searched(facts.chosen)
+
+
+def _merge(lineage: Lineage, settings: MergePhase, facts: MergeFacts) -> str:
+    shares = zip(settings.phase.of, facts.shares, strict=True)
+    parts = ", ".join(f"{share:.4g} of `{lineage.name_of(model)}`" for model, share in shares)
+    what = "encoder layers alone" if settings.phase.scope == "encoder_layers" else "all tensors"
+    return f"{settings.phase.method} of {what}, {parts}{_searched(facts.chosen)}"
+
+
+def _examples(lineage: Lineage, settings: Examples, facts: ExamplesFacts) -> str:
+    mine = settings.mine
+    if mine is not None:
+        negatives = f"up to {settings.negatives} negatives mined by `{lineage.name_of(mine.by)}`, ranks {mine.ranks[0]} to {mine.ranks[1]}"
+    else:
+        negatives = f"up to {settings.negatives} negatives, supplied or drawn" if settings.negatives else "no hard negatives"
+    teacher = f", scored by `{lineage.name_of(settings.teacher)}`" if settings.teacher else ""
+    return f"{sum(facts.examples.values()):,} pairs of {_named(lineage, settings.pairs)}, {negatives}{teacher}"
+
+
+def _named(lineage: Lineage, artifacts: Sequence[str]) -> str:
+    return ", ".join(f"`{lineage.name_of(artifact)}`" for artifact in artifacts)
+
+
+def _rate(phase: Training) -> str:
+    return f"peak rate {phase.learning_rate:g}"
+
+
+def _searched(chosen: dict[str, float]) -> str:
+    return "; found by search: " + ", ".join(f"{name} {value:g}" for name, value in chosen.items()) if chosen else ""

@@ -1,0 +1,1 @@
+"""Where artifacts lie: places, artifacts, leases."""

@@ -1,0 +1,48 @@
+"""Files and folders of storage on this machine: where they lie, or a copy in the temporary directory that all processes share."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from raysberta.storage.location import filesystem
+
+
+def local_folder(place: str, key: str) -> Path:
+    """A folder of storage on this machine, copied once.
+
+    Args:
+        place: Path or URI of the folder.
+        key: Relative path that no other folder's copy has, nor the same folder's with other content.
+
+    Raises:
+        FileNotFoundError: storage is remote and has no such folder.
+    """
+    fs, path = filesystem(place)
+    return Path(path) if isinstance(fs, pafs.LocalFileSystem) else _copied(fs, path, key, "")
+
+
+def local_file(place: str, key: str) -> Path:
+    """One file of storage on this machine, copied once and without the files beside it. As `local_folder`."""
+    fs, path = filesystem(place)
+    return Path(path) if isinstance(fs, pafs.LocalFileSystem) else _copied(fs, path, f"{key}.alone", path.rpartition("/")[2])
+
+
+def _copied(fs: pafs.FileSystem, path: str, key: str, inside: str) -> Path:
+    """The copy in a folder of its own, at `inside` of it, or the folder itself where that is empty."""
+    target = Path(tempfile.gettempdir()) / f"raysberta-{os.getuid()}" / key
+    if not target.is_dir():
+        aside = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
+        aside.mkdir(parents=True)
+        try:
+            pafs.copy_files(path, str(aside / inside), source_filesystem=fs, destination_filesystem=pafs.LocalFileSystem())
+            aside.rename(target)
+        except OSError:
+            if not target.is_dir():  # otherwise another process was first
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return target / inside

@@ -1,0 +1,125 @@
+"""Folders and URIs: places below a URI that carries options, file systems, and how either is shown without what must not be seen.
+
+A URI may hold options after `?` (`endpoint_override`, `region`, `scheme` and the like, as pyarrow.fs reads them) and credentials, before
+the host or among the options. Places are joined before the options; credentials are never shown.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from raysberta.errors import InputError
+
+SECRET = re.compile(r"key|secret|token|pass|pwd|credential|sig|auth", re.IGNORECASE)
+"""An option whose name holds one of these is not shown."""
+_USER = re.compile(r"(?<=://)[^/?#]*@")
+"""User and password before a host."""
+_UNESCAPED = re.compile(r"(?<=://)[^/?#@:\[]*:(?!\d{1,5}(?:[/?#]|$)).*@", re.DOTALL)
+"""The same where the password holds what should be written as %2F or %3F: no such URI can be opened, so too much may be hidden."""
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
+"""Within a text."""
+_WHOLE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+
+
+def is_uri(place: str) -> bool:
+    """Whether a place is a URI; a path on this machine otherwise."""
+    return "://" in place
+
+
+def normal(place: str) -> str:
+    """A place as it is kept: a URI without a slash at the end of its path, a folder absolute."""
+    if not is_uri(place):
+        return os.path.abspath(place)
+    start, path, options = _parts(place)
+    return f"{start}{path or '/'}{options}"
+
+
+def join(place: str, *parts: str) -> str:
+    """A place below another, before the options of a URI, in which the parts stand as they are: escaped by the caller where need be."""
+    start, path, options = _parts(place)
+    return f"{start}{'/'.join([path, *parts])}{options}"
+
+
+def parent(place: str) -> str:
+    """The place above."""
+    start, path, options = _parts(place)
+    above = path.rpartition("/")[0]
+    return f"{start}{above or ('/' if path.startswith('/') else '')}{options}"
+
+
+def last(place: str) -> str:
+    """The last part of a place's path."""
+    return _parts(place)[1].rpartition("/")[2]
+
+
+def filesystem(place: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a place, and the path in it.
+
+    Raises:
+        InputError: it is no URI that pyarrow.fs knows, or holds a null byte or `#`.
+    """
+    if "\0" in place:
+        raise InputError(f"{shown(place)!r}: a path cannot hold a null byte")
+    if not is_uri(place):
+        return pafs.LocalFileSystem(), os.path.abspath(place)
+    if "#" in place:  # what follows it is no part of the path: all places below would be one
+        raise InputError(f"{shown(place)}: a URI cannot hold #; right would be %23")
+    # without the cause, which quotes the URI with its credentials: tracebacks are printed, and Ray sends them around
+    try:
+        fs, path = pafs.FileSystem.from_uri(place)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{shown(place)}: not a URI that pyarrow.fs knows: {first_line(error, place)}") from None
+    except OSError as error:
+        raise InputError(f"{shown(place)}: cannot be reached: {first_line(error, place)}") from None
+    if not path:
+        raise InputError(f"{shown(place)}: names no bucket or folder")
+    return fs, path
+
+
+def shown(place: str) -> str:
+    """A place as it may be printed: without user, password and whatever option holds a secret. Anything else stays as it is."""
+    if not is_uri(place):
+        return place
+    text = without_user(place)
+    if text == place:
+        text = _UNESCAPED.sub("", place, count=1)
+    head, mark, options = text.partition("?")
+    kept = [option for option in options.split("&") if not SECRET.search(unquote(option.partition("=")[0]))]
+    return f"{head}?{'&'.join(kept)}" if mark and kept else head
+
+
+def without_user(place: str) -> str:
+    """A URI without user and password: whoever reads it, it is the same place."""
+    return _USER.sub("", place, count=1)
+
+
+def in_uris(change: Callable[[str], str], value: Any) -> Any:
+    """JSON values, each string and each key that is a URI changed."""
+    if isinstance(value, str):
+        return change(value) if _WHOLE_URI.fullmatch(value) else value
+    if isinstance(value, Mapping):
+        return {in_uris(change, key): in_uris(change, each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [in_uris(change, each) for each in value]
+    return value
+
+
+def first_line(error: BaseException, place: str = "") -> str:
+    """What an error says, in one line, URIs in it as they may be shown; `place` is one that it may quote, whatever characters are in it."""
+    text = str(error).replace(place, shown(place)) if place else str(error)
+    line = " ".join(text.split("\n")[0].split()) or type(error).__name__
+    return _URI.sub(lambda found: shown(found.group()), line)
+
+
+def _parts(place: str) -> tuple[str, str, str]:
+    """What comes before the path of a URI (`s3://`), the path without slashes at its end, and the options with their `?`."""
+    if not is_uri(place):
+        return "", place.rstrip("/"), ""
+    scheme, mark, rest = place.partition("://")
+    path, question, options = rest.partition("?")
+    return f"{scheme}{mark}", path.rstrip("/"), f"{question}{options}"

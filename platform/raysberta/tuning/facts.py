@@ -1,0 +1,27 @@
+"""What the manifest of a search says."""
+
+from raysberta.work import Facts
+
+
+class Trial(Facts):
+    """One trial."""
+
+    values: dict[str, float]
+    """What was tried, by the field's name."""
+    score: float
+    """The mean over the tasks' dev halves, a fraction; 0 where training broke off because the loss was no longer finite."""
+    scores: dict[str, float]
+    """By task."""
+    seconds: float
+    """Of the trial, scoring included."""
+    steps: int | None
+    """Steps that a training trial made; fewer than asked for where ASHA ended it or it broke off. None of a merge."""
+
+
+class SearchFacts(Facts):
+    """Of a node of kind `search`."""
+
+    best: dict[str, float]
+    """The values of the trial with the highest score; of equal ones those that are smallest."""
+    trials: list[Trial]
+    """In order of their values."""

@@ -1,0 +1,1 @@
+"""Fit an encoder's vocabulary to a corpus."""

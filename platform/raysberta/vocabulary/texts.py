@@ -1,0 +1,69 @@
+"""The texts that a vocabulary is fitted to: both sides of the training pairs, in batches. Never those of dev or test."""
+
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from raysberta.prefixes import Prefixes, Side
+from raysberta.schema import Task
+
+TRAIN = pads.field("split") == "train"
+TASKS: tuple[Task, ...] = get_args(Task)
+SIDES: tuple[Side, ...] = get_args(Side)
+BATCH = 4096
+"""Most pairs that are held at once."""
+SAMPLE = 2000
+
+
+def count_pairs(pairs: Sequence[pads.Dataset]) -> int:
+    """How many training pairs there are."""
+    return sum(table.count_rows(filter=TRAIN) for table in pairs)
+
+
+def training_texts(pairs: Sequence[pads.Dataset], read: Prefixes, own: Prefixes, at_most: int | None = None) -> Iterator[list[str]]:
+    """Both sides of the training pairs as a model reads them, in batches; all prefixes first.
+
+    Args:
+        pairs: Tables of pairs.
+        read: Prefixes that the texts are read with.
+        own: The model's own, whose pieces stay as well.
+        at_most: Of more pairs about so many, chosen by their ids; all where None.
+    """
+    yield [prefixes.of(task, side) for prefixes in (read, own) for task in TASKS for side in SIDES]
+    chosen, share = TRAIN, at_most / max(count_pairs(pairs), 1) if at_most else 1.0
+    if share < 1:  # limits kept the pairs of lowest ids: the latter half of an id, 8 hex digits, is still evenly spread
+        chosen &= pc.utf8_slice_codeunits(pads.field("pair_id"), 8) < f"{int(share * 2**32):08x}"
+    for table in pairs:
+        for batch in table.to_batches(columns=["task", "query", "positive"], filter=chosen, batch_size=BATCH):
+            tasks = batch["task"].to_pylist()
+            for column, side in (("query", SIDES[0]), ("positive", SIDES[1])):
+                yield [read.of(task, side) + text for task, text in zip(tasks, batch[column].to_pylist(), strict=True)]
+
+
+def language_texts(pairs: Sequence[pads.Dataset], language: str) -> Iterator[list[str]]:
+    """The sides of the training pairs that are in a language, in batches: of a translation, whose sides differ, the query."""
+    chosen = TRAIN & (pads.field("language") == language)
+    for table in pairs:
+        for batch in table.to_batches(columns=["kind", "query", "positive"], filter=chosen, batch_size=BATCH):
+            yield batch["query"].to_pylist()
+            yield batch.filter(pc.not_equal(batch["kind"], "translation"))["positive"].to_pylist()
+
+
+def sample_texts(pairs: Sequence[pads.Dataset]) -> dict[str, list[str]]:
+    """Up to SAMPLE positives of training pairs a language, those with the lowest ids; translations, whose sides differ, by their query."""
+    lowest: dict[str, pa.Table] = {}
+    columns = ["pair_id", "language", "kind", "query", "positive"]
+    for batch in (batch for table in pairs for batch in table.to_batches(columns=columns, filter=TRAIN, batch_size=BATCH)):
+        table = pa.Table.from_batches([batch])
+        for language in table["language"].unique().to_pylist():
+            more = table.filter(pc.equal(table["language"], language))
+            seen = pa.concat_tables([lowest[language], more]) if language in lowest else more
+            lowest[language] = seen.take(pc.select_k_unstable(seen, min(SAMPLE, len(seen)), [("pair_id", "ascending")]))
+    found = {}
+    for language, table in sorted(lowest.items()):
+        rows = table.sort_by("pair_id").select(["kind", "query", "positive"]).to_pylist()
+        found[language] = [row["query"] if row["kind"] == "translation" else row["positive"] for row in rows]
+    return found

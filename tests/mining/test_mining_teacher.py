@@ -1,0 +1,64 @@
+"""A teacher's scores in examples: every score where it belongs, and an encoder's cosines against one text at a time."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raysberta.mining.teacher import Cosines, pieces, texts_of, with_scores
+from raysberta.prefixes import E5, NOMIC, Prefixes
+from raysberta.retrieval.embed import Embedder
+from raysberta.schema import EXAMPLE
+
+TASKS = ("retrieval", "paraphrase", "topic")
+
+
+def examples(count: int = 9) -> pa.Table:
+    rows = []
+    for number in range(count):
+        negatives = [f"другой ответ {number} {other}" for other in range(number % 4)]
+        scores = {"positive_score": float("nan"), "negative_scores": [float("nan")] * len(negatives)}
+        base = dict.fromkeys(EXAMPLE.names, "x") | scores | {"negative_ranks": list(range(len(negatives)))}
+        base |= {"pair_id": f"{number:016x}", "task": TASKS[number % 3], "negatives": negatives}
+        rows.append({**base, "query": f"вопрос {number % 5}", "positive": f"ответ {number} на вопрос"})
+    return pa.Table.from_pylist(rows, EXAMPLE)
+
+
+def test_every_score_stands_where_it_belongs() -> None:
+    table = examples()
+
+    def length(tasks: list[str], queries: list[str], texts: list[str]) -> np.ndarray:
+        return np.array(
+            [len(task) + len(query) / 64 + int(text[-1] == "0") / 2 for task, query, text in zip(tasks, queries, texts, strict=True)]
+        )
+
+    found = with_scores(table, length)
+    assert found.schema.equals(EXAMPLE)
+    for row in found.to_pylist():
+        one = lambda text, row=row: length([row["task"]], [row["query"]], [text])[0]  # noqa: E731
+        assert row["positive_score"] == one(row["positive"])
+        assert row["negative_scores"] == [one(text) for text in row["negatives"]]
+    others = [name for name in EXAMPLE.names if not name.endswith(("_score", "_scores"))]
+    assert found.select(others).equals(table.select(others))
+    assert with_scores(EXAMPLE.empty_table(), length).num_rows == 0
+
+
+@pytest.mark.parametrize("prefixes", [E5, NOMIC])
+def test_cosines_are_those_of_each_text_with_its_own_prefix(e5_folder: Path, prefixes: Prefixes) -> None:
+    table = examples()
+    embedder = Embedder(e5_folder, 32, "fp32", device="cpu")
+    ordered = sorted(texts_of([table.slice(0, 4), table.slice(4)], prefixes))
+    found = with_scores(table, Cosines(prefixes, embedder.encode(ordered), {text: row for row, text in enumerate(ordered)}))
+    for row in found.to_pylist():
+        before, after = prefixes.of(row["task"], "query"), prefixes.of(row["task"], "document")
+        query = embedder.encode([before + row["query"]])[0]
+        wanted = [float(query @ embedder.encode([after + text])[0]) for text in (row["positive"], *row["negatives"])]
+        np.testing.assert_allclose([row["positive_score"], *row["negative_scores"]], wanted, atol=1e-5)
+
+
+def test_pieces_stay_within_the_memory() -> None:
+    table = examples(1000)
+    assert [part.num_rows for part in pieces(table, 1, 384, 7)] == [25] * 40
+    assert pa.concat_tables(pieces(table, 1, 384, 7))["pair_id"].equals(table["pair_id"])
+    assert all(part.num_rows == 1 for part in pieces(table.slice(0, 3), 1, 10**6, 7))

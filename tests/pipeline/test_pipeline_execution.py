@@ -1,0 +1,135 @@
+"""The runner on a real local Ray, with small stages: order, overlap, reuse, failures, leases, and cores that are never oversubscribed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pipeline.small_stages import RECIPE, Seen, breaks, dies, planned, wrong_input
+
+from raysberta.errors import InputError
+from raysberta.pipeline.execution import StageFailed, execute, link_latest
+from raysberta.pipeline.stages import Run
+from raysberta.storage.artifacts import Store
+from raysberta.work import Workers
+
+ROOT = Path(__file__).parents[2]
+TWO = Workers(workers=2)
+DIAMOND = (
+    ("a", (), {}),
+    ("b", ("a",), {}),
+    ("c", ("a",), {}),
+    ("wide", ("b",), {"workers": TWO}),
+    ("d", ("b", "c", "wide"), {}),
+)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_nodes_overlap_where_cores_allow_and_are_reused(tmp_path: Path) -> None:
+    store, seen = Store(str(tmp_path)), Seen()
+    plan = planned(store, *DIAMOND)
+    outcome = execute(plan, store, seen)
+    made = {name: outcome.artifacts[key].manifest for name, key in plan.ids["runner"].items()}
+    assert made["d"].rows_out == 1 + 2 + 2 + 3
+    assert made["d"].facts == {"seen": 7}
+    assert set(made["d"].inputs) == {"b", "c", "wide"}
+    span = {name: (manifest.started, manifest.started + manifest.seconds) for name, manifest in made.items()}
+    assert max(span["b"][0], span["c"][0]) < min(span["b"][1], span["c"][1]), "b and c run side by side"
+    assert span["wide"][0] >= max(span["b"][1], span["c"][1]), "what needs both cores waits for both"
+    told = [(event.what, event.node) for event in seen.events]
+    assert told.index(("done", "a")) < told.index(("started", "b"))
+    assert any(event.what == "progress" and event.total == 4 and event.text == "quarters" for event in seen.events)
+    assert execute(planned(store, *DIAMOND), store, Seen()).reused == ["a", "b", "c", "wide", "d"]
+    changed = (*DIAMOND[:2], ("c", ("a",), {"version": 2}), *DIAMOND[3:])
+    assert execute(planned(store, *changed), store, Seen()).reused == ["a", "b", "wide"], "only what depends on the change runs again"
+    assert not list(tmp_path.rglob("claim-*")), "no lease is left"
+
+
+@pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize(
+    ("run", "error", "says"),
+    [(wrong_input, InputError, "b: sources.d.path: no such folder"), (breaks, StageFailed, "b: .*by hand"), (dies, StageFailed, "b: ")],
+)
+def test_a_failure_names_its_node_and_leaves_the_rest_committed(tmp_path: Path, run: Run, error: type[Exception], says: str) -> None:
+    store = Store(str(tmp_path))
+    with pytest.raises(error, match=says) as caught:
+        execute(planned(store, ("a", (), {}), ("b", ("a",), {"run": run})), store, Seen())
+    assert "\n" not in str(caught.value)
+    again = planned(store, ("a", (), {}), ("b", ("a",), {}))
+    assert [item.artifact is not None for item in again.nodes] == [True, False]
+    assert execute(again, store, Seen()).reused == ["a"]
+    assert not list(tmp_path.rglob("claim-*"))
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_more_than_the_cluster_has_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for workers, says in (
+        (Workers(workers=2, gpus=8), "wide asks for 16 GPU, the cluster has 0"),
+        (Workers(workers=3), "wide asks for 3 CPU, the cluster has 2"),
+    ):
+        with pytest.raises(InputError, match=f"resources: {says}"):
+            execute(planned(store, ("a", (), {}), ("wide", ("a",), {"workers": workers})), store, Seen())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_what_another_run_is_making_is_waited_for_and_taken_over(tmp_path: Path) -> None:
+    """The other run is a process of its own with a Ray of its own; it is killed while it makes `a`, and later one is not."""
+    marks = tmp_path / "marks"
+    for kill in (True, False):
+        storage = tmp_path / f"store-{kill}"
+        other = _other_run(storage, marks, "a")
+        plan = planned(Store(str(storage)), ("a", (), {"seconds": 6, "mark": str(marks)}), ("mine", ("a",), {}))
+        _until(lambda storage=storage: list(storage.glob("written/*/attempt-*")), other)
+        seen = Seen()
+        if kill:
+            os.killpg(other.pid, signal.SIGKILL)
+        outcome = execute(plan, Store(str(storage)), seen)
+        assert outcome.artifacts[plan.ids["runner"]["mine"]].manifest.rows_out == 2
+        waited = [event for event in seen.events if event.what == "waits"]
+        assert bool(waited) != kill, "who waits is told so, once; a dead run is not waited for"
+        assert len(waited) <= 1
+        assert ("a" in outcome.reused) != kill
+        if not kill:
+            assert other.wait(timeout=60) == 0
+    assert len([line for line in marks.read_text().splitlines() if line.startswith("a ")]) == 2, "each run made it once"
+
+
+def _other_run(storage: Path, marks: Path, *names: str) -> "subprocess.Popen[bytes]":
+    code = (
+        "import sys, ray; sys.path[:0] = sys.argv[1:3]\n"
+        "from pipeline.small_stages import Seen, planned\n"
+        "from raysberta.pipeline.execution import execute\n"
+        "from raysberta.storage.artifacts import Store\n"
+        "ray.init(num_cpus=1, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False,\n"
+        "         runtime_env={'env_vars': {'PYTHONPATH': ':'.join(sys.argv[1:3])}})\n"
+        "store = Store(sys.argv[3])\n"
+        "execute(planned(store, ('a', (), {'seconds': 6, 'mark': sys.argv[4]})), store, Seen())\n"
+    )
+    arguments = [sys.executable, "-c", code, str(ROOT / "platform"), str(ROOT / "tests"), str(storage), str(marks)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.Popen(arguments, env=environment, start_new_session=True)
+
+
+def _until(there: object, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 90
+    while not there():  # type: ignore[operator]
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_the_latest_link_moves(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for mark in ("one", "two"):
+        draft = store.draft("release", mark)
+        artifact = store.commit(draft, "release", mark, {}, {}, 1, time.time())
+        link = link_latest(store, RECIPE.name, artifact)
+        assert link is not None and link.name == "latest-runner"
+        assert link.resolve() == Path(artifact.uri).resolve()
+        assert json.loads((link.parent / "release" / mark / "manifest.json").read_text())["fingerprint"] == mark

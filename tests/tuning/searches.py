@@ -1,0 +1,29 @@
+"""What the tests of searches try: phases over small models, and the rates of learning that tell them apart."""
+
+from collections.abc import Callable
+
+from raysberta.evaluation.settings import OwnTask, Scoring
+from raysberta.tuning.node import SearchTrials
+from raysberta.tuning.trials import Trials
+from raysberta.work import Work
+
+TASKS = {"Home": OwnTask(type="Retrieval", source="home", pair="heading_section", language="ru", queries=40, documents=80)}
+HOW = Scoring(max_tokens=24)
+CONTRASTIVE = {
+    "kind": "contrastive",
+    "from": "base",
+    "examples": ("mined", "written"),
+    "batch_size": 8,
+    "negatives": 1,
+    "query_tokens": 24,
+    "document_tokens": 24,
+    "warmup_steps": 1,
+    "learning_rate": 1e-4,
+}
+MERGE = {"kind": "merge", "of": ("spoiled", "base")}
+MLM = {"kind": "mlm", "from": "base", "batch_size": 16, "max_tokens": 24, "warmup_steps": 1, "learning_rate": 1e-4}
+
+MakeWork = Callable[..., Work[SearchTrials]]
+MakeTrials = Callable[..., Trials]
+HARMLESS, ABSURD = 1e-7, 0.05
+"""Rates of learning: one under which the model stays what it was, and one under which it forgets everything in two steps."""
