@@ -17,10 +17,10 @@ from pydantic import ConfigDict
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "platform"))
 
-from raysberta.graph import Section  # noqa: E402
-from raysberta.pipeline.plan import Plan  # noqa: E402
-from raysberta.pipeline.stages import Run  # noqa: E402
-from raysberta.work import Facts, Work  # noqa: E402
+from raysberta.graph import Section
+from raysberta.pipeline.plan import Plan
+from raysberta.pipeline.stages import Run
+from raysberta.work import Facts, Work
 
 RECORDED = Path(__file__).with_name("recorded_reads.json")
 SEED = "(seed)"

@@ -19,9 +19,13 @@ def short(path: Path, package: Path = PACKAGE) -> str:
     return path.relative_to(package).with_suffix("").as_posix()
 
 
-@cache
 def tree(path: Path) -> ast.Module:
-    """The syntax tree of a file."""
+    """The syntax tree of a file, which nobody may change."""
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _parsed(path: Path, changed: int) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 

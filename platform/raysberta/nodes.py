@@ -6,6 +6,7 @@ that needs it, and to no other.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from raysberta.corpus.settings import DatasetSource, Documents
 from raysberta.errors import InputError
@@ -54,7 +55,7 @@ class Node:
     key: str
     """Where in the recipe it stands, for messages."""
 
-    @property
+    @cached_property
     def made_from(self) -> tuple[str, ...]:
         """Names of the nodes it is made from, each once."""
         return tuple(dict.fromkeys(str(ref) for _, ref in references(self.settings)))

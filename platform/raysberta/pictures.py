@@ -4,8 +4,8 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from graphlib import TopologicalSorter
 from html import escape
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -13,11 +13,14 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from raysberta.layout import layout
 
 INK, MUTED, LINE, PAPER = "#1f2933", "#66727f", "#dfe4ea", "#ffffff"
 ACCENT, BETTER, WORSE, SECOND = "#2f5fd0", "#1f8a5b", "#c2413a", "#e08a1e"
@@ -65,7 +68,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "raysberta",
 }
 WIDTH = 9.2
-NODE_HEIGHT = 42
+NODE_HEIGHT, NODE_GAP = 42, 44
 MOST_NAMED = 16
 """Trials with their score written beside them; of more only the best is."""
 
@@ -344,8 +347,11 @@ def graph(nodes: Sequence[tuple[str, str, Sequence[str]]]) -> str:
         KeyError: a node is made from one that is not there, or there is no such kind.
     """
     colours = {kind: colour for colour, kinds in ENGINES.values() for kind in kinds}
-    sources = {name: tuple(dict.fromkeys(made_from)) for name, _, made_from in nodes}
-    place, width, (right, bottom) = _places(sources)
+    found = layout({name: made_from for name, _, made_from in nodes})
+    width = max(96, 20 + max((8 * len(name) for name, _, _ in nodes), default=0))
+    left = [20 + column * (width + NODE_GAP) for column in range(found.columns)]
+    middle = {place: 60 + height * (NODE_HEIGHT + 20) for place, height in found.middle.items()}
+    right, bottom = max(560, 20 + found.columns * (width + NODE_GAP)), 70 + found.height * (NODE_HEIGHT + 20)
     lines = [  # at three quarters of its size it can still be read: where there is less room it scrolls
         f'<svg role="img" aria-label="Graph of the recipe" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right} {bottom:.0f}" '
         f'style="min-width: {0.75 * right:.0f}px" font-family="Helvetica, Arial, sans-serif" font-size="13">',
@@ -356,16 +362,11 @@ def graph(nodes: Sequence[tuple[str, str, Sequence[str]]]) -> str:
     for number, (text, (colour, _)) in enumerate(ENGINES.items()):
         lines.append(f'<rect x="{20 + number * 130}" y="14" width="16" height="16" rx="3" fill="{colour}" stroke="#94a3b8"/>')
         lines.append(f'<text x="{42 + number * 130}" y="27" fill="#334155">{text}</text>')
-    for source, name in _arrows(sources):
-        (x1, y1), (x2, y2) = place[source], place[name]
-        y1, y2, x1 = y1 + NODE_HEIGHT / 2, y2 + NODE_HEIGHT / 2, x1 + width
-        bend = (x1 + x2) / 2
-        lines.append(
-            f'<path d="M{x1:.0f} {y1:.0f} C{bend:.0f} {y1:.0f} {bend:.0f} {y2:.0f} {x2:.0f} {y2:.0f}" '
-            'fill="none" stroke="#94a3b8" stroke-width="1.3" marker-end="url(#tip)"/>'
-        )
+    for source, name in found.arrows:
+        way = [(left[column], middle[source, column]) for column in range(found.depth[source], found.depth[name])]
+        lines.append(_arrow([*way, (left[found.depth[name]], middle[name, found.depth[name]])], width))
     for name, kind, _ in nodes:
-        x, y = place[name]
+        x, y = left[found.depth[name]], middle[name, found.depth[name]] - NODE_HEIGHT / 2
         at = f'x="{x + width / 2:.0f}" text-anchor="middle"'
         lines.append(f'<rect x="{x}" y="{y:.0f}" width="{width}" height="{NODE_HEIGHT}" rx="7" fill="{colours[kind]}" stroke="#64748b"/>')
         lines.append(f'<text {at} y="{y + 18:.0f}" fill="#0f172a">{escape(name)}</text>')
@@ -373,26 +374,11 @@ def graph(nodes: Sequence[tuple[str, str, Sequence[str]]]) -> str:
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def _places(sources: Mapping[str, Sequence[str]]) -> tuple[dict[str, tuple[float, float]], int, tuple[int, float]]:
-    """Left upper corner of each node, the width of all, and the size of the picture. Rows follow those of what a node is made from."""
-    depth: dict[str, int] = {}
-    for name in TopologicalSorter(sources).static_order():
-        depth[name] = max((depth[source] + 1 for source in sources[name]), default=0)
-    columns = [[name for name in sources if depth[name] == level] for level in sorted(set(depth.values()))]
-    width = max(96, 20 + max((8 * len(name) for name in sources), default=0))
-    tallest = max((len(names) for names in columns), default=0)
-    place: dict[str, tuple[float, float]] = {}
-    for level, names in enumerate(columns):
-        middle = {name: sum(place[each][1] for each in sources[name]) / max(1, len(sources[name])) for name in names}
-        for row, name in enumerate(sorted(names, key=lambda name: middle[name])):
-            place[name] = (20.0 + level * (width + 40), 50 + (row + (tallest - len(names)) / 2) * (NODE_HEIGHT + 24))
-    return place, width, (40 + max(500, len(columns) * (width + 40)), 60 + tallest * (NODE_HEIGHT + 24))
-
-
-def _arrows(sources: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """Source and node of each arrow: an edge that a longer path says already has none."""
-    before: dict[str, set[str]] = {}
-    for name in TopologicalSorter(sources).static_order():
-        before[name] = set(sources[name]).union(*(before[source] for source in sources[name]))
-    direct = [(source, name) for name in sources for source in sources[name]]
-    return [(source, name) for source, name in direct if not any(source in before[other] for other in sources[name])]
+def _arrow(way: Sequence[tuple[float, float]], width: float) -> str:
+    """From a node's right side to the left side of the last, straight across the columns between."""
+    path = f"M{way[0][0] + width:.0f} {way[0][1]:.0f}"
+    for (x1, y1), (x2, y2) in pairwise(way):
+        bend = (x1 + width + x2) / 2
+        across = f" L{x1 + width:.0f} {y1:.0f}" if (x1, y1) != way[0] else ""
+        path += f"{across} C{bend:.0f} {y1:.0f} {bend:.0f} {y2:.0f} {x2:.0f} {y2:.0f}"
+    return f'<path d="{path}" fill="none" stroke="#94a3b8" stroke-width="1.3" marker-end="url(#tip)"/>'

@@ -28,7 +28,7 @@ class Report:
 
 Sink = Callable[[Report], None]
 _sink: Sink | None = None
-_last: dict[str, float] = {}
+_last: dict[tuple[str, str], float] = {}
 
 
 def report_to(sink: Sink | None) -> None:
@@ -49,9 +49,9 @@ def progress(node: str, what: str, done: int, total: int, every: float | None = 
     """
     now = time.monotonic()
     gap = every if every is not None else (1.0 if _sink is not None else SECONDS)
-    if done < total and now - _last.get(node, -gap) < gap:
+    if done < total and now - _last.get((node, what), -gap) < gap:
         return
-    _last[node] = now
+    _last[node, what] = now
     if _sink is not None:
         _sink(Report(node, what, done, total, time.time()))
     else:

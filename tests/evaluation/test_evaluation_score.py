@@ -89,12 +89,13 @@ def test_a_spoiled_model_scores_worse(encoder: Path, spoiled: Path, held_out: Pa
 def test_a_model_is_scored_as_its_folder_says(encoder: Path, held_out: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(encoder, folder)
-    as_trained = score_model(encoder, held_out, "test", Scoring())
-    assert as_trained == score_own(Embedder(encoder, 128, "fp32").encode, E5, held_out, "test").scores
+    some = ["Capitals", "Atlas"]
+    as_trained = score_model(encoder, held_out, "test", Scoring(), some)
+    assert as_trained == score_own(Embedder(encoder, 128, "fp32").encode, E5, held_out, "test", some).scores
     write_description(folder, Description("cls", NOMIC, 512))
-    otherwise = score_model(folder, held_out, "test", Scoring())
-    assert otherwise == score_own(Embedder(folder, 128, "fp32").encode, NOMIC, held_out, "test").scores
-    assert all(otherwise[task] != as_trained[task] for task in ("Capitals", "Atlas"))
+    otherwise = score_model(folder, held_out, "test", Scoring(), some)
+    assert otherwise == score_own(Embedder(folder, 128, "fp32").encode, NOMIC, held_out, "test", some).scores
+    assert all(otherwise[task] != as_trained[task] for task in some)
     cut = score_model(encoder, held_out, "test", Scoring(max_tokens=5), ["Capitals"])
     assert list(cut) == ["Capitals"] and cut["Capitals"] < as_trained["Capitals"]
 

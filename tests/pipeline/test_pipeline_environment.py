@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from raysberta import environment
+from raysberta.pipeline import environment
 from raysberta.errors import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

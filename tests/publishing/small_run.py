@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raysberta.corpus.facts import CorpusFacts, SourceCounts
-from raysberta.evaluation.facts import HalfFacts, ScoreDetail, ScoresFacts, TaskFacts, TasksFacts
+from raysberta.evaluation.facts import BenchmarkFacts, HalfFacts, ScoreDetail, ScoresFacts, TaskFacts, TasksFacts
 from raysberta.graph import identity
 from raysberta.merging.facts import MergeFacts
 from raysberta.mining.facts import ExamplesFacts, FalseNegatives, Histogram, PoolFacts
@@ -87,6 +87,7 @@ RECIPE: dict[str, Any] = {
         "DictionaryRetrieval": {"type": "Retrieval", "source": "dictionary", "pair": "term_definition", "language": "ru"},
         "InterfaceBitext": {"type": "BitextMining", "source": "interface", "pair": "translation", "language": "ru"},
     },
+    "benchmarks": {"rus": {"name": "MTEB(rus, v1.1)", "snapshot": "/snapshots/rus"}},
     "publishing": {"model_name": "raysberta-probe", "license": "mit", "description": "A model for the tests of the report."},
 }
 
@@ -253,6 +254,7 @@ def facts() -> dict[str, Facts]:
         "merged": merge([0.1, 0.9], weight=0.9),
         "aside": training(3, {"senses/same_label": 400}),
         "tasks": _tasks(),
+        "rus": BenchmarkFacts(name="MTEB(rus, v1.1)", snapshot="/snapshots/rus", tasks=["RiaNewsRetrieval", "RUParaPhraserSTS"]),
         "tasks_for_tuned": _tasks(),
         **{f"score_{model}": scores(model) for model in MODELS},
     }

@@ -104,7 +104,7 @@ def test_release_of_a_run_that_its_stages_really_made(ray_local: None, tmp_path:
     corpus = manifests["corpus"].facts["sources"]["interface"]
     assert rows["interface"][:2] == [f"{corpus['read']:,}", f"{corpus['kept']:,}"]
     pairs = manifests["natural"].facts["pairs"]["interface/translation"]
-    assert [f"{pairs[split]:,}" for split in ("train", "dev", "test")] in list(rows.values())
+    assert ["interface/translation", *(f"{pairs[split]:,}" for split in ("train", "dev", "test"))] in page.rows
     assert f"after {manifests['trimmed'].facts['pieces']['after']:,}" in page.text
     assert "Slerp of encoder layers alone, 0.5 of trimmed, 0.5 of e5." in page.text
     card = (published.folder("model") / "README.md").read_text(encoding="utf-8")

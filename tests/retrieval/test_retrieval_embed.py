@@ -41,8 +41,9 @@ def test_pooling_ignores_padding() -> None:
     assert pool(hidden, mask, "cls").tolist() == [[1.0, 2.0]]
 
 
-def test_the_folder_says_how_long_a_text_may_be(e5_folder: Path) -> None:
-    assert Embedder(e5_folder, device="cpu").max_tokens == 512
-    assert Embedder(e5_folder, 64, device="cpu").max_tokens == 64
-    assert Embedder(e5_folder, 4096, device="cpu").max_tokens == 512
-    assert Embedder(e5_folder, device="cpu").description.pooling == "mean"
+def test_texts_are_never_cut_later_than_the_model_says(e5_folder: Path) -> None:
+    assert Embedder(e5_folder, device="cpu").max_tokens == 512 and Embedder(e5_folder, 4096, device="cpu").max_tokens == 512
+    short = Embedder(e5_folder, 12, device="cpu")
+    assert short.max_tokens == 12 and short.description.max_tokens == 512 and short.description.pooling == "mean"
+    long = "passage: " + "слово " * 100
+    assert np.array_equal(short.encode([long]), short.encode([long + "и ещё"]))

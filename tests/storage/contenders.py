@@ -1,4 +1,4 @@
-"""Runs that want the same artifact, as processes of their own. Imported by the tests and by the processes; each tells what it did in a file."""
+"""Runs that want the same artifact, as processes of their own; each tells in a file what it did."""
 
 import multiprocessing
 import os

@@ -4,16 +4,18 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
-from storage.contenders import KIND, MARK, commit, hammer, hold, make_once, start, take, wait_for, words
 
 from raysberta.storage.artifacts import Store
-from raysberta.storage.leases import BEATS, Leases
+from raysberta.storage.leases import BEATS, CLASH_SECONDS, Leases, _started
+from storage.contenders import KIND, MARK, commit, hammer, hold, make_once, start, take, wait_for, words
 
 SHORT = 3.0
 """Seconds without moving after which a claim is dead; a holder's beats are well within it on a busy machine, too."""
@@ -136,18 +138,31 @@ def test_a_claim_that_cannot_be_read_is_waited_for_too(store: Store, content: by
     leases.close()
 
 
-def test_a_number_that_came_round_is_no_holder(store: Store) -> None:
-    """A claim of this machine and boot, whose process ended and whose number another process has now."""
+@pytest.mark.parametrize("ended", ["number came round", "not waited for"])
+def test_a_process_that_ended_is_no_holder(store: Store, ended: str) -> None:
+    """A claim of this machine and boot; the number of its process is another's now, or its parent has not asked how it ended."""
     mine = Leases(store)
     take(mine)
     with store.fs.open_input_stream(claims(store)[0]) as stream:
         machine = json.loads(stream.read())["machine"]
     mine.close()
     assert machine, "Linux names it"
-    plant(store, machine=machine, pid=os.getppid(), started="1", seconds=600)
+    process = subprocess.Popen(["sleep", "600"])
+    started = _started(process.pid)
+    plant(store, machine=machine, pid=process.pid, started=started, seconds=600)
     leases = Leases(store)
+    holder = leases.take(KIND, MARK)
+    assert holder is not None
+    assert holder.pid == process.pid
+    if ended == "not waited for":
+        process.kill()
+    else:
+        store.fs.delete_file(claims(store)[0])
+        plant(store, machine=machine, pid=process.pid, started=str(int(started) - 1), seconds=600)
     assert take(leases) < 10
     leases.close()
+    process.kill()
+    process.wait()
 
 
 def test_a_holder_that_beats_keeps_its_lease(store: Store, tmp_path: Path) -> None:
@@ -209,8 +224,11 @@ def test_a_write_that_storage_held_up_gives_no_lease_back(store: Store, monkeypa
         write(path)
 
     monkeypatch.setattr(slow, "_write", late)
-    take(quick)
-    go.set()
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(slow.holds, KIND, MARK)
+        take(quick)
+        go.set()
+        assert not asked.result()
     assert not slow.holds(KIND, MARK)
     assert quick.holds(KIND, MARK)
     slow.close()
@@ -242,25 +260,48 @@ def test_a_lost_lease_can_be_taken_again(store: Store) -> None:
     leases.close()
 
 
-def test_storage_that_fails_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = Store(str(tmp_path))
+@pytest.mark.parametrize("beats", [2, 20])
+def test_storage_that_fails_is_tried_again_while_there_is_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, beats: int
+) -> None:
     leases = Leases(store, SHORT)
     take(leases)
-    home = Path(store.home(KIND, MARK))
-    claim = Path(claims(store)[0])
-    kept = claim.read_bytes()
+    write, failed = leases._write, []
+
+    def fails(path: str) -> None:
+        if len(failed) < beats:
+            failed.append(path)
+            raise OSError("no answer from s3://K:SECRET@b\nsecond line")
+        write(path)
+
+    monkeypatch.setattr(leases, "_write", fails)
     with caplog.at_level(logging.WARNING):
-        claim.unlink()
-        claim.symlink_to(home / "nowhere" / "claim")  # is no file, and cannot be written
-        time.sleep(SHORT / BEATS * 2)
-    assert any("lease" in record.message for record in caplog.records)
-    claim.unlink(missing_ok=True)
-    claim.write_bytes(kept)
+        time.sleep(SHORT + SHORT / BEATS)
+    assert leases.holds(KIND, MARK) == (beats == 2)
     leases.close()
+    assert claims(store) == []
+    assert "the lease could not be renewed: no answer from s3://b" in caplog.text
+    assert ("the lease ran out" in caplog.text) == (beats == 20)
+    assert "SECRET" not in caplog.text
+    assert "second line" not in caplog.text
 
 
-@pytest.mark.parametrize("turns", [5])
-def test_of_many_one_holds_and_all_have_their_turn(store: Store, tmp_path: Path, turns: int) -> None:
+def test_two_that_ask_at_once_both_step_back_and_wait_unlike_times(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [Leases(store) for _ in range(2)]
+    written = threading.Barrier(2)
+    for leases in both:
+        monkeypatch.setattr(leases, "_write", lambda path, write=leases._write: (write(path), written.wait(60)))
+    waits = []
+    monkeypatch.setattr("random.uniform", lambda low, high: waits.append((low, high)) or 0.0)
+    with ThreadPoolExecutor() as pool:
+        holders = list(pool.map(lambda leases: leases.take(KIND, MARK), both))
+    assert None not in holders, "neither holds what both have claimed"
+    assert waits == [(0, CLASH_SECONDS)] * 2
+    assert claims(store) == []
+
+
+def test_of_many_one_holds_and_all_have_their_turn(store: Store, tmp_path: Path) -> None:
+    turns = 3
     told, inside = tmp_path / "told", tmp_path / "inside"
     many = [start(hammer, store.uri, turns, told, inside) for _ in range(8)]
     for process in many:

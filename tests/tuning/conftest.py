@@ -122,14 +122,14 @@ def inputs(store: Store, good: Path, spoiled: Path, pairs: pa.Table, examples: p
 
 
 @pytest.fixture
-def work(store: Store, inputs: Mapping[str, Artifact]) -> MakeWork:
+def work(store: Store, inputs: Mapping[str, Artifact], tmp_path: Path) -> MakeWork:
     """A search to run: of the phase, with what it tries."""
 
     def make(phase: Mapping[str, Any], over: Mapping[str, Any], seed: int = 42, **search: Any) -> Work[SearchTrials]:
         asked = TypeAdapter(SearchTrials).validate_python(
             {"phase": {**phase, "search": {"over": over, "tasks": ("Home",), **search}}, "tasks": TasksRef("tasks"), "how": HOW}
         )
-        return Work(asked, inputs, store.draft("search", text_id(repr(asked))), seed=seed, node="search_test")
+        return Work(asked, inputs, store.draft("search", text_id(repr(asked))), seed=seed, node=f"search_{tmp_path.name}")
 
     return make
 

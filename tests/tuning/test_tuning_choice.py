@@ -51,7 +51,7 @@ def test_values_are_put_in_together_before_they_are_checked() -> None:
         ({"recompute": 1.0}, r"^recompute: decides no result"),
         ({"checkpoint_every": 10}, r"^checkpoint_every: decides no result"),
         ({"compile": 1.0}, r"^compile: is no number"),
-        ({"zero_stage": 2}, r"^zero_stage: is no number"),
+        ({"zero_stage": 4}, r"^zero_stage: Input should be less than or equal to 3"),
         ({"schedule": 1.0}, r"^schedule: is no number"),
         ({"lora.rank": 8}, r"^lora: is null, so there is no lora\.rank"),
         ({"temperature.low": 0.1}, r"^temperature: has no parts, so there is no temperature\.low"),

@@ -10,11 +10,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import ray
+from ray.tune import ResultGrid
 from searches import ABSURD, CONTRASTIVE, HARMLESS, HOW, MERGE, MakeWork
 
 from raysberta.errors import InputError
@@ -27,13 +29,13 @@ from raysberta.tuning.node import SearchTrials
 from raysberta.work import Work
 
 
-def asides() -> set[Path]:
-    """What trials and searches leave in the temporary directory."""
-    return {file for kind in ("tune", "trial") for file in Path(tempfile.gettempdir()).glob(f"raysberta-{kind}-*")}
+def asides(asked: Work[SearchTrials]) -> list[Path]:
+    """What a search and its trials have in the temporary directory."""
+    return list(Path(tempfile.gettempdir()).glob(f"raysberta-{asked.node}-*"))
 
 
 def test_a_merge_search_finds_the_good_model(ray_local: None, work: MakeWork, inputs: Mapping[str, Artifact], good: Path) -> None:
-    before, said = asides(), list[Report]()
+    said: list[Report] = []
     report_to(said.append)
     asked = work(MERGE, {"weight": (1.0, 0.0)})
     try:
@@ -46,7 +48,7 @@ def test_a_merge_search_finds_the_good_model(ray_local: None, work: MakeWork, in
     assert found.trials[1].score == pytest.approx(dev_scores(good, inputs["tasks"], ("Home",), HOW)["Home"], abs=1e-4)
     assert all(trial.scores.keys() == {"Home"} and trial.seconds > 0 and trial.steps is None for trial in found.trials)
     assert asked.draft.rows_out == 2 and [(report.done, report.total) for report in said][-1] == (2, 2)
-    assert asides() == before and not Path(asked.draft.checkpoints).exists(), "nothing is left behind"
+    assert not asides(asked) and not Path(asked.draft.checkpoints).exists(), "nothing is left behind"
 
 
 def test_a_grid_over_two_numbers_of_a_training_tries_all_and_finds_the_rate_that_spoils_nothing(ray_local: None, work: MakeWork) -> None:
@@ -64,12 +66,12 @@ def test_a_grid_over_two_numbers_of_a_training_tries_all_and_finds_the_rate_that
 
 
 def test_asha_ends_the_worse_training_early(ray_local: None, work: MakeWork) -> None:
-    before = asides()
-    found = stage.run(work(CONTRASTIVE, {"learning_rate": (HARMLESS, ABSURD)}, steps=4, rungs=2))
+    asked = work(CONTRASTIVE, {"learning_rate": (HARMLESS, ABSURD)}, steps=4, rungs=2)
+    found = stage.run(asked)
     assert [trial.steps for trial in found.trials] == [4, 2]
     assert found.best == {"learning_rate": HARMLESS} and found.trials[1].score < 0.8 * found.trials[0].score
-    left = asides() - before
-    assert not any(file.is_file() for folder in left for file in folder.rglob("*")), "no weights are left behind"
+    left = [file for folder in asides(asked) for file in folder.rglob("*") if file.is_file()]
+    assert not left, "no weights are left behind"
 
 
 def test_optuna_proposes_within_the_range_and_the_same_for_a_seed(ray_local: None, work: MakeWork) -> None:
@@ -91,11 +93,16 @@ def test_optuna_takes_whole_numbers_and_lists_and_tries_no_combination_twice(ray
     assert all(trial.values["temperature"] == 0.05 for trial in found.trials)
 
 
-def test_a_wrong_input_ends_the_search_with_its_own_line(ray_local: None, work: MakeWork, inputs: Mapping[str, Artifact]) -> None:
+def test_a_wrong_input_ends_the_search_at_once_with_its_own_line(
+    ray_local: None, work: MakeWork, inputs: Mapping[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, check = list[ResultGrid](), stage._check
+    monkeypatch.setattr(stage, "_check", lambda trials, results: (seen.append(results), check(trials, results)))
     index = inputs["tasks"].folder("tasks") / "tasks.json"
     index.rename(index.with_name("aside"))
     with pytest.raises(InputError, match=r"no tasks\.json there"):
         stage.run(work(MERGE, {"weight": (0.25, 0.5, 0.75)}))
+    assert sum("input_error" in (result.metrics or {}) for result in seen[0]) == 1, "the others were not begun"
     index.with_name("aside").rename(index)
     with pytest.raises(InputError, match=r"search\.tasks: TERRa is a public task"):
         stage.run(work(MERGE, {"weight": (0.5,)}, tasks=("TERRa",)))
@@ -117,13 +124,13 @@ def strike_once(at: Callable[[], bool]) -> threading.Thread:
     """Kill the process of a trial, once it is there and `at` says so."""
 
     def strike() -> None:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while time.monotonic() < end:
-            for process in psutil.process_iter(["pid", "cmdline"]):
-                title = " ".join(process.info["cmdline"] or ())
-                if title.startswith("ray::") and "_trial" in title and at():
-                    os.kill(process.info["pid"], signal.SIGKILL)
-                    return
+            for process in psutil.Process().children(recursive=True):  # of this test's own Ray
+                with suppress(psutil.Error):
+                    if "ImplicitFunc.train" in " ".join(process.cmdline()) and at():
+                        process.kill()
+                        return
             time.sleep(0.02)
 
     thread = threading.Thread(target=strike, daemon=True)
@@ -131,13 +138,12 @@ def strike_once(at: Callable[[], bool]) -> threading.Thread:
     return thread
 
 
-def test_a_trial_whose_process_is_killed_is_begun_again(ray_local: None, work: MakeWork, caplog: pytest.LogCaptureFixture) -> None:
-    before = asides()
+def test_a_trial_whose_process_is_killed_is_begun_again(ray_local: None, work: MakeWork) -> None:
     asked = work(CONTRASTIVE, {"learning_rate": (HARMLESS, ABSURD)}, steps=3)
-    thread = strike_once(lambda: bool(asides() - before))
+    thread = strike_once(lambda: any("-trial-" in folder.name for folder in asides(asked)))
     found = stage.run(asked)
     thread.join(1)
-    assert not thread.is_alive(), "a process was killed in the midst of a trial"
+    assert not thread.is_alive() and len(asides(asked)) == 1, "a process was killed in the midst of a trial, and left its folder"
     assert [trial.steps for trial in found.trials] == [3, 3] and found.best == {"learning_rate": HARMLESS}
 
 

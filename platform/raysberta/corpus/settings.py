@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raysberta.graph import EXECUTION, Language, Natural, Number, Positive, Section, Share, VocabularyRef
+from raysberta.graph import EXECUTION, MOST, Language, Natural, Number, Positive, Section, Share, VocabularyRef
 from raysberta.schema import Task
 
 VERSION: int = 4
@@ -27,7 +27,9 @@ class DictionarySource(_Source):
     """Russian dictionary articles carried by the package wiki-ru-wordnet."""
 
     kind: Literal["wiki_ru_wordnet"]
-    pairs: dict[Literal["term_definition", "definition_usage"], Task] = {"term_definition": "retrieval", "definition_usage": "topic"}
+    pairs: dict[Literal["term_definition", "definition_usage"], Task] = Field(
+        default={"term_definition": "retrieval", "definition_usage": "topic"}
+    )
     """Which pairs to make, each with its task."""
 
 
@@ -37,7 +39,7 @@ class DocstringSource(_Source):
     kind: Literal["docstrings"]
     packages: tuple[str, ...] = ("numpy", "pandas", "torch", "transformers")
     """Import names of the packages to read."""
-    pairs: dict[Literal["summary_body", "name_summary"], Task] = {"summary_body": "retrieval", "name_summary": "topic"}
+    pairs: dict[Literal["summary_body", "name_summary"], Task] = Field(default={"summary_body": "retrieval", "name_summary": "topic"})
     """Which pairs to make, each with its task."""
 
 
@@ -45,7 +47,7 @@ class InterfaceStringSource(_Source):
     """Russian-English interface strings carried by the package jupyterlab-language-pack-ru-ru."""
 
     kind: Literal["jupyterlab_strings"]
-    pairs: dict[Literal["translation"], Task] = {"translation": "paraphrase"}
+    pairs: dict[Literal["translation"], Task] = Field(default={"translation": "paraphrase"})
     """Which pairs to make, each with its task."""
 
 
@@ -55,7 +57,7 @@ class IntentSource(_Source):
     kind: Literal["home_assistant_intents"]
     languages: tuple[Language, ...] = ("ru", "en")
     """Languages of the templates to expand."""
-    pairs: dict[Literal["same_label"], Task] = {"same_label": "paraphrase"}
+    pairs: dict[Literal["same_label"], Task] = Field(default={"same_label": "paraphrase"})
     """Which pairs to make, each with its task."""
 
 
@@ -63,7 +65,7 @@ class WordSenseSource(_Source):
     """Russian word-sense contexts carried by the package rl-wsd-labeled; the label is the word with its sense."""
 
     kind: Literal["rl_wsd"]
-    pairs: dict[Literal["same_label"], Task] = {"same_label": "paraphrase"}
+    pairs: dict[Literal["same_label"], Task] = Field(default={"same_label": "paraphrase"})
     """Which pairs to make, each with its task."""
 
 
@@ -79,7 +81,7 @@ class FilesSource(_Source):
     """The column of JSONL and Parquet that holds the title; may be missing."""
     label_field: str = "label"
     """The column of JSONL and Parquet that holds a class label; may be missing."""
-    pairs: dict[Literal["title_body", "heading_section"], Task] = {"title_body": "topic", "heading_section": "retrieval"}
+    pairs: dict[Literal["title_body", "heading_section"], Task] = Field(default={"title_body": "topic", "heading_section": "retrieval"})
     """Which pairs to make, each with its task."""
 
 
@@ -108,6 +110,8 @@ TextSource = DictionarySource | DocstringSource | InterfaceStringSource | Intent
 Source = Annotated[TextSource | DatasetSource, Field(discriminator="kind")]
 
 
+Length = Annotated[int, Field(gt=0, le=MOST)]
+"""The n of n-grams, as the key of a mapping: a text where it comes from `--set` or JSON."""
 RuleSet = Literal["gopher_fineweb", "fineweb2_rus_cyrl"]
 PersonalData = Literal["email", "phone", "ip", "card", "passport"]
 
@@ -169,9 +173,9 @@ class QualityRules(Section):
     """Greatest share of characters in lines that occur before (Gopher)."""
     duplicate_paragraph_characters: Share | None = 0.20
     """Greatest share of characters in paragraphs that occur before (Gopher)."""
-    top_ngrams: dict[Positive, Share] = {2: 0.20, 3: 0.18, 4: 0.16}
+    top_ngrams: dict[Length, Share] = Field(default={2: 0.20, 3: 0.18, 4: 0.16})
     """By n: greatest share of the characters that the most frequent n-gram takes (Gopher)."""
-    duplicate_ngrams: dict[Positive, Share] = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+    duplicate_ngrams: dict[Length, Share] = Field(default={5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10})
     """By n: greatest share of the characters in n-grams that occur before (Gopher)."""
     min_punctuated_lines: Share | None = 0.12
     """Least share of lines that end as sentences do (FineWeb)."""
@@ -209,7 +213,7 @@ class Corpus(Section):
     """Greatest length of title and text together, in tokens of `tokenizer`."""
     quality: bool = True
     """Apply the quality rules to `files` sources."""
-    quality_rules: dict[Language, QualityRules | None] = {}
+    quality_rules: dict[Language, QualityRules | None] = Field(default={})
     """The rules of each language, by its two-letter code; Russian and English have theirs unless null, other languages none."""
     language_model: str | None = None
     """A fastText model file (lid.176.bin, GlotLID) that identifies languages; the small lid.176 that is installed where null."""

@@ -125,8 +125,8 @@ def _own_tasks(work: Work[ModelScores]) -> dict[str, TaskFacts]:
 def _wanted(work: Work[ModelScores], own: Mapping[str, TaskFacts]) -> list[_Wanted]:
     """The held-out tasks as they stand, then those of all benchmarks by name; a name that is taken gets its benchmark's behind it."""
     found = {name: _Wanted(name, name, None) for name in own}
-    for ref in work.settings.benchmarks:
-        facts = work.inputs[ref].told(BenchmarkFacts)
+    by_name = {facts.name: facts for facts in (work.inputs[ref].told(BenchmarkFacts) for ref in work.settings.benchmarks)}
+    for facts in by_name.values():  # one benchmark under two names counts once
         for name in facts.tasks:
             key = name if name not in found else f"{name}, {facts.name}"
             found[key] = _Wanted(key, name, facts)

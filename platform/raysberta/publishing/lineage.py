@@ -57,6 +57,13 @@ class DataSets(BaseModel):
     data_sets: dict[str, Kind]
 
 
+class BenchmarkName(BaseModel):
+    """What a report reads of the settings of a benchmark."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+
+
 @dataclass(frozen=True)
 class MadeNode:
     """A node of the recipe that was made."""
@@ -168,7 +175,7 @@ def _classes(manifest: Manifest) -> tuple[type[BaseModel], type[Facts]]:
         case "tasks":
             return HeldOutTasks, TasksFacts
         case "benchmark":
-            return BaseModel, BenchmarkFacts
+            return BenchmarkName, BenchmarkFacts
         case "score":
             return ModelScores, ScoresFacts
         case _:

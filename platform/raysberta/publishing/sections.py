@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
-from pydantic import BaseModel
 
 from raysberta import pictures
 from raysberta.corpus.facts import CorpusFacts
@@ -19,7 +18,7 @@ from raysberta.mining.settings import Examples
 from raysberta.models.facts import ModelFacts
 from raysberta.pairs.facts import PairsFacts
 from raysberta.publishing import phases
-from raysberta.publishing.lineage import CorpusSources, DataSets, Kind, Lineage, MadeNode
+from raysberta.publishing.lineage import BenchmarkName, CorpusSources, DataSets, Kind, Lineage, MadeNode
 from raysberta.schema import Split
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.settings import WrittenPairs
@@ -268,8 +267,8 @@ def tasks(lineage: Lineage) -> list[Part]:
             sizes = [", ".join(f"{count:,} {table}" for table, count in about.halves[half].rows.items()) for half in ("dev", "test")]
             rows.append([task, about.type, about.source + (f"/{about.pair}" if about.pair else ""), about.language, *sizes])
         found.append(Part(name, "tasks", table=Table(["task", "type", "source", "language", "dev half", "test half"], rows)))
-    for name, _, benchmark in lineage.each(BaseModel, BenchmarkFacts):
-        found.append(Part(name, "benchmark", f"{benchmark.name}, {len(benchmark.tasks)} tasks: {', '.join(benchmark.tasks)}."))
+    for name, settings, benchmark in lineage.each(BenchmarkName, BenchmarkFacts):
+        found.append(Part(name, "benchmark", f"{settings.name}, {len(benchmark.tasks)} tasks: {', '.join(benchmark.tasks)}."))
     return found
 
 

@@ -309,10 +309,7 @@ class Store:
         return [manifest for manifest in manifests if manifest is not None]
 
     def draft(self, kind: str, fingerprint: str) -> Draft:
-        """A new attempt. Attempts that were never committed are removed first, `checkpoints` are kept to resume from.
-
-        Only the holder of the fingerprint's lease may call it.
-        """
+        """A new attempt, by the holder of the lease. What others left uncommitted is removed, `checkpoints` are kept to resume from."""
         home = self.home(kind, fingerprint)
         self.fs.create_dir(home, recursive=True)
         for info in self.fs.get_file_info(pafs.FileSelector(home)):
@@ -333,7 +330,7 @@ class Store:
         started: float,
         facts: BaseModel | None = None,
     ) -> Artifact:
-        """Make a draft readable: list its files, then write the manifest last. Only the holder of the lease may call it."""
+        """Make a draft readable, by the holder of the lease: list its files, then write the manifest last."""
         attempt = last(draft.uri)
         home = self.home(kind, fingerprint)
         manifest = Manifest(
@@ -369,7 +366,8 @@ class Store:
 def write_whole(fs: pafs.FileSystem, path: str, data: bytes) -> None:
     """Write a file of which readers see all or nothing, and of two writers' files one or the other, whole.
 
-    An object store does so by nature; elsewhere the file is moved into place.
+    An object store does so by nature; elsewhere the file is moved into place. Who reads an object while one of another size takes its
+    place may still read nonsense at its end, for pyarrow asks for the size first.
     """
     target = path if fs.type_name in OBJECT_STORES else f"{path}.{uuid.uuid4().hex[:8]}.new"
     with fs.open_output_stream(target) as stream:

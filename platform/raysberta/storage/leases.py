@@ -146,12 +146,12 @@ class Leases:
                         log.warning("%s: the lease could not be renewed: %s", home, first_line(error))
 
     def _renew(self, home: str) -> bool:
-        """Write the claim anew, and whether that came in time: only then nobody can have removed it meanwhile."""
+        """Write the claim anew, and whether that ended in time after the write before: only then nobody can have removed it meanwhile."""
         held = self._held.get(home)
         if held is None:
             return False
         began = _now()
-        if began - held.renewed < self._valid and self.store.fs.get_file_info(held.path).is_file:
+        if self.store.fs.get_file_info(held.path).is_file:
             self._write(held.path)
             if _now() - held.renewed < self._valid:
                 held.renewed = began
@@ -184,6 +184,9 @@ class Leases:
         except FileNotFoundError:
             self._seen.pop(path, None)
             return None
+        except OSError as error:  # on an object store: removed or written anew between the request for its size and that for its content
+            log.debug("%s: could not be read: %s", path, first_line(error))
+            return Holder()
         claim = _parsed(content)
         seen = self._seen.get(path)
         if claim is not None and claim.machine == _machine() != "" and not _runs(claim.pid, claim.started):
@@ -202,8 +205,14 @@ class Leases:
     def _write(self, path: str) -> None:
         """Not moved into place: half a claim is one that moves, too, and a file in the way of the move would outlive a killed run."""
         pid = os.getpid()
-        process = {"host": socket.gethostname(), "machine": _machine(), "pid": pid, "started": _started(pid)}
-        claim = _Claim(**process, seconds=self.seconds, beat=uuid.uuid4().hex)
+        claim = _Claim(
+            host=socket.gethostname(),
+            machine=_machine(),
+            pid=pid,
+            started=_started(pid),
+            seconds=self.seconds,
+            beat=uuid.uuid4().hex,
+        )
         with self.store.fs.open_output_stream(path) as stream:
             stream.write(claim.model_dump_json().encode())
 

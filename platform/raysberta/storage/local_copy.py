@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow.fs as pafs
 
@@ -16,26 +17,27 @@ def local_folder(place: str, key: str) -> Path:
 
     Args:
         place: Path or URI of the folder.
-        key: Relative path that no other folder's copy has, nor the same folder's with other content.
+        key: What no other folder has, nor this one with other content.
 
     Raises:
         FileNotFoundError: storage is remote and has no such folder.
     """
     fs, path = filesystem(place)
-    return Path(path) if isinstance(fs, pafs.LocalFileSystem) else _copied(fs, path, key, "")
+    return Path(path) if isinstance(fs, pafs.LocalFileSystem) else _copied(fs, path, f"folder {key}", "")
 
 
 def local_file(place: str, key: str) -> Path:
     """One file of storage on this machine, copied once and without the files beside it. As `local_folder`."""
     fs, path = filesystem(place)
-    return Path(path) if isinstance(fs, pafs.LocalFileSystem) else _copied(fs, path, f"{key}.alone", path.rpartition("/")[2])
+    return Path(path) if isinstance(fs, pafs.LocalFileSystem) else _copied(fs, path, f"file {key}", path.rpartition("/")[2])
 
 
 def _copied(fs: pafs.FileSystem, path: str, key: str, inside: str) -> Path:
-    """The copy in a folder of its own, at `inside` of it, or the folder itself where that is empty."""
-    target = Path(tempfile.gettempdir()) / f"raysberta-{os.getuid()}" / key
+    """The copy, in a folder of its own: at `inside` of it, or the folder itself where that is empty. It appears there whole."""
+    home = Path(tempfile.gettempdir()) / f"raysberta-{os.getuid()}"
+    target = home / quote(key, safe=" ")  # one name: a copy of a folder never lies within that of another
     if not target.is_dir():
-        aside = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
+        aside = home / f"aside-{uuid.uuid4().hex}"
         aside.mkdir(parents=True)
         try:
             pafs.copy_files(path, str(aside / inside), source_filesystem=fs, destination_filesystem=pafs.LocalFileSystem())

@@ -19,8 +19,13 @@ SECRET = re.compile(r"key|secret|token|pass|pwd|credential|sig|auth", re.IGNOREC
 """An option whose name holds one of these is not shown."""
 _USER = re.compile(r"(?<=://)[^/?#]*@")
 """User and password before a host."""
-_UNESCAPED = re.compile(r"(?<=://)[^/?#@:\[]*:(?!\d{1,5}(?:[/?#]|$)).*@", re.DOTALL)
-"""The same where the password holds what should be written as %2F or %3F: no such URI can be opened, so too much may be hidden."""
+_WELL_FORMED = re.compile(
+    r"(?!(?:s3|gs|gcs)://[^/?#@]*:[^/?#@]*(?:[/?#]|$))"  # buckets have no port
+    r"[^:/]*://(?:[A-Za-z0-9._~!$&'()*+,;=:%-]*@)?(?:\[[^]/?#@]*\]|[^\s/?#@:[\]]*)(?::\d*)?(?=[/?#]|$)"
+)
+"""What comes before the path is as RFC 3986 says, so it is clear where a password ends."""
+_ALL_BEFORE = re.compile(r"(?<=://)(?:.*@|[^/?#]*:[^/?#]*)", re.DOTALL)
+"""Where a URI is not so, whatever may be a user and a password with characters that should be escaped, such as / as %2F."""
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+")
 """Within a text."""
 _WHOLE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
@@ -85,9 +90,7 @@ def shown(place: str) -> str:
     """A place as it may be printed: without user, password and whatever option holds a secret. Anything else stays as it is."""
     if not is_uri(place):
         return place
-    text = without_user(place)
-    if text == place:
-        text = _UNESCAPED.sub("", place, count=1)
+    text = without_user(place) if _WELL_FORMED.match(place) else _ALL_BEFORE.sub("", place, count=1)
     head, mark, options = text.partition("?")
     kept = [option for option in options.split("&") if not SECRET.search(unquote(option.partition("=")[0]))]
     return f"{head}?{'&'.join(kept)}" if mark and kept else head

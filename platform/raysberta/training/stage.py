@@ -185,21 +185,23 @@ def _dev_curve(fit: Fit, halves: DevHalves, steps: int) -> list[DevPoint]:
 
 def _mlm_worker(config: dict[str, Any]) -> None:
     fit: Fit = config["fit"]
-    assert isinstance(fit.phase, Mlm)
+    phase = fit.phase
+    assert isinstance(phase, Mlm)
 
     def run(fs: pafs.FileSystem, path: str, output: Path | None, **running: Any) -> list[dict[str, float]]:
         arrays = read_arrays(f"{path}/{DATA}", fs)
-        return train_mlm(fit.phase, fit.model.folder("model"), Ragged(arrays["values"], arrays["offsets"]), output, **running)
+        return train_mlm(phase, fit.model.folder("model"), Ragged(arrays["values"], arrays["offsets"]), output, **running)
 
     _train(fit, run)
 
 
 def _contrastive_worker(config: dict[str, Any]) -> None:
     fit: Fit = config["fit"]
-    assert isinstance(fit.phase, Contrastive)
+    phase = fit.phase
+    assert isinstance(phase, Contrastive)
 
     def run(fs: pafs.FileSystem, path: str, output: Path | None, **running: Any) -> list[dict[str, float]]:
-        return train_contrastive(fit.phase, fit.model.folder("model"), Examples.load(f"{path}/{DATA}", fs), output, **running)
+        return train_contrastive(phase, fit.model.folder("model"), Examples.load(f"{path}/{DATA}", fs), output, **running)
 
     _train(fit, run)
 

@@ -78,7 +78,7 @@ def _try(trials: Trials, missing: Sequence[Mapping[str, float]], before: int) ->
     os.environ.update(QUIET)
     search, workers = trials.search, trials.work.workers
     total = before + len(missing) if missing else search.trials or 1
-    with tempfile.TemporaryDirectory(prefix="raysberta-tune-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"raysberta-{trials.work.node}-tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_trial, trials=trials), {"cpu": workers.cpus, "gpu": workers.gpus}),
             param_space={"numbers": tune.grid_search([_by_place(values) for values in missing]) if missing else _space(search)},

@@ -102,7 +102,7 @@ def run_trial(trials: Trials, values: Mapping[str, float], on_rung: OnRung | Non
         if on_rung is not None:
             on_rung(found)
 
-    with tempfile.TemporaryDirectory(prefix="raysberta-trial-") as aside:
+    with tempfile.TemporaryDirectory(prefix=f"raysberta-{trials.work.node}-trial-") as aside:
         model = Path(aside) / "model"
         if isinstance(phase, Merge):
             merge([trials.work.inputs[name].folder("model") for name in phase.of], model, phase.shares(), phase.method, phase.scope)

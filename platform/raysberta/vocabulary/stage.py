@@ -165,7 +165,12 @@ def _first_loss(
     if not (texts and revision.new and revision.tokenizer.mask_token_id is not None):
         return None
     losses = first_losses(model, head, revision, old, (*PLAIN, *found), found, texts, work.seed)
-    return FirstLoss(chosen=work.settings.initialisation, texts=len(texts), head=head.dense is not None, losses=dict(losses))
+    return FirstLoss(
+        chosen=work.settings.initialisation,
+        texts=len(texts),
+        head=head.dense is not None,
+        losses={str(how): loss for how, loss in losses.items()},
+    )
 
 
 def _log(facts: VocabularyFacts) -> None:
