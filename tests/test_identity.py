@@ -22,7 +22,7 @@ from raysberta.pipeline.stages import stage_of
 from raysberta.recipe import Recipe
 from raysberta.storage.artifacts import Draft, Store
 from raysberta.work import Facts, Work
-from recording import RECORDED, SEED, Recording, read, recorded
+from recording import RECORDED, SEED, Recording, read, record, recorded
 from small_models import a_unigram, described, english, russian, small_folder, unigram  # noqa: F401
 from source_tree import ROOT
 
@@ -143,6 +143,21 @@ def test_a_field_changes_an_id_or_decides_no_result(changes: dict[str, list[Chan
             moved = {name for name in change.ids if change.ids[name] != change.ids_after.get(name)} | (change.ids_after.keys() - change.ids)
             inert = any(fnmatch(change.key, pattern) for pattern in NO_RESULT)
             assert bool(moved) != inert, f"{recipe}: {change.key} changes the ids of {sorted(moved)}"
+
+
+def test_names_and_order_are_no_identity_but_of_the_release_that_tells_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "outside", lambda node: {})
+    text = (ROOT / "recipes" / "laptop.yaml").read_text()
+    renamed = tmp_path / "renamed.yaml"
+    renamed.write_text(text.replace("tuned", "taught").replace("mined_questions", "asked"))
+    store = Store(str(tmp_path / "empty"))
+    before, after = _ids(load(ROOT / "recipes" / "laptop.yaml"), store), _ids(load(renamed), store)
+    assert {name for name in before if name not in after} == {"tuned", "mined_questions", "search_tuned", "score_tuned", *_tasks_of(before)}
+    assert set(before.values()) - set(after.values()) == {before["release"]}
+
+
+def _tasks_of(ids: Mapping[str, str]) -> set[str]:
+    return {name for name in ids if name.startswith("tasks_for_") and "tuned" in name}
 
 
 def test_ids_follow_from_own_settings_inputs_and_seed_alone(changes: dict[str, list[Change]]) -> None:
@@ -271,6 +286,21 @@ def test_two_real_stages_are_recorded(small_folder: Path, tmp_path: Path) -> Non
     committed = json.loads(RECORDED.read_text())
     for kind, paths in found.items():
         assert set(paths) <= set(committed[kind]), f"{kind} reads more than recorded_reads.json says: run a recorded plan anew"
+
+
+def test_a_recorded_plan_runs_in_rays_workers(ray_local: None, small_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    import ray
+
+    from raysberta.pipeline.worker import stage_task
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"name: r\nsources: {{w: {{kind: wiki_ru_wordnet}}}}\nmodels: {{base: {{from: 'path:{described(small_folder)}'}}}}\n")
+    store, reads = Store(str(tmp_path / "store")), tmp_path / "reads"
+    (item,) = record(plan([load(recipe)], store, ["base"]), reads).nodes
+    work = Work(item.node.settings, {}, store.draft("model", item.fingerprint), node="base")
+    draft, _ = ray.get(stage_task.remote(item.stage.run, work))
+    assert (Path(draft.uri) / "model" / "config.json").is_file()
+    assert {"[encoder].from_", "[encoder].layers"} <= set(read(reads)["model"])
 
 
 def _made(store: Store, kind: str, name: str, stage: Any, settings: Section, inputs: Mapping[str, Any]) -> Any:

@@ -153,6 +153,11 @@ def test_needed_nodes(graph: Graph) -> None:
         needed(nodes, ["nothing"])
 
 
+def test_a_release_knows_the_names_that_its_report_tells(graph: Graph) -> None:
+    nodes = graph()
+    assert nodes["release"].settings.names == tuple(name for name in nodes if name != "release")  # type: ignore[attr-defined]
+
+
 # Searches and dev halves
 
 SEARCH = "phases.task.search={over: {temperature: [0.01, 0.02]}, tasks: [Words]}"

@@ -242,6 +242,7 @@ def _release(recipe: Recipe, final: EncoderRef, nodes: Mapping[str, Node]) -> No
         base=base if base is not None else final,
         scores=tuple(ScoresRef(f"{SCORE}{model}") for model in _scored(recipe)) if recipe.tasks or recipe.benchmarks else (),
         nodes=tuple(NodeRef(name) for name in nodes),
+        names=tuple(nodes),
         about=recipe.publishing,
     )
     return Node(RELEASE, "release", "release", settings, "publishing")

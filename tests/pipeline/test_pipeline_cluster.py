@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray._private.services import get_node_ip_address
 from ray.cluster_utils import AutoscalingCluster
 
 from raysberta.errors import InputError
@@ -63,15 +64,16 @@ class TestCluster(AutoscalingCluster):
     def _generate_config(self, head_resources: dict, worker_node_types: dict, autoscaler_v2: bool = False, **more: object) -> dict:
         """What Ray's own class reads from a file that its package lacks."""
         head = {"ray.head.default": {"resources": head_resources, "node_config": {}, "max_workers": 0}}
-        empty = ("file_mounts", "auth", "docker")
+        empty = ("file_mounts", "docker")
         lists = ("cluster_synced_files", "file_mounts_sync_continuously", "initialization_commands", "setup_commands", "head_setup_commands")
         lists += ("worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands", "rsync_exclude", "rsync_filter")
         return {
             "cluster_name": "fake_multinode",
-            "provider": {"type": "fake_multinode"},
+            "provider": {"type": "fake_multinode", "disable_node_updaters": True, "disable_launch_config_check": True},
             "available_node_types": {**worker_node_types, **head},
             "head_node_type": "ray.head.default",
             "upscaling_speed": 1.0,
+            "auth": {"ssh_user": "nobody"},
             **{name: {} for name in empty},
             **{name: [] for name in lists if name != "file_mounts_sync_continuously"},
             "file_mounts_sync_continuously": False,
@@ -80,6 +82,7 @@ class TestCluster(AutoscalingCluster):
         }
 
     def up(self) -> None:
+        self._config["provider"]["gcs_address"] = f"{get_node_ip_address()}:{self.port}"  # it would look at the usual port
         file = self.folder / "cluster.json"
         file.write_text(json.dumps(self._config))
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={self.port}", "--num-cpus=0"]

@@ -286,18 +286,22 @@ def test_storage_that_fails_is_tried_again_while_there_is_time(
     assert "second line" not in caplog.text
 
 
-def test_two_that_ask_at_once_both_step_back_and_wait_unlike_times(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_that_ask_at_once_who_steps_back_waits_a_random_while(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     both = [Leases(store) for _ in range(2)]
-    written = threading.Barrier(2)
+    step = threading.Barrier(2)
     for leases in both:
-        monkeypatch.setattr(leases, "_write", lambda path, write=leases._write: (write(path), written.wait(60)))
+        monkeypatch.setattr(leases, "_write", lambda path, write=leases._write: (step.wait(60), write(path), step.wait(60)))
     waits = []
     monkeypatch.setattr("random.uniform", lambda low, high: waits.append((low, high)) or 0.0)
     with ThreadPoolExecutor() as pool:
         holders = list(pool.map(lambda leases: leases.take(KIND, MARK), both))
-    assert None not in holders, "neither holds what both have claimed"
-    assert waits == [(0, CLASH_SECONDS)] * 2
-    assert claims(store) == []
+    taken = holders.count(None)
+    assert taken < 2, "never both; one at most, where the other's claim was gone again when it looked"
+    assert waits == [(0, CLASH_SECONDS)] * (2 - taken)
+    assert len(claims(store)) == taken
+    monkeypatch.undo()
+    for leases in both:
+        leases.close()
 
 
 def test_of_many_one_holds_and_all_have_their_turn(store: Store, tmp_path: Path) -> None:

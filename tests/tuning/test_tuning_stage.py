@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from ray.tune import ResultGrid
+from ray.tune import Result
 from searches import ABSURD, CONTRASTIVE, HARMLESS, HOW, MERGE, MakeWork
 
 from raysberta.errors import InputError
@@ -96,7 +96,7 @@ def test_optuna_takes_whole_numbers_and_lists_and_tries_no_combination_twice(ray
 def test_a_wrong_input_ends_the_search_at_once_with_its_own_line(
     ray_local: None, work: MakeWork, inputs: Mapping[str, Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, check = list[ResultGrid](), stage._check
+    seen, check = list[list[Result]](), stage._check
     monkeypatch.setattr(stage, "_check", lambda trials, results: (seen.append(results), check(trials, results)))
     index = inputs["tasks"].folder("tasks") / "tasks.json"
     index.rename(index.with_name("aside"))

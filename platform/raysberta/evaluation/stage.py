@@ -28,11 +28,10 @@ def tasks(work: Work[HeldOutTasks]) -> TasksFacts:
         InputError: a task comes out too small, or bears a public task's name.
     """
     settings, draft = work.settings, work.draft
-    made_from = {"pairs": work.inputs[settings.pairs], "documents": work.inputs[settings.documents]}
-    tables = [artifact.dataset(name) for name, artifact in made_from.items()]
+    pairs, documents = work.inputs[settings.pairs], work.inputs[settings.documents]
     with draft.folder(task_folder.FOLDER) as folder:
-        index = task_folder.write(folder, settings.tasks, *tables, work.seed)
-    draft.rows_in = sum(artifact.rows(name) for name, artifact in made_from.items())
+        index = task_folder.write(folder, settings.tasks, pairs.dataset("pairs"), documents.dataset("documents"), work.seed)
+    draft.rows_in = pairs.rows("pairs") + documents.rows("documents")
     draft.rows_out = sum(half.scored for task in index.tasks.values() for half in task.halves.values())
     for rows in index.left_out.values():
         draft.drop("in training or in the other half", rows)

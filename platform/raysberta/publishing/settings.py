@@ -31,4 +31,6 @@ class Release(Section):
     """In the order of the table."""
     nodes: tuple[NodeRef, ...]
     """Everything that the report tells of, in the order of the graph."""
+    names: tuple[str, ...] = ()
+    """Their names: the report tells them, so that here, unlike elsewhere, they decide what is made."""
     about: Publishing

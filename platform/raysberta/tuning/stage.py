@@ -100,10 +100,11 @@ def _try(trials: Trials, missing: Sequence[Mapping[str, float]], before: int) ->
                 verbose=0,
             ),
         )
-        _check(trials, tuner.fit())
+        grid = tuner.fit()
+        _check(trials, [grid[place] for place in range(len(grid))])
 
 
-def _check(trials: Trials, results: tune.ResultGrid) -> None:
+def _check(trials: Trials, results: Sequence[tune.Result]) -> None:
     """Raise what a trial found to be wrong with its input, or what broke it."""
     for result in results:
         wrong = (result.metrics or {}).get("input_error")
