@@ -210,11 +210,13 @@ def _shown(lines: Iterable[str], log: TextIO, view: View) -> tuple[list[str], st
             log.write(line)
             log.flush()
             repeated = repeated or "Status message:" in line
-            if event is not None and not repeated:
+            if repeated:
+                continue
+            if event is not None:
                 view.show(event)
             elif line.startswith("{") and '"reused"' in line:
                 last = line.strip()
-            elif not repeated and event is None and _worth_showing(line):
+            elif _worth_showing(line):
                 words.append(line)
     return words, last
 

@@ -151,7 +151,7 @@ class Leases:
         if held is None:
             return False
         began = _now()
-        if self.store.fs.get_file_info(held.path).is_file:
+        if began - held.renewed < self._valid and self.store.fs.get_file_info(held.path).is_file:
             self._write(held.path)
             if _now() - held.renewed < self._valid:
                 held.renewed = began

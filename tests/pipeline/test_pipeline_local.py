@@ -1,0 +1,38 @@
+"""What of a job's output is shown: events as they come, the job's own words at the end, nothing of workers and libraries."""
+
+import io
+
+from pipeline.small_stages import Seen
+
+from raysberta.pipeline.local import _shown
+from raysberta.pipeline.view import Event
+
+OUTPUT = """Job submission server address: http://127.0.0.1:8265
+2026-11-24 10:00:00,000 INFO worker.py:1841 -- Connecting to existing Ray cluster
+@event {"what": "started", "node": "tuned", "text": "", "done": 0, "total": 0}
+(RayTrainWorker pid=77) 10:00:01 I raysberta.training.loop: tuned: step 1/4
+\x1b[36m(tuned pid=78)\x1b[0m [2026-11-24 10:00:02] DeepSpeed info: version=0.19.8
+(pid=79) Traceback of a library that was caught
+10:00:03 I raysberta.pipeline: a line of a logger
+@event {"what": "done", "node": "tuned", "text": "done in 2.0 s", "done": 0, "total": 0}
+test halves, main score x 100
+no task got worse
+error: b: sources.d.path: no such folder
+{"model": "/m", "reused": []}
+Status message: Job entrypoint command failed
+test halves, main score x 100
+{"model": "/other", "reused": []}
+"""
+
+
+def test_only_events_and_the_jobs_own_words() -> None:
+    log, seen = io.StringIO(), Seen()
+    words, last = _shown(OUTPUT.splitlines(keepends=True), log, seen)
+    assert log.getvalue() == OUTPUT, "the log file has everything"
+    assert seen.events == [Event("started", "tuned"), Event("done", "tuned", "done in 2.0 s")]
+    assert [line.strip() for line in words] == [
+        "test halves, main score x 100",
+        "no task got worse",
+        "error: b: sources.d.path: no such folder",
+    ]
+    assert last == '{"model": "/m", "reused": []}', "what Ray repeats from the log is not taken for news"
