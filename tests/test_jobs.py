@@ -1,9 +1,7 @@
 """Every job: short, with help, and a plan that needs no data."""
 
 import runpy
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,19 +65,6 @@ def test_each_recipe_plans_whole(job: Job, recipe: str, tmp_path: Path) -> None:
         assert "8 x (4 CPU, 1 GPU)" in done.out
 
 
-def test_a_dry_run_of_the_laptop_recipe_takes_less_than_three_seconds(tmp_path: Path) -> None:
-    command = [sys.executable, "jobs/full_pipeline.py", "--dry-run", "--set", f"storage={tmp_path}"]
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)  # once, so that files are at hand
-    seconds = []
-    for _ in range(3):  # processor time: other tests run beside it
-        begun = time.process_time(), time.perf_counter()
-        done = subprocess.run(["bash", "-c", f"time {' '.join(command)}"], cwd=ROOT, capture_output=True, text=True, check=True)
-        user, system = (line.split()[1] for line in done.stderr.splitlines() if line.startswith(("user", "sys")))
-        seconds.append(sum(float(text.partition("m")[2].rstrip("s")) for text in (user, system)))
-        assert begun
-    assert min(seconds) < 3
-
-
 def test_until_makes_what_a_node_needs(job: Job, tmp_path: Path) -> None:
     done = job("run", "--dry-run", "--until", "mined", "--set", f"storage={tmp_path}")
     assert done.code == 0, done.errors
@@ -101,8 +86,9 @@ def test_recipes_are_varied_into_one_plan(job: Job, tmp_path: Path) -> None:
     done = job("full_pipeline", "--dry-run", *vary)
     assert done.code == 0, done.errors
     assert "laptop-steps=40, laptop-steps=80" in done.out
-    assert done.out.count("│ corpus ") == 1
-    assert done.out.count("contrastive") == 2
+    kinds = [line.split("│")[2].strip() for line in done.out.splitlines() if line.startswith("│")]
+    assert kinds.count("corpus") == 1
+    assert kinds.count("contrastive") == kinds.count("release") == 2
 
 
 @pytest.mark.parametrize(
@@ -114,7 +100,7 @@ def test_recipes_are_varied_into_one_plan(job: Job, tmp_path: Path) -> None:
         (("--set", "storage=nowhere://user:planted@host/x"), "nowhere://host/x"),
         (("--set", "limits.min_free_gib=1000000"), "GiB free"),
         (("--set", "models.e5.from=path:/no/model"), "/no/model"),
-        (("--set", "storage=\0"), "null byte"),
+        (("--set", "storage=\0"), "#x0000"),
         (("--recipe", "recipes/smoke.yaml", "--vary", "seed=1"), "--vary: varies one recipe"),
     ],
 )

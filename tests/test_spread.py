@@ -1,5 +1,6 @@
 """Tasks over many arguments: results in order, and never more at once than was granted."""
 
+import itertools
 import time
 
 import pytest
@@ -24,7 +25,7 @@ def test_results_come_in_order_and_within_the_grant() -> None:
     found = ray.get(spread(span, [(number,) for number in range(8)], Workers(workers=1, cpus=2)))
     assert [number for number, _, _ in found] == list(range(8))
     ordered = sorted((begun, ended) for _, begun, ended in found)
-    assert all(later[0] >= earlier[1] - 0.01 for earlier, later in zip(ordered, ordered[1:], strict=False)), "each takes both cores"
+    assert all(later[0] >= earlier[1] - 0.01 for earlier, later in itertools.pairwise(ordered)), "each takes both cores"
 
 
 @pytest.mark.usefixtures("ray_local")

@@ -41,7 +41,8 @@ class Board:
 
 def open_board() -> Any:
     """The board of this run, made by the process that runs the plan; it ends with it."""
-    return ray.remote(num_cpus=0, max_concurrency=1)(Board).options(name=NAME, get_if_exists=True).remote()
+    actor: Any = ray.remote(Board)
+    return actor.options(name=NAME, get_if_exists=True, num_cpus=0).remote()
 
 
 def attach() -> None:

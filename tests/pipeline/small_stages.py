@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -43,7 +44,7 @@ def one_row(work: Work[Rows]) -> RowFacts:
     work.draft.write_table("rows", pa.table({"n": list(range(seen + 1))}))
     work.draft.rows_out = seen + 1
     if work.settings.mark.startswith("/"):
-        with open(work.settings.mark, "a") as stream:
+        with Path(work.settings.mark).open("a") as stream:
             stream.write(f"{work.node} {os.getpid()}\n")
     return RowFacts(seen=seen)
 
@@ -99,5 +100,3 @@ class Seen:
 
     def __exit__(self, *_: object) -> None:
         return
-
-

@@ -1,4 +1,4 @@
-"""What the cluster has when asked, and an autoscaler's nodes used as they come: on Ray's own autoscaling test cluster, from zero workers."""
+"""What the cluster has when asked, and an autoscaler's nodes used as they come: Ray's own autoscaling test cluster, from zero workers."""
 
 import json
 import os
@@ -58,14 +58,25 @@ class TestCluster(AutoscalingCluster):
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        self.environment |= {"RAY_AUTH_MODE": "disabled", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+        self.environment |= {
+            "RAY_AUTH_MODE": "disabled",
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
     def _generate_config(self, head_resources: dict, worker_node_types: dict, autoscaler_v2: bool = False, **more: object) -> dict:
         """What Ray's own class reads from a file that its package lacks."""
         head = {"ray.head.default": {"resources": head_resources, "node_config": {}, "max_workers": 0}}
         empty = ("file_mounts", "docker")
-        lists = ("cluster_synced_files", "file_mounts_sync_continuously", "initialization_commands", "setup_commands", "head_setup_commands")
+        lists = (
+            "cluster_synced_files",
+            "file_mounts_sync_continuously",
+            "initialization_commands",
+            "setup_commands",
+            "head_setup_commands",
+        )
         lists += ("worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands", "rsync_exclude", "rsync_filter")
         return {
             "cluster_name": "fake_multinode",

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from pipeline.small_stages import RECIPE, Seen, breaks, dies, planned, wrong_input
 
+from pipeline.small_stages import RECIPE, Seen, breaks, dies, planned, wrong_input
 from raysberta.errors import InputError
 from raysberta.pipeline.execution import StageFailed, execute, link_latest
 from raysberta.pipeline.stages import Run

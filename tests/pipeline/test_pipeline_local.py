@@ -3,7 +3,6 @@
 import io
 
 from pipeline.small_stages import Seen
-
 from raysberta.pipeline.local import _shown
 from raysberta.pipeline.view import Event
 

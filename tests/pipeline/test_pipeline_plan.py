@@ -42,7 +42,11 @@ def changed(changes: Sequence[str], store: Store) -> set[str]:
         ("limits.lease_seconds=9", set(), {"corpus"}),
         ("publishing.model_name=x", {"release"}, {"merged", "score_merged"}),
         ("scoring.max_tokens=32", {"score_e5", "search_tuned", "general", "tuned"}, {"adapted", "mined"}),
-        ("tasks.Extra={type: Retrieval, source: docstrings, pair: summary_body, language: en}", {"tasks", "score_e5"}, {"tuned", "general"}),
+        (
+            "tasks.Extra={type: Retrieval, source: docstrings, pair: summary_body, language: en}",
+            {"tasks", "score_e5"},
+            {"tuned", "general"},
+        ),
         ("phases.tuned.temperature=0.5", {"tuned", "search_tuned", "merged"}, {"general", "mined_again", "score_e5"}),
         ("examples.mined_again.mine.ranks=[4, 20]", {"mined_again", "tuned", "merged"}, {"general", "mined"}),
         ("written.questions.passages=5", {"questions", "mined", "general"}, {"natural", "adapted", "tasks"}),
@@ -75,7 +79,9 @@ def test_a_nodes_name_is_no_part_of_it(store: Store) -> None:
 def test_several_recipes_are_one_plan_with_shared_nodes_once(store: Store) -> None:
     recipes = load_all([SMOKE], vary=["phases.tuned.learning_rate=1.0e-4,1.0e-5", "seed=1,2"])
     made = plan(recipes, store)
-    assert [recipe.name for recipe in recipes] == [f"smoke-learning_rate={rate}-seed={seed}" for rate in ("0.0001", "1e-05") for seed in (1, 2)]
+    assert [recipe.name for recipe in recipes] == [
+        f"smoke-learning_rate={rate}-seed={seed}" for rate in ("0.0001", "1e-05") for seed in (1, 2)
+    ]
     kinds = {kind: len([item for item in made.nodes if item.node.kind == kind]) for kind in KINDS}
     assert (kinds["corpus"], kinds["natural"], kinds["tasks"]) == (1, 1, 2)
     assert (kinds["written"], kinds["mlm"]) == (2, 2), "one a seed"

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysberta.errors import InputError
@@ -65,6 +65,7 @@ def test_a_relative_folder_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.
     assert filesystem("runs")[1] == str(tmp_path / "runs")
 
 
+@settings(deadline=None)
 @given(NAME, FOLDERS, ADDRESS, st.lists(NAME, min_size=1, max_size=3))
 def test_of_a_uri_path_and_options_stay_what_they_were(bucket: str, folder: str, options: str, parts: list[str]) -> None:
     place = normal(f"s3://{bucket}/{folder}{options}")
@@ -78,6 +79,7 @@ def test_of_a_uri_path_and_options_stay_what_they_were(bucket: str, folder: str,
     assert is_uri(below)
 
 
+@settings(deadline=None)
 @given(FOLDERS, st.lists(NAME, min_size=1, max_size=3))
 def test_the_file_system_reads_what_was_joined(folder: str, parts: list[str]) -> None:
     for place in (f"s3://KEY:SEC%2FRET@bucket/{folder}?{OPTIONS}", f"/{folder}", f"file:///{folder}"):
@@ -140,6 +142,7 @@ def test_what_is_shown(place: str, printed: str) -> None:
     assert shown(place) == printed == shown(printed)
 
 
+@settings(deadline=None)
 @given(USER, SECRET, NAME, FOLDERS, ADDRESS)
 def test_no_credentials_are_shown(user: str, secret: str, bucket: str, folder: str, options: str) -> None:
     plain = f"s3://{bucket}/{folder}{options}"
@@ -151,6 +154,7 @@ def test_no_credentials_are_shown(user: str, secret: str, bucket: str, folder: s
     assert shown(join(held, "x")) == join(plain, "x")
 
 
+@settings(deadline=None)
 @given(USER, st.text("abcXYZ019+/=? '\"%\n", min_size=8, max_size=40), st.text().filter(lambda text: not set("@#&") & set(text)))
 def test_no_error_holds_credentials(user: str, secret: str, rest: str) -> None:
     """Passwords as they come, with what should be escaped in them and what makes the URI one that nobody can read."""

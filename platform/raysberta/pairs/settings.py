@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from raysberta.corpus.settings import DatasetSource
 from raysberta.graph import EXECUTION, DocumentsRef, Natural, Positive, Section, VocabularyRef
@@ -17,7 +17,7 @@ class Pairs(Section):
 
     per_source: Positive | None = None
     """Keep at most this many training pairs of each source and kind, by hash of their id; all where null."""
-    limits: dict[str, Natural] = {}
+    limits: dict[str, Natural] = Field(default={})
     """The same for single ones, keyed `source/kind`."""
     min_characters: Positive = 3
     """Least length of either side."""

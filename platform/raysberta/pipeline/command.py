@@ -45,7 +45,9 @@ def main(
     begun = time.monotonic()
     try:
         check()
-        recipes = [_with_lasting_storage(recipe) for recipe in load_all(arguments.recipe or [DEFAULT_RECIPE], arguments.set, arguments.vary)]
+        recipes = [
+            _with_lasting_storage(recipe) for recipe in load_all(arguments.recipe or [DEFAULT_RECIPE], arguments.set, arguments.vary)
+        ]
         until = list(arguments.until) if ask_until else []
         until += [name for recipe in recipes for name, node in nodes_of(recipe).items() if node.kind in kinds]
         if arguments.dry_run:
@@ -77,9 +79,15 @@ def parser(description: str, ask_until: bool) -> argparse.ArgumentParser:
     )
     if ask_until:
         made.add_argument(
-            "--until", action="append", default=[], metavar="NODE", help="make this node and what it needs, and nothing else; may be repeated"
+            "--until",
+            action="append",
+            default=[],
+            metavar="NODE",
+            help="make this node and what it needs, and nothing else; may be repeated",
         )
-    made.add_argument("--dry-run", action="store_true", help="print the graph: what is there, what would be made, where, how long it may take")
+    made.add_argument(
+        "--dry-run", action="store_true", help="print the graph: what is there, what would be made, where, how long it may take"
+    )
     return made
 
 
@@ -100,7 +108,7 @@ def _with_lasting_storage(recipe: Recipe) -> Recipe:
     Raises:
         InputError: the cluster has several nodes, so that no folder of this one will do.
     """
-    if is_uri(recipe.storage) or os.path.isabs(recipe.storage) or RAYS_COPY not in Path.cwd().parts:
+    if is_uri(recipe.storage) or Path(recipe.storage).is_absolute() or RAYS_COPY not in Path.cwd().parts:
         return recipe
     import ray
 

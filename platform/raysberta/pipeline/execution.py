@@ -23,6 +23,7 @@ from raysberta.pipeline.view import Event, View
 from raysberta.pipeline.worker import stage_task
 from raysberta.storage.artifacts import Artifact, Draft, Store
 from raysberta.storage.leases import Leases
+from raysberta.storage.location import first_line
 from raysberta.telemetry import gauge, repeat
 from raysberta.work import Facts, Work
 
@@ -93,7 +94,10 @@ def execute(plan: Plan, store: Store, view: View) -> Outcome:
     """
     limits = plan.recipes[0].limits
     run = _Run(plan, store, view, Leases(store, limits.lease_seconds), Cluster(limits.wait_for_nodes, 60 * limits.wait_minutes))
-    return run.all()
+    try:
+        return run.all()
+    except OSError as error:  # a full disk, an object store that does not answer
+        raise StageFailed(f"storage {store.shown}: {first_line(error)}") from error
 
 
 class _Run:
@@ -159,7 +163,7 @@ class _Run:
                     self.told_to_wait.add(item.id)
                     self.view.show(Event("waits", item.title, f"another run makes it ({holder}); waiting for that"))
                 continue
-            if self._other_made(item):
+            if self._other_made(item) or not self.leases.holds(item.node.kind, item.fingerprint):  # drafting removes others' attempts
                 self.leases.give(item.node.kind, item.fingerprint)
                 continue
             free.take(item.workers)

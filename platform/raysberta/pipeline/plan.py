@@ -52,7 +52,7 @@ class Plan:
     ids: Mapping[str, Mapping[str, str]]
     """By recipe and node name: the id of its artifact."""
     chains: Mapping[str, int] = field(default_factory=dict)
-    """By id: how many nodes stand one after the other from it to the end. Of two that are ready, the one with the longer chain goes first."""
+    """By id: how many nodes stand one after the other from it to the end. Of two that are ready, that with the longer chain goes first."""
 
 
 def plan(recipes: Sequence[Recipe], store: Store, until: Sequence[str] = ()) -> Plan:
@@ -129,5 +129,4 @@ def estimates(nodes: Sequence[Planned], store: Store) -> dict[str, float]:
     """Seconds that each node may take, by id: those of earlier nodes of its kind on this storage; left out where there were none."""
     kinds = {item.node.kind for item in nodes if item.artifact is None}
     seconds = {kind: [manifest.seconds for manifest in store.earlier(kind)] for kind in kinds}
-    found = {item.id: median(seconds[item.node.kind]) for item in nodes if item.artifact is None and seconds[item.node.kind]}
-    return found
+    return {item.id: median(seconds[item.node.kind]) for item in nodes if item.artifact is None and seconds[item.node.kind]}

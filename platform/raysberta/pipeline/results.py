@@ -14,7 +14,9 @@ from raysberta.storage.artifacts import Store
 from raysberta.storage.location import join, shown
 
 
-def results(plan: Plan, outcome: Outcome, store: Store, until: Sequence[str], seconds: float) -> tuple[list[RenderableType], dict[str, Any]]:
+def results(
+    plan: Plan, outcome: Outcome, store: Store, until: Sequence[str], seconds: float
+) -> tuple[list[RenderableType], dict[str, Any]]:
     """What to print, and the object of the last line: of one recipe its own, of several a list of them under `recipes`."""
     parts: list[RenderableType] = []
     found = []

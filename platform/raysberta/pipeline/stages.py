@@ -22,6 +22,8 @@ from raysberta.vocabulary import settings as vocabulary
 from raysberta.work import Facts, Work, Workers
 
 Run = Callable[[Work[Any]], Facts]
+ALONE = Workers()
+"""One process of one core."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Stage:
     """Whether the recipe's seed decides the result; otherwise the stage is given the same seed in every recipe."""
     memory_gib: float = 1.0
     """What the process that leads the stage needs; its workers ask for their own."""
-    workers: Workers = Workers()
+    workers: Workers = ALONE
     """Where it runs unless the recipe says otherwise."""
 
 
