@@ -26,7 +26,7 @@ from raysberta.models.describe import Description, describe
 from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import Prefixes, Side
 from raysberta.schema import Task
-from raysberta.storage.artifacts import Artifact
+from raysberta.storage.artifacts import Artifact, write_whole
 from raysberta.training.guide import Guide, guide_of
 from raysberta.training.settings import Contrastive, Mlm
 
@@ -131,10 +131,7 @@ class Examples:
 
 def write_arrays(arrays: Mapping[str, np.ndarray], path: str, filesystem: pafs.FileSystem) -> None:
     """Write named arrays as one safetensors file; what has the name is whole."""
-    data = save_arrays({name: np.ascontiguousarray(value) for name, value in arrays.items()})
-    with filesystem.open_output_stream(f"{path}.new") as stream:
-        stream.write(data)
-    filesystem.move(f"{path}.new", path)
+    write_whole(filesystem, path, save_arrays({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
 
 
 def read_arrays(path: str, filesystem: pafs.FileSystem) -> dict[str, np.ndarray]:
