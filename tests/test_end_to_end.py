@@ -167,7 +167,7 @@ def test_up_and_down_leave_nothing(tmp_path: Path) -> None:
 
 def test_bad_input_starts_nothing_and_exits_2() -> None:
     for arguments, says in (
-        (["--recipe", "nowhere.yaml"], "no such recipe file"),
+        (["--recipe", "nowhere.yaml"], "no recipe file that can be read"),
         (["--set", "phases.tuned.stepz=3"], "did you mean steps?"),
         (["--job", "nothing"], "no such job"),
         (["--until", "nothing"], "no node 'nothing'"),

@@ -11,6 +11,7 @@ OUTPUT = """Job submission server address: http://127.0.0.1:8265
 @event {"what": "started", "node": "tuned", "text": "", "done": 0, "total": 0}
 (RayTrainWorker pid=77) 10:00:01 I raysberta.training.loop: tuned: step 1/4
 \x1b[36m(tuned pid=78)\x1b[0m [2026-11-24 10:00:02] DeepSpeed info: version=0.19.8
+(MapWorker(MapBatches(vLLMEngineStageUDF)) pid=80) INFO 11-24 an engine is up
 (pid=79) Traceback of a library that was caught
 10:00:03 I raysberta.pipeline: a line of a logger
 @event {"what": "done", "node": "tuned", "text": "done in 2.0 s", "done": 0, "total": 0}

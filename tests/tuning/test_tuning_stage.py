@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,7 @@ def test_a_trial_whose_process_is_killed_is_begun_again(ray_local: None, work: M
     found = stage.run(asked)
     thread.join(1)
     assert not thread.is_alive() and len(asides(asked)) == 1, "a process was killed in the midst of a trial, and left its folder"
+    shutil.rmtree(asides(asked)[0])
     assert [trial.steps for trial in found.trials] == [3, 3] and found.best == {"learning_rate": HARMLESS}
 
 

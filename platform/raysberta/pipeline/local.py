@@ -30,7 +30,7 @@ START_SECONDS = 90
 LONGEST_SESSION_PATH = 40
 """A UNIX socket's path holds 107 bytes, and Ray appends up to 64 to its temporary folder."""
 
-WORKER = re.compile(r"^(\x1b\[\d+m)?\([^)]*pid=\d+")
+WORKER = re.compile(r"^(\x1b\[\d+m)?\(.*\bpid=\d+")
 LOGGED = re.compile(r"^(\[?\d{4}-\d\d-\d\d |\d\d:\d\d:\d\d [A-Z] )")
 """A line that a logger wrote."""
 ADVICE = (
