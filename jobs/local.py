@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "platform"))
 
 from raysberta.errors import InputError  # noqa: E402
+from raysberta.nodes import nodes_of  # noqa: E402
 from raysberta.parsing import load_all  # noqa: E402
 from raysberta.pipeline import local  # noqa: E402
 from raysberta.pipeline.command import check_inputs  # noqa: E402
@@ -58,6 +59,9 @@ def run(runs: Path, arguments: argparse.Namespace) -> int:
     asked = recipes[0].storage
     storage = asked if is_uri(asked) else os.path.abspath(ROOT / asked)
     check_inputs([recipe.model_copy(update={"storage": storage}) for recipe in recipes])
+    for name in arguments.until:
+        if not any(name in nodes_of(recipe) for recipe in recipes):
+            raise InputError(f"--until {name}: no node {name!r} in any of the recipes; there are {', '.join(nodes_of(recipes[0]))}")
     words = [part for path in paths for part in ("--recipe", os.path.relpath(path, ROOT))]
     words += [part for override in [*arguments.set, f"storage={storage}"] for part in ("--set", override)]
     words += [part for name in ("vary", "until") for value in getattr(arguments, name) for part in (f"--{name}", value)]

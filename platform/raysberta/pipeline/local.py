@@ -27,6 +27,8 @@ from raysberta.pipeline.command import EVENTS
 from raysberta.pipeline.view import Event, View
 
 START_SECONDS = 90
+CLIENT_PORT = 20001
+"""Not the usual 10001: where another Ray has that, the next ones are those that Ray gives its workers."""
 LONGEST_SESSION_PATH = 40
 """A UNIX socket's path holds 107 bytes, and Ray appends up to 64 to its temporary folder."""
 
@@ -126,7 +128,7 @@ def start(runs: Path, kept: bool) -> Cluster:
         "--include-dashboard=true",
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={port}",
-        f"--ray-client-server-port={_free_port(10001)}",
+        f"--ray-client-server-port={_free_port(CLIENT_PORT)}",
     ]
     command += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={_session_folder(runs)}"]
     with (home / "start.log").open("wb") as output:
