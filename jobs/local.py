@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "platform"))
 
 from raysberta.errors import InputError  # noqa: E402
-from raysberta.nodes import nodes_of  # noqa: E402
 from raysberta.parsing import load_all  # noqa: E402
 from raysberta.pipeline import local  # noqa: E402
 from raysberta.pipeline.command import check_inputs  # noqa: E402
 from raysberta.pipeline.environment import check  # noqa: E402
+from raysberta.pipeline.plan import plan  # noqa: E402
 from raysberta.pipeline.view import view_here  # noqa: E402
 from raysberta.storage.location import is_uri  # noqa: E402
 
@@ -58,10 +58,8 @@ def run(runs: Path, arguments: argparse.Namespace) -> int:
     recipes = load_all(paths, arguments.set, arguments.vary)
     asked = recipes[0].storage
     storage = asked if is_uri(asked) else os.path.abspath(ROOT / asked)
-    check_inputs([recipe.model_copy(update={"storage": storage}) for recipe in recipes])
-    for name in arguments.until:
-        if not any(name in nodes_of(recipe) for recipe in recipes):
-            raise InputError(f"--until {name}: no node {name!r} in any of the recipes; there are {', '.join(nodes_of(recipes[0]))}")
+    located = [recipe.model_copy(update={"storage": storage}) for recipe in recipes]
+    plan(located, check_inputs(located), arguments.until)
     words = [part for path in paths for part in ("--recipe", os.path.relpath(path, ROOT))]
     words += [part for override in [*arguments.set, f"storage={storage}"] for part in ("--set", override)]
     words += [part for name in ("vary", "until") for value in getattr(arguments, name) for part in (f"--{name}", value)]
