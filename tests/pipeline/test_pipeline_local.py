@@ -13,10 +13,13 @@ OUTPUT = """Job submission server address: http://127.0.0.1:8265
 \x1b[36m(tuned pid=78)\x1b[0m [2026-11-24 10:00:02] DeepSpeed info: version=0.19.8
 (MapWorker(MapBatches(vLLMEngineStageUDF)) pid=80) INFO 11-24 an engine is up
 (pid=79) Traceback of a library that was caught
+\x1b[A\x1b[36m(score_merged pid=81)\x1b[0m a bar was moved first
 10:00:03 I raysberta.pipeline: a line of a logger
 @event {"what": "done", "node": "tuned", "text": "done in 2.0 s", "done": 0, "total": 0}
-test halves, main score x 100
+test halves, main score x 100\x1b[36m(score_merged pid=81)\x1b[0m DeepSpeed into a line of the job
+\x1b[36m(score_merged pid=81)\x1b[0m Batches: 100%@event {"what": "done", "node": "merged", "text": "", "done": 0, "total": 0}
 no task got worse
+failed: written: ray::write() (pid=82, ip=10.0.0.1) ran out of memory
 error: b: sources.d.path: no such folder
 {"model": "/m", "reused": []}
 Status message: Job entrypoint command failed
@@ -29,10 +32,11 @@ def test_only_events_and_the_jobs_own_words() -> None:
     log, seen = io.StringIO(), Seen()
     words, last = _shown(OUTPUT.splitlines(keepends=True), log, seen)
     assert log.getvalue() == OUTPUT, "the log file has everything"
-    assert seen.events == [Event("started", "tuned"), Event("done", "tuned", "done in 2.0 s")]
+    assert seen.events == [Event("started", "tuned"), Event("done", "tuned", "done in 2.0 s"), Event("done", "merged")]
     assert [line.strip() for line in words] == [
         "test halves, main score x 100",
         "no task got worse",
+        "failed: written: ray::write() (pid=82, ip=10.0.0.1) ran out of memory",
         "error: b: sources.d.path: no such folder",
     ]
     assert last == '{"model": "/m", "reused": []}', "what Ray repeats from the log is not taken for news"

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -24,7 +24,7 @@ import psutil
 
 from raysberta.errors import InputError
 from raysberta.pipeline.command import EVENTS
-from raysberta.pipeline.view import Event, View
+from raysberta.pipeline.view import MARK, Event, View
 
 START_SECONDS = 90
 CLIENT_PORT = 20001
@@ -32,7 +32,8 @@ CLIENT_PORT = 20001
 LONGEST_SESSION_PATH = 40
 """A UNIX socket's path holds 107 bytes, and Ray appends up to 64 to its temporary folder."""
 
-WORKER = re.compile(r"^(\x1b\[\d+m)?\(.*\bpid=\d+")
+WORKER = re.compile(r"^(\x1b\[[\d;]*[A-Za-z]|\s)*\(.*\bpid=\d+|\x1b\[\d+m\([^\x1b]*\bpid=\d+")
+"""Where what a worker printed begins: with its name, or in Ray's colours within a line, where two threads of a job write at once."""
 LOGGED = re.compile(r"^(\[?\d{4}-\d\d-\d\d |\d\d:\d\d:\d\d [A-Z] )")
 """A line that a logger wrote."""
 ADVICE = (
@@ -207,10 +208,8 @@ def _shown(lines: Iterable[str], log: TextIO, view: View) -> tuple[list[str], st
     words, last = [], ""
     repeated = False  # from there on Ray repeats the end of the log
     with view:
-        for line in lines:
+        for line in _own(lines, log):
             event = Event.read(line)
-            log.write(line)
-            log.flush()
             repeated = repeated or "Status message:" in line
             if repeated:
                 continue
@@ -221,6 +220,22 @@ def _shown(lines: Iterable[str], log: TextIO, view: View) -> tuple[list[str], st
             elif _worth_showing(line):
                 words.append(line)
     return words, last
+
+
+def _own(lines: Iterable[str], log: TextIO) -> Iterator[str]:
+    """A job's lines without what workers printed into them; all of it goes to the log."""
+    for line in lines:
+        log.write(line)
+        log.flush()
+        found = WORKER.search(line)
+        if found is None:
+            yield line
+            continue
+        before, rest = line[: found.start()], line[found.start() :]
+        if before.strip():
+            yield f"{before}\n"
+        if MARK in rest:
+            yield rest[rest.index(MARK) :]
 
 
 def _exit_code(runs: Path, cluster: Cluster, name: str, otherwise: int) -> int:
@@ -237,7 +252,7 @@ def _exit_code(runs: Path, cluster: Cluster, name: str, otherwise: int) -> int:
 
 def _worth_showing(line: str) -> bool:
     """The job's own words: not Ray's advice on logs, nor what workers print (the log file has all)."""
-    return bool(line.strip()) and not WORKER.match(line) and not LOGGED.match(line) and not any(part in line for part in ADVICE)
+    return bool(line.strip()) and not LOGGED.match(line) and not any(part in line for part in ADVICE)
 
 
 def _session_folder(runs: Path) -> Path:
