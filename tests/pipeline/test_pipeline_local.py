@@ -8,7 +8,8 @@ from raysberta.pipeline.view import Event
 
 OUTPUT = """Job submission server address: http://127.0.0.1:8265
 2026-11-24 10:00:00,000 INFO worker.py:1841 -- Connecting to existing Ray cluster
-@event {"what": "started", "node": "tuned", "text": "", "done": 0, "total": 0}
+@event {"what": "started", "node": "tuned", "text": "", "done": 0, "total": 0}(score_merged pid=81) into an event
+
 (RayTrainWorker pid=77) 10:00:01 I raysberta.training.loop: tuned: step 1/4
 \x1b[36m(tuned pid=78)\x1b[0m [2026-11-24 10:00:02] DeepSpeed info: version=0.19.8
 (MapWorker(MapBatches(vLLMEngineStageUDF)) pid=80) INFO 11-24 an engine is up
@@ -16,7 +17,7 @@ OUTPUT = """Job submission server address: http://127.0.0.1:8265
 \x1b[A\x1b[36m(score_merged pid=81)\x1b[0m a bar was moved first
 10:00:03 I raysberta.pipeline: a line of a logger
 @event {"what": "done", "node": "tuned", "text": "done in 2.0 s", "done": 0, "total": 0}
-test halves, main score x 100\x1b[36m(score_merged pid=81)\x1b[0m DeepSpeed into a line of the job
+test halves, main score x 100(score_merged pid=81) DeepSpeed into a line of the job
 \x1b[36m(score_merged pid=81)\x1b[0m Batches: 100%@event {"what": "done", "node": "merged", "text": "", "done": 0, "total": 0}
 no task got worse
 failed: written: ray::write() (pid=82, ip=10.0.0.1) ran out of memory

@@ -32,8 +32,8 @@ CLIENT_PORT = 20001
 LONGEST_SESSION_PATH = 40
 """A UNIX socket's path holds 107 bytes, and Ray appends up to 64 to its temporary folder."""
 
-WORKER = re.compile(r"^(\x1b\[[\d;]*[A-Za-z]|\s)*\(.*\bpid=\d+|\x1b\[\d+m\([^\x1b]*\bpid=\d+")
-"""Where what a worker printed begins: with its name, or in Ray's colours within a line, where two threads of a job write at once."""
+WORKER = re.compile(r"^(\x1b\[[\d;]*[A-Za-z]|\s)*\(.*\bpid=\d+|(\x1b\[\d+m)?\(\S+ pid=\d+(, ip=[\da-f.:]+)?\)")
+"""Where what a worker printed begins: with its name, also within a line, where two threads of a job write at once."""
 LOGGED = re.compile(r"^(\[?\d{4}-\d\d-\d\d |\d\d:\d\d:\d\d [A-Z] )")
 """A line that a logger wrote."""
 ADVICE = (

@@ -88,7 +88,8 @@ class Events:
 
     def show(self, event: Event) -> None:
         """Take up an event."""
-        print(event.line(), flush=True)
+        sys.stdout.write(f"{event.line()}\n")  # in one piece: Ray's own thread prints what workers say between two pieces
+        sys.stdout.flush()
 
 
 class Live:
