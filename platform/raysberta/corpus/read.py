@@ -12,16 +12,21 @@ from raysberta.corpus.evaluation_sets import check_evaluation_sets, sets_state
 from raysberta.corpus.formats import read_file
 from raysberta.corpus.language import model_size
 from raysberta.corpus.locate import File, locate, peek, state
-from raysberta.corpus.packaged import docstrings, intents, interface, senses, wiktionary
+from raysberta.corpus.packaged import cloud, diseases, docstrings, intents, interface, legal, mercurial, names, senses, wiktionary
 from raysberta.corpus.packaged.place import folder, installed_version
 from raysberta.corpus.scoring import scorer_identity
 from raysberta.corpus.settings import (
+    CloudSource,
     DictionarySource,
+    DiseaseSource,
     DocstringSource,
     Documents,
     FilesSource,
     IntentSource,
     InterfaceStringSource,
+    LegalSource,
+    MercurialSource,
+    NameSource,
     TextSource,
     WordSenseSource,
 )
@@ -152,6 +157,16 @@ def _packaged(shard: Shard, source: TextSource, key: str) -> Iterator[Found]:
             return intents.read(shard.items, key)
         case WordSenseSource():
             return senses.read(shard.items, key)
+        case LegalSource():
+            return legal.read(shard.items, key)
+        case MercurialSource():
+            return mercurial.read(shard.items, key)
+        case CloudSource():
+            return cloud.read(shard.items, key)
+        case DiseaseSource():
+            return diseases.read(shard.items, key)
+        case NameSource():
+            return names.read(shard.items, key)
         case FilesSource():
             raise AssertionError(f"{key}: not a packaged source")
         case _:
@@ -170,6 +185,16 @@ def _parts(source: TextSource, key: str) -> list[tuple[str, ...]]:
             return intents.parts(source.languages)
         case WordSenseSource():
             return senses.parts()
+        case LegalSource():
+            return legal.parts()
+        case MercurialSource():
+            return mercurial.parts()
+        case CloudSource():
+            return cloud.parts(source.services)
+        case DiseaseSource():
+            return diseases.parts()
+        case NameSource():
+            return names.parts()
         case FilesSource():
             raise AssertionError(f"{key}: not a packaged source")
         case _:
@@ -188,6 +213,16 @@ def _packages(source: TextSource) -> tuple[str, ...]:
             return (intents.PACKAGE,)
         case WordSenseSource():
             return (senses.PACKAGE,)
+        case LegalSource():
+            return (legal.PACKAGE,)
+        case MercurialSource():
+            return (mercurial.PACKAGE,)
+        case CloudSource():
+            return (cloud.PACKAGE,)
+        case DiseaseSource():
+            return (diseases.PACKAGE,)
+        case NameSource():
+            return (names.PACKAGE,)
         case FilesSource():
             return ()
         case _:

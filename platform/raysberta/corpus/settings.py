@@ -69,6 +69,52 @@ class WordSenseSource(_Source):
     """Which pairs to make, each with its task."""
 
 
+class LegalSource(_Source):
+    """Russian law in practice: sections of guides carried by the package ru-legal-skills-mcp; the label is the area of law."""
+
+    kind: Literal["ru_legal_skills"]
+    pairs: dict[Literal["title_body"], Task] = Field(default={"title_body": "retrieval"})
+    """Which pairs to make, each with its task."""
+
+
+class MercurialSource(_Source):
+    """Help and messages of Mercurial with their Russian translations, carried by its package; the documents are Russian."""
+
+    kind: Literal["mercurial"]
+    pairs: dict[Literal["translation", "opening_rest"], Task] = Field(default={"translation": "paraphrase", "opening_rest": "retrieval"})
+    """Which pairs to make, each with its task; `opening_rest`: first sentence in Russian, what follows it in English."""
+
+
+class CloudSource(_Source):
+    """English descriptions of operations of cloud services, carried by the package botocore; the label is the service."""
+
+    kind: Literal["botocore"]
+    services: tuple[str, ...] = (
+        *("s3", "ec2", "rds", "dynamodb", "lambda", "iam", "kms", "cloudfront", "route53", "gamelift", "rekognition", "transcribe"),
+        *("connect", "sagemaker", "ecs", "storagegateway", "iot", "waf", "directconnect", "guardduty", "workspaces", "mturk"),
+        *("location", "ses"),
+    )
+    """Services to read, by their folder in botocore/data."""
+    pairs: dict[Literal["summary_body"], Task] = Field(default={"summary_body": "retrieval"})
+    """Which pairs to make, each with its task."""
+
+
+class DiseaseSource(_Source):
+    """English names of diseases of ICD-10-CM, carried by the package simple-icd-10-cm; the label is the category, the group its block."""
+
+    kind: Literal["icd_10_cm"]
+    pairs: dict[Literal["name_description"], Task] = Field(default={"name_description": "retrieval"})
+    """Which pairs to make, each with its task."""
+
+
+class NameSource(_Source):
+    """Russian and English names of countries, their parts, currencies, languages and scripts, carried by the package pycountry."""
+
+    kind: Literal["iso_names"]
+    pairs: dict[Literal["translation"], Task] = Field(default={"translation": "paraphrase"})
+    """Which pairs to make, each with its task."""
+
+
 class FilesSource(_Source):
     """Folders, globs or files: HTML, Markdown, text, JSONL (.gz, .zst), Parquet, WARC (.gz)."""
 
@@ -105,7 +151,19 @@ class DatasetSource(_Source):
     """The column that holds supplied negatives (a list); may be missing."""
 
 
-TextSource = DictionarySource | DocstringSource | InterfaceStringSource | IntentSource | WordSenseSource | FilesSource
+TextSource = (
+    DictionarySource
+    | DocstringSource
+    | InterfaceStringSource
+    | IntentSource
+    | WordSenseSource
+    | LegalSource
+    | MercurialSource
+    | CloudSource
+    | DiseaseSource
+    | NameSource
+    | FilesSource
+)
 """A source of documents."""
 Source = Annotated[TextSource | DatasetSource, Field(discriminator="kind")]
 

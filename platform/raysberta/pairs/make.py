@@ -15,8 +15,8 @@ Sections = list[dict[str, str]]
 Mappings = Mapping[str, Mapping[str, Task]]
 """Source name -> kind -> task."""
 
-USAGE, TRANSLATION, NAME = "usage", "translation", "name"
-"""Headings of sections that are no part of a page."""
+USAGE, TRANSLATION, NAME, DESCRIPTION, OPENING, REST = "usage", "translation", "name", "description", "opening", "rest"
+"""Headings that readers give to what is no section of a page."""
 
 
 def _of_heading(sections: Sections, heading: str) -> list[str]:
@@ -41,11 +41,20 @@ def _translation(doc_id: str, title: str, text: str, sections: Sections) -> Side
     yield from ((text, other) for other in _of_heading(sections, TRANSLATION))
 
 
+def _name_description(doc_id: str, title: str, text: str, sections: Sections) -> Sides:
+    yield from ((text, description) for description in _of_heading(sections, DESCRIPTION))
+
+
+def _opening_rest(doc_id: str, title: str, text: str, sections: Sections) -> Sides:
+    """The first sentence in one language, what follows it in the other."""
+    yield from zip(_of_heading(sections, OPENING), _of_heading(sections, REST), strict=True)
+
+
 def _heading_section(doc_id: str, title: str, text: str, sections: Sections) -> Sides:
     """A heading such as "Examples" means nothing without the page's title, so the title stands before it."""
     for section in sections:
         heading = section["heading"]
-        if heading and heading not in (USAGE, TRANSLATION, NAME):
+        if heading and heading not in (USAGE, TRANSLATION, NAME, DESCRIPTION, OPENING, REST):
             alone = not title or normalise(title) == normalise(heading)
             yield heading if alone else f"{title}: {heading}", section["text"]
 
@@ -56,6 +65,8 @@ SIDES: Mapping[str, Callable[[str, str, str, Sections], Sides]] = {
     "summary_body": _title_text,
     "name_summary": _name_summary,
     "translation": _translation,
+    "name_description": _name_description,
+    "opening_rest": _opening_rest,
     "title_body": _title_text,
     "heading_section": _heading_section,
 }

@@ -28,6 +28,11 @@ LICENCES = {
     "rl_wsd": "package MIT; excerpts of RuTenTen and the Russian National Corpus",
     "home_assistant_intents": "Apache-2.0",
     "jupyterlab_strings": "BSD-3-Clause",
+    "ru_legal_skills": "Apache-2.0",
+    "mercurial": "GPL-2.0-or-later",
+    "botocore": "Apache-2.0",
+    "icd_10_cm": "public domain (ICD-10-CM of the US government, through the MIT package simple-icd-10-cm)",
+    "iso_names": "LGPL-2.1 (Debian's iso-codes, through pycountry)",
     "docstrings": "those of the packages read",
 }
 """Of the texts of a kind of source, as far as it is known."""
