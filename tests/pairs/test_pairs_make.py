@@ -31,6 +31,9 @@ SECTIONS = [
     {"heading": "usage", "text": "Туман рассеялся к утру."},
     {"heading": "name", "text": "weather.Fog.clear_up"},
     {"heading": "translation", "text": "fog"},
+    {"heading": "description", "text": "Капли в воздухе."},
+    {"heading": "opening", "text": "Туман стоит."},
+    {"heading": "rest", "text": "It will clear up."},
     {"heading": "Causes", "text": "Cold air."},
 ]
 FOG = document(title="туман", text="Скопление мелких капель воды. Видно плохо.", sections=SECTIONS)
@@ -42,6 +45,8 @@ FOG = document(title="туман", text="Скопление мелких кап�
         ("term_definition", [("туман", "Скопление мелких капель воды. Видно плохо.")]),
         ("name_summary", [("weather fog clear up", "туман")]),
         ("translation", [("Скопление мелких капель воды. Видно плохо.", "fog")]),
+        ("name_description", [("Скопление мелких капель воды. Видно плохо.", "Капли в воздухе.")]),
+        ("opening_rest", [("Туман стоит.", "It will clear up.")]),
         ("heading_section", [("туман: Causes", "Cold air.")]),
     ],
 )

@@ -28,4 +28,6 @@ def translations(file: Path) -> dict[str, str]:
 
 def _string(data: bytes, order: str, at: int) -> str:
     length, start = struct.unpack_from(f"{order}2I", data, at)
+    if start + length > len(data):
+        raise struct.error("the text ends early")
     return data[start : start + length].decode("utf-8")
