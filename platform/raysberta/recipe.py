@@ -101,3 +101,18 @@ class Recipe(Section):
                 if source not in documents:
                     raise ValueError(f"written.{name}.about: no source of documents is called {source!r}; {right}")
         return self
+
+    @model_validator(mode="after")
+    def _held_out_sources_are_not_trained_on(self) -> Self:
+        held_out = {name for name, source in self.sources.items() if not isinstance(source, DatasetSource) and source.held_out}
+        trained = ", ".join(name for name in self.sources if name not in held_out) or "a source with held_out: false"
+        named = [(f"written.{name}.about", source) for name, writing in self.written.items() for source in writing.about]
+        named += [("pairs.limits", key) for key in self.pairs.limits]
+        for name, phase in self.phases.items():
+            named += [(f"phases.{name}.source_weights", key) for key in phase.source_weights] if isinstance(phase, Contrastive) else []
+        for key, what in named:
+            if what.partition("/")[0] in held_out:
+                raise ValueError(
+                    f"{key}: {what} is of a source that is held out whole, on which nothing is trained; right would be {trained}"
+                )
+        return self

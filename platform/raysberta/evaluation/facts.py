@@ -22,6 +22,8 @@ class TaskFacts(Facts):
     source: str
     pair: str | None
     language: str
+    general: bool
+    """Whether its source is held out whole, so that nothing of its kind was trained on."""
     halves: dict[str, HalfFacts]
     """dev and test."""
 

@@ -35,6 +35,8 @@ class HeldOutTasks(Section):
     pairs: PairsRef
     tasks: dict[str, OwnTask]
     """By name."""
+    general: tuple[str, ...] = ()
+    """Names of those whose source is held out whole."""
 
 
 class Benchmark(Section):

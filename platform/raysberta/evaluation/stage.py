@@ -30,7 +30,9 @@ def tasks(work: Work[HeldOutTasks]) -> TasksFacts:
     settings, draft = work.settings, work.draft
     pairs, documents = work.inputs[settings.pairs], work.inputs[settings.documents]
     with draft.folder(task_folder.FOLDER) as folder:
-        index = task_folder.write(folder, settings.tasks, pairs.dataset("pairs"), documents.dataset("documents"), work.seed)
+        index = task_folder.write(
+            folder, settings.tasks, pairs.dataset("pairs"), documents.dataset("documents"), work.seed, settings.general
+        )
     draft.rows_in = pairs.rows("pairs") + documents.rows("documents")
     draft.rows_out = sum(half.scored for task in index.tasks.values() for half in task.halves.values())
     for rows in index.left_out.values():
