@@ -112,7 +112,6 @@ class Recipe(Section):
             named += [(f"phases.{name}.source_weights", key) for key in phase.source_weights] if isinstance(phase, Contrastive) else []
         for key, what in named:
             if what.partition("/")[0] in held_out:
-                raise ValueError(
-                    f"{key}: {what} is of a source that is held out whole, on which nothing is trained; right would be {trained}"
-                )
+                why = "of a source that is held out whole, on which nothing is trained"
+                raise ValueError(f"{key}: {what} is {why}; right would be {trained}")
         return self
