@@ -4,8 +4,8 @@ A draw resamples the items of a task with replacement (Efron 1979), and is held 
 from the same seed and number of items is resampled together: the difference of two models' draws is the *paired* bootstrap of their
 difference (Koehn 2004), which leaves out how hard the items are that both were asked.
 
-A score whose value leans to one side on a resample (average precision, V-measure: repeated items agree with themselves) would have an interval
-that leans as well, so draws are moved until their mean is the score itself before their percentiles are taken.
+A score whose value leans to one side on a resample (average precision, V-measure: repeated items agree with themselves) would have an
+interval that leans as well, so draws are moved until their mean is the score itself before their percentiles are taken.
 """
 
 from collections.abc import Iterator

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOISY = ("mteb", "datasets", "transformers")
+DRAWS = pa.schema([("task", pa.string()), ("draws", pa.list_(pa.float64()))])
 
 
 def tasks(work: Work[HeldOutTasks]) -> TasksFacts:
@@ -68,8 +69,9 @@ def benchmark(work: Work[Benchmark]) -> BenchmarkFacts:
 def score(work: Work[ModelScores]) -> ScoresFacts:
     """Score a model on the test halves of the held-out tasks and on the registered benchmarks.
 
-    Writes the folders `results` with mteb's full result of each task and `items` with a table of what each query, pair or text adds to its
-    score (items.py), and the table `draws`, a column a task: its score in each draw of the bootstrap, the same draws whatever the model.
+    Writes the folders `results` with mteb's full result of each task and `items` with a table of what each query, pair or text adds to
+    its score (items.py), and the table `draws` (DRAWS): the score of each task in each draw of the bootstrap, the same draws whatever
+    the model.
 
     Raises:
         InputError: there is no task at all, or a benchmark's snapshot is missing or altered.
@@ -139,7 +141,8 @@ def _write(draft: Draft, found: Mapping[str, _Score]) -> None:
         for key, one in found.items():
             if one.items is not None:
                 pq.write_table(one.items, folder / f"{key}.parquet", compression="zstd")
-    draft.write_table("draws", pa.table({key: one.draws for key, one in found.items() if one.draws is not None}))
+    drawn = [{"task": key, "draws": one.draws} for key, one in found.items() if one.draws is not None]
+    draft.write_table("draws", pa.Table.from_pylist(drawn, DRAWS))
 
 
 def _own_tasks(work: Work[ModelScores]) -> dict[str, TaskFacts]:
