@@ -85,16 +85,8 @@ def test_two_names_of_one_model_both_have_their_column(tmp_path: Path) -> None:
 
 
 def test_the_main_metric_is_the_one_that_has_the_main_score() -> None:
-    given: dict[str, Any] = {
-        "dataset": "d",
-        "held_out": True,
-        "config": "default",
-        "split": "test",
-        "revision": "r",
-        "languages": [],
-        "scored": 3,
-    }
-    given |= {"general": False, "interval": None}
+    given: dict[str, Any] = {"dataset": "d", "held_out": True, "config": "default", "split": "test", "revision": "r", "languages": []}
+    given |= {"general": False, "scored": 3, "interval": None}
     detail = ScoreDetail(type="Retrieval", metrics={"accuracy": 0.5, "ndcg_at_10": 0.7, "main_score": 0.5}, **given)
     assert gather.main_metric(detail) == "accuracy"
     assert gather.main_metric(detail.model_copy(update={"metrics": {"main_score": 0.4, "f1": 0.5}})) == "main_score"

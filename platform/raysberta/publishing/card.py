@@ -124,8 +124,9 @@ def _scores(scores: Scores) -> str:
     if not scores.tables:
         return ""
     parts = [
-        f"## Scores\n\nTest halves, main score x 100; each model with its own prefixes. `{scores.final}` is this model, "
-        f"`{scores.base}` the base model; the change is `{scores.final}` minus `{scores.base}`. Intervals are 95 % by bootstrap over queries, pairs or texts, "
+        "## Scores\n\n"
+        f"Test halves, main score x 100; each model with its own prefixes. `{scores.final}` is this model, `{scores.base}` the base "
+        f"model; the change is `{scores.final}` minus `{scores.base}`. Intervals are 95 % by bootstrap over queries, pairs or texts, "
         "paired where they are of a change."
     ]
     for name, table in scores.tables.items():
