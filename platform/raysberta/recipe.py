@@ -65,7 +65,7 @@ class Recipe(Section):
     compare_with: EncoderRef | None = None
     """The model that the final one is compared with; where null, the one that it began with."""
     tasks: dict[Name, OwnTask] = Field(default={})
-    """Own tasks from held-out documents, by name."""
+    """Tasks from held-out documents, by name; general ones where their source has `held_out`."""
     benchmarks: dict[Name, Benchmark] = Field(default={})
     """Registered mteb benchmarks, by a name of one's own."""
     scoring: Scoring = Scoring()

@@ -65,7 +65,8 @@ def held(store: Store, tables: dict[str, Artifact], tasks: dict) -> Artifact:
     """Two held-out tasks, made by their stage."""
     chosen = {name: tasks[name] for name in ("Capitals", "Intents")}
     draft = store.draft("tasks", "f" * 16)
-    facts = stage.tasks(Work(HeldOutTasks(documents=DocumentsRef("corpus"), pairs=PairsRef("natural"), tasks=chosen), tables, draft))
+    settings = HeldOutTasks(documents=DocumentsRef("corpus"), pairs=PairsRef("natural"), tasks=chosen, general=("Intents",))
+    facts = stage.tasks(Work(settings, tables, draft))
     return commit(store, "tasks", draft, facts)
 
 
@@ -87,7 +88,7 @@ def terra(tmp_path: Path) -> Benchmark:
 
 def test_tasks_tell_what_they_hold(held: Artifact) -> None:
     told = held.told(TasksFacts).tasks
-    assert list(told) == ["Capitals", "Intents"]
+    assert {name: task.general for name, task in told.items()} == {"Capitals": False, "Intents": True}
     assert told["Capitals"].halves["test"].scored == 24
     assert held.manifest.rows_out == sum(half.scored for task in told.values() for half in task.halves.values())
     assert held.manifest.dropped == {"in training or in the other half": 1}
@@ -110,7 +111,8 @@ def test_a_model_is_scored_with_what_it_was_trained_to_read(
     detail = found["e5"].details["Capitals"]
     assert detail.type == "Retrieval" and detail.held_out and detail.scored == 24 and detail.dataset == "held out from atlas"
     assert detail.metrics["ndcg_at_10"] == found["e5"].scores["Capitals"]
-    assert not detail.general and detail.interval is not None and detail.interval[0] < found["e5"].scores["Capitals"] < detail.interval[1]
+    assert found["e5"].details["Intents"].general and not detail.general
+    assert detail.interval is not None and detail.interval[0] < found["e5"].scores["Capitals"] < detail.interval[1]
     root = Path(drafts["e5"].uri)
     table = pq.read_table(root / "items" / "Capitals.parquet")
     assert items.score(table) == pytest.approx(found["e5"].scores["Capitals"], abs=5e-6) and table.num_rows == 24

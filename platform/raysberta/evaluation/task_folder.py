@@ -49,7 +49,7 @@ def write(
 
     Args:
         folder: An empty folder.
-        tasks: The recipe's own tasks.
+        tasks: The tasks to build.
         pairs: All pairs (schema PAIR); only dev and test ones become tasks, the training ones are looked through for repeats.
         documents: All documents (schema DOCUMENT), likewise.
         seed: Of the recipe.

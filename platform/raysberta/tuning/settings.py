@@ -32,7 +32,7 @@ class Range(Section):
 
 
 class Search(Section):
-    """Trials of a phase with other numbers, scored on dev halves of the recipe's own tasks; the phase then takes the best."""
+    """Trials of a phase with other numbers, scored on dev halves of the recipe's tasks; the phase then takes the best."""
 
     over: dict[str, tuple[Number, ...] | Range] = Field(min_length=1)
     """By name of a numeric field of the phase (`temperature`, `retromae.decoder_mask`, `weights.1`): values, or a range {low, high}."""

@@ -1,7 +1,7 @@
 """What one trial of a search does; no Ray here.
 
 A trial is the phase itself with other numbers: a short training, or a merge, aside; its model is scored on the dev halves of the
-recipe's own tasks and nothing else, which the guard of the evaluation room sees to.
+recipe's tasks and nothing else, which the guard of the evaluation room sees to.
 """
 
 import logging
