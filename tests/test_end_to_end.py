@@ -87,7 +87,7 @@ def test_a_newcomers_run(tmp_path: Path) -> None:
     _, again = finish(start(storage, logs[2]), logs[2], 300)
     assert {"release", "merged", "questions"} <= set(again["reused"])
     assert len(again["reused"]) == len(made)
-    assert (again["model"], again["final_mean"]) == (result["model"], result["final_mean"])
+    assert (again["model"], again["own_final"]) == (result["model"], result["own_final"])
     assert {manifest.id for manifest in manifests(storage)} == made.keys(), "nothing was made again"
 
 
@@ -107,8 +107,8 @@ def check_model(folder: Path, result: dict) -> None:
     assert similarities[0] > similarities[1]
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "model-index" in card
-    assert 0 < result["base_mean"] <= 100
-    assert result["final_mean"] > 20, "far above what a model that knows nothing reaches"
+    assert 0 < result["own_base"] <= 100
+    assert result["own_final"] > 20, "far above what a model that knows nothing reaches"
 
 
 def check_graph(made: list[Manifest]) -> None:

@@ -325,3 +325,11 @@ def test_shipped_recipes_give_their_graphs() -> None:
     assert c_pack["general"].made_from == ("pretrained", "weak") and c_pack["mined"].made_from == ("natural", "general")
     assert c_pack["instructed"].made_from == c_pack["plain"].made_from == ("general", "mined", "others")
     assert all(list(nodes)[-1] == "release" for nodes in found.values())
+
+
+def test_tasks_of_a_source_that_is_held_out_whole_are_general(graph: Graph) -> None:
+    kept = "sources.kept={kind: docstrings, held_out: true}"
+    task = "tasks.Kept={type: Retrieval, source: kept, pair: summary_body, language: en}"
+    nodes = graph(kept, task, "phases.task.dev_tasks=[Words, Kept]")
+    assert nodes["tasks"].settings.general == nodes["tasks_for_task"].settings.general == ("Kept",)
+    assert graph()["tasks"].settings.general == ()

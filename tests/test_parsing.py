@@ -85,6 +85,11 @@ def with_text(small: Path, text: str) -> Path:
             "written.questions.about=[nowhere]",
             "written.questions.about: no source of documents is called 'nowhere'; right would be dictionary",
         ),
+        (
+            "sources.docstrings.held_out=true",
+            "written.questions.about: docstrings is of a source that is held out whole, on which nothing is trained; right would be dict",
+        ),
+        ("sources.senses.held_out=true", "pairs.limits: senses/same_label is of a source that is held out whole"),
         ("resources.mlm.workers=-1", "resources.mlm.workers: Input should be greater than 0, given -1"),
         ("resources.mlm.gpus=-1", "resources.mlm.gpus: "),
         ("seed=-1", "seed: "),
@@ -98,6 +103,13 @@ def with_text(small: Path, text: str) -> Path:
 )
 def test_bad_settings_are_named_in_one_line(override: str, says: str) -> None:
     assert says in refusal(LAPTOP, override)
+
+
+def test_a_source_that_is_held_out_whole_has_no_weight_in_training(small: Path) -> None:
+    trained = "phases: {tuned: {kind: contrastive, from: base, examples: [all], source_weights: {words/term_definition: 2}}}"
+    said = refusal(with_text(small, f"examples: {{all: {{}}}}\n{trained}"), "sources.words.held_out=true")
+    assert said.startswith("phases.tuned.source_weights: words/term_definition is of a source that is held out whole, on which nothing")
+    assert said.endswith("right would be a source with held_out: false")
 
 
 def test_names_that_are_also_kinds_are_told(small: Path) -> None:

@@ -31,14 +31,15 @@ def count(svg: str, pattern: str) -> int:
 
 
 def test_changes_are_green_up_and_red_down() -> None:
-    svg = pictures.changes([("Rose", 40.0, 51.5), ("Fell", 63.0, 61.5)], "e5", "merged")
+    svg = pictures.changes([("Rose", 40.0, 51.5, True), ("Fell", 63.0, 61.5, True)], "e5", "merged", "Changes")
     assert {"Rose", "Fell", "+11.50", "-1.50", "e5", "merged"} <= set(texts(svg))
     assert pictures.BETTER in svg and pictures.WORSE in svg
-    assert pictures.WORSE not in pictures.changes([("Rose", 40.0, 51.5), ("Stayed", 1.0, 1.0)], "e5", "merged")
+    grey = pictures.changes([("Rose", 40.0, 51.5, False), ("Fell", 2.0, 1.0, False)], "e5", "merged", "Changes")
+    assert pictures.WORSE not in grey and pictures.BETTER not in grey, "inside its interval a change has no colour"
 
 
 def test_means_are_named_in_order() -> None:
-    shown = texts(pictures.means({"e5": 58.5, "merged": 62.73}))
+    shown = texts(pictures.means({"e5": 58.5, "merged": 62.73}, "Means"))
     assert shown.index("e5") < shown.index("merged") and {"58.50", "62.73"} <= set(shown)
 
 
@@ -77,10 +78,10 @@ def test_smoothing_keeps_constants_and_lengths() -> None:
 
 def test_trials_have_a_panel_a_field_and_ended_ones_are_hollow() -> None:
     values = [{"temperature": 0.02, "weight": 0.1}, {"temperature": 0.05, "weight": 0.2}]
-    one = pictures.trials([{"temperature": 0.02}, {"temperature": 0.05}], [0.7, 0.6], [False, False], {"temperature": 0.02}, "Trials")
-    two = pictures.trials(values, [0.7, 0.6], [False, True], values[0], "Trials")
+    one = pictures.trials([{"temperature": 0.02}, {"temperature": 0.05}], [0.7, 0.6], {}, [False, False], {"temperature": 0.02}, "Trials")
+    two = pictures.trials(values, [0.7, 0.6], {"own": [0.8, 0.5], "general": [0.6, 0.7]}, [False, True], values[0], "Trials")
     assert count(one, 'id="axes_') == 1 and count(two, 'id="axes_') == 2
-    assert {"temperature", "weight", "70.00", "60.00"} <= set(texts(two)) and "weight" not in texts(one)
+    assert {"temperature", "weight", "70.00", "60.00", "own", "general"} <= set(texts(two)) and "weight" not in texts(one)
     hollow = rf"fill: {pictures.PAPER}; stroke: {pictures.ACCENT}"
     assert count(two, hollow) == 2 and count(one, hollow) == 0
     chosen = rf"fill: none; stroke: {pictures.SECOND}"
@@ -89,7 +90,7 @@ def test_trials_have_a_panel_a_field_and_ended_ones_are_hollow() -> None:
 
 def test_of_many_trials_only_the_best_has_its_score_beside_it() -> None:
     many = [{"weight": number / 100} for number in range(pictures.MOST_NAMED + 1)]
-    shown = texts(pictures.trials(many, [0.5 + value["weight"] for value in many], [False] * len(many), many[3], "Trials"))
+    shown = texts(pictures.trials(many, [0.5 + value["weight"] for value in many], {}, [False] * len(many), many[3], "Trials"))
     assert "53.00" in shown and "51.00" not in shown
 
 
@@ -124,15 +125,15 @@ def test_names_are_escaped_in_markup_and_labels() -> None:
     evil = "<script>alert(1)</script>&\"'"
     for svg in (
         pictures.graph([(evil, "model", [])]),
-        pictures.means({evil: 1.0, "b": 2.0}),
+        pictures.means({evil: 1.0, "b": 2.0}, evil),
         pictures.stacked({evil: {evil: 1}}, evil),
-        pictures.trials([{evil: 1.0}], [0.5], [False], {evil: 1.0}, evil),
+        pictures.trials([{evil: 1.0}], [0.5], {evil: [0.5], "b": [0.4]}, [False], {evil: 1.0}, evil),
     ):
         assert "<script" not in svg and evil in texts(svg)
 
 
 def test_a_picture_scales_and_brings_no_style_of_its_own() -> None:
-    svg = pictures.means({"a": 1.0, "b": 2.0})
+    svg = pictures.means({"a": 1.0, "b": 2.0}, "Means")
     opening = svg[: svg.index(">")]
     assert 'role="img"' in opening and "viewBox" in opening and "width=" not in opening and "height=" not in opening
-    assert "<style" not in svg and "<metadata" not in svg and svg == pictures.means({"a": 1.0, "b": 2.0})
+    assert "<style" not in svg and "<metadata" not in svg and svg == pictures.means({"a": 1.0, "b": 2.0}, "Means")

@@ -76,18 +76,19 @@ Bins = tuple[Sequence[float], Sequence[float]]
 """Edges and the counts between them."""
 
 
-def changes(rows: Sequence[tuple[str, float, float]], base: str, final: str) -> str:
-    """Two scores of each task as two dots with a line between; green where the second is at least the first, red where it fell.
+def changes(rows: Sequence[tuple[str, float, float, bool]], base: str, final: str, title: str) -> str:
+    """Two scores of each task as two dots with a line between; green where it clearly rose, red where it clearly fell, else grey.
 
     Args:
-        rows: Task, score of the base and of the final model, x 100.
+        rows: Task, score of the base and of the final model, x 100, and whether the change is clear.
         base: Name of the base model.
         final: Name of the final model.
+        title: For those who cannot see it.
     """
     shown = list(rows)[::-1]
     with _drawn(len(shown) * 0.42 + 0.9) as (figure, [axes]):
-        for place, (_, before, after) in enumerate(shown):
-            colour = BETTER if after >= before else WORSE
+        for place, (_, before, after, clear) in enumerate(shown):
+            colour = (BETTER if after > before else WORSE) if clear else MUTED
             axes.plot([before, after], [place, place], color=colour, linewidth=4, alpha=0.35, solid_capstyle="round")
             axes.scatter([before], [place], s=46, color=PAPER, edgecolor=MUTED, linewidth=1.6, zorder=3, label=None if place else base)
             axes.scatter([after], [place], s=58, color=colour, zorder=4, label=None if place else final)
@@ -101,18 +102,18 @@ def changes(rows: Sequence[tuple[str, float, float]], base: str, final: str) -> 
                 fontsize=9,
                 weight="bold",
             )
-        axes.set_yticks(range(len(shown)), [task for task, _, _ in shown])
+        axes.set_yticks(range(len(shown)), [task for task, *_ in shown])
         axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.set_xlabel("main score x 100")
         axes.margins(x=0.09)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, handletextpad=0.2, columnspacing=1)
-        return _svg(figure, "Score of each task before and after")
+        return _svg(figure, title)
 
 
-def means(values: Mapping[str, float]) -> str:
-    """The mean over the tasks (x 100) of each model, in the order given."""
+def means(values: Mapping[str, float], title: str) -> str:
+    """The mean over some tasks (x 100) of each model, in the order given; `title` is for those who cannot see it."""
     with _drawn(2.7) as (figure, [axes]):
         places = range(len(values))
         axes.plot(places, list(values.values()), color=ACCENT, linewidth=2, marker="o", markersize=6)
@@ -122,7 +123,7 @@ def means(values: Mapping[str, float]) -> str:
         axes.tick_params(axis="x", labelcolor=INK)
         axes.margins(x=0.06, y=0.3)
         axes.set_ylabel("mean x 100")
-        return _svg(figure, "Mean score of each model")
+        return _svg(figure, title)
 
 
 def stacked(rows: Mapping[str, Mapping[str, int]], title: str, first: str = "kept", unit: str = "documents") -> str:
@@ -198,18 +199,25 @@ def curve(steps: Sequence[int], losses: Sequence[float], rates: Sequence[float],
 
 
 def trials(
-    values: Sequence[Mapping[str, float]], scores: Sequence[float], ended: Sequence[bool], best: Mapping[str, float], title: str
+    values: Sequence[Mapping[str, float]],
+    scores: Sequence[float],
+    means: Mapping[str, Sequence[float | None]],
+    ended: Sequence[bool],
+    best: Mapping[str, float],
+    title: str,
 ) -> str:
     """Score of each trial over what was tried, one panel a field; the best one circled, those that ended early hollow.
 
     Args:
         values: What each trial tried, by field.
-        scores: Its score, a fraction.
+        scores: What of each was maximised, a fraction.
+        means: By name, further figures of each, small beside it; drawn where there are two of them that are not null.
         ended: Whether it was ended early.
         best: What was chosen, by field.
         title: For those who cannot see it.
     """
     fields = list(best)
+    sides = {name: each for name, each in means.items() if None not in each}
     with _drawn(2.9, columns=len(fields)) as (figure, panels):
         for axes, field in zip(panels, fields, strict=True):
             found = sorted(zip([each[field] for each in values], scores, ended, values, strict=True), key=itemgetter(0))
@@ -218,12 +226,17 @@ def trials(
                 axes.plot(*zip(*whole, strict=True), color=ACCENT, linewidth=2)
             for value, score, early, every in found:
                 _trial(axes, value, 100 * score, early, chosen=every == best, named=len(found) <= MOST_NAMED)
+            for (name, side), marker in zip(sides.items() if len(sides) > 1 else (), "^v", strict=False):
+                points = [each[field] for each in values], [100 * mean for mean in side if mean is not None]
+                axes.scatter(*points, s=22, marker=marker, color=MUTED, alpha=0.8, zorder=2, label=name if axes is panels[0] else None)
             ticks = sorted({value for value, *_ in found})
             if len(ticks) <= MOST_NAMED // len(fields):
                 axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
             axes.set_xlabel(field)
             axes.margins(x=0.08, y=0.35)
-        panels[0].set_ylabel("dev mean x 100")
+        panels[0].set_ylabel("dev score x 100")
+        if len(sides) > 1:
+            panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handletextpad=0.2, columnspacing=1)
         return _svg(figure, title)
 
 

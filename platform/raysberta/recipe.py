@@ -65,7 +65,7 @@ class Recipe(Section):
     compare_with: EncoderRef | None = None
     """The model that the final one is compared with; where null, the one that it began with."""
     tasks: dict[Name, OwnTask] = Field(default={})
-    """Own tasks from held-out documents, by name."""
+    """Tasks from held-out documents, by name; general ones where their source has `held_out`."""
     benchmarks: dict[Name, Benchmark] = Field(default={})
     """Registered mteb benchmarks, by a name of one's own."""
     scoring: Scoring = Scoring()
@@ -100,4 +100,18 @@ class Recipe(Section):
             for source in writing.about:
                 if source not in documents:
                     raise ValueError(f"written.{name}.about: no source of documents is called {source!r}; {right}")
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_sources_are_not_trained_on(self) -> Self:
+        held_out = {name for name, source in self.sources.items() if not isinstance(source, DatasetSource) and source.held_out}
+        trained = ", ".join(name for name in self.sources if name not in held_out) or "a source with held_out: false"
+        named = [(f"written.{name}.about", source) for name, writing in self.written.items() for source in writing.about]
+        named += [("pairs.limits", key) for key in self.pairs.limits]
+        for name, phase in self.phases.items():
+            named += [(f"phases.{name}.source_weights", key) for key in phase.source_weights] if isinstance(phase, Contrastive) else []
+        for key, what in named:
+            if what.partition("/")[0] in held_out:
+                why = "of a source that is held out whole, on which nothing is trained"
+                raise ValueError(f"{key}: {what} is {why}; right would be {trained}")
         return self

@@ -215,6 +215,24 @@ def test_training_text_that_repeats_held_out_text_goes(ray_local: None, tmp_path
     assert artifact.manifest.dropped["in_evaluation"] == len(dropped)
 
 
+def test_training_text_that_repeats_a_source_held_out_whole_goes(ray_local: None, tmp_path: Path, small_model: Commit) -> None:
+    shared = "и вот эта длинная фраза из более чем тринадцати слов стоит сразу в нескольких разных местах нашей книги"
+    for name, first in (("web", 0), ("kept", 100)):
+        (tmp_path / name).mkdir()
+        for number in range(first, first + 20):
+            text = f"{story(number)} {shared if number % 20 < 10 else 'Так и было'}."
+            (tmp_path / name / f"{number}.txt").write_text(text, encoding="utf-8")
+    sources = {name: {"kind": "files", "path": str(tmp_path / name), "held_out": name == "kept"} for name in ("web", "kept")}
+    store = Store(str(tmp_path / "runs"))
+    artifact = run(settings(sources, dev=0.0, test=0.0, near_duplicates=False, quality=False), store, small_model(store))
+    rows = artifact.table("documents").to_pylist()
+    assert {row["split"] for row in rows if row["source"] == "kept"} == {"dev", "test"}
+    assert {row["split"] for row in rows if row["source"] == "web"} == {"train"}
+    assert sum(row["source"] == "kept" for row in rows) == 20
+    assert not [row for row in rows if row["source"] == "web" and shared in row["text"]]
+    assert artifact.told(CorpusFacts).sources["web"].dropped["in_evaluation"] == 10
+
+
 def test_wrong_input_inside_a_worker_is_one_line(ray_local: None, tmp_path: Path, folder: Path, small_model: Commit) -> None:
     (folder / "x.html").write_bytes(b"%PDF-1.4 not a page")
     store = Store(str(tmp_path / "runs"))

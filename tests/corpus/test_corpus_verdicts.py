@@ -112,6 +112,15 @@ def test_splits_follow_groups() -> None:
     assert {"train", "dev", "test"} == set(found.splits)
 
 
+def test_a_source_that_is_held_out_whole_has_nothing_to_train_on_and_two_halves() -> None:
+    rows = [{"group": f"word {number}", "source": source} for number in range(2000) for source in ("a", "b")]
+    found = Verdicts.of(verdicts(*rows).table, Corpus(), ["b"])
+    own, general = (found.splits[found.column("source") == name] for name in ("a", "b"))
+    assert set(general) == {"dev", "test"} and 0.46 < (general == "test").mean() < 0.54
+    assert (own == verdicts(*rows).splits[::2]).all() and "train" in own
+    assert (general[own == "test"] == "test").all(), "a group in both is in the test half of both, as far as the shares go"
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

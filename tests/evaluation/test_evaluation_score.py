@@ -11,7 +11,8 @@ import pytest
 from raysberta.errors import InputError
 from raysberta.evaluation import task_folder, tasks
 from raysberta.evaluation.encoder import PrefixedEncoder
-from raysberta.evaluation.score import dev_scores, mean, score_model, score_own
+from raysberta.evaluation.means import two_means
+from raysberta.evaluation.score import dev_scores, score_model, score_own
 from raysberta.evaluation.settings import Scoring
 from raysberta.models.describe import Description, write_description
 from raysberta.prefixes import E5, NOMIC, Prefixes
@@ -75,15 +76,24 @@ def test_the_same_scores_twice_and_better_than_chance(e5_folder: Path, held_out:
     assert first["Capitals"] > 0.5 and first["Atlas"] > 0.5 and first["Intents"] > 0.4
 
 
-def test_the_mean_counts_every_task_alike() -> None:
-    assert mean({"Capitals": 0.25, "Atlas": 0.5, "Senses": 0.75, "Intents": 0.1}) == pytest.approx(0.4)
+def test_two_means_count_every_task_alike_and_are_weighted_for_a_search_alone() -> None:
+    scores = {"Capitals": 0.25, "Atlas": 0.5, "Senses": 0.75, "Intents": 0.1}
+    means = two_means(scores, ["Senses", "Intents", "Unread"])
+    assert (means.own, means.general) == (pytest.approx(0.375), pytest.approx(0.425))
+    assert means.weighted(0.5) == pytest.approx(0.4) and means.weighted(0.2) == pytest.approx(0.385)
+    assert str(means) == "own mean 37.50, general mean 42.50"
+    only = two_means(scores, scores)
+    assert only.own is None and only.weighted(0.0) == only.general == pytest.approx(0.4)
+    assert two_means(scores, ()).weighted(1.0) == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="no score"):
+        two_means({}, ()).weighted(0.5)
 
 
 def test_a_spoiled_model_scores_worse(encoder: Path, spoiled: Path, held_out: Path) -> None:
     good, bad = (dev_scores(folder, held_out, (), Scoring(max_tokens=48)) for folder in (encoder, spoiled))
     assert bad["Capitals"] < 0.3 < good["Capitals"] and bad["Atlas"] < 0.1 < good["Atlas"], "what only words tell apart"
     assert bad["Senses"] < good["Senses"] - 0.1 and bad["Intents"] < good["Intents"] - 0.05
-    assert mean(bad) < mean(good) - 0.1
+    assert sum(bad.values()) < sum(good.values()) - 0.5
 
 
 def test_a_model_is_scored_as_its_folder_says(encoder: Path, held_out: Path, tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel
 
 from raysberta.errors import InputError
-from raysberta.evaluation import snapshot, stage
+from raysberta.evaluation import items, snapshot, stage
 from raysberta.evaluation.facts import BenchmarkFacts, ScoresFacts, TasksFacts
 from raysberta.evaluation.outside import benchmark_state, check_benchmark
 from raysberta.evaluation.score import score_model, score_own, score_tasks
@@ -64,7 +65,8 @@ def held(store: Store, tables: dict[str, Artifact], tasks: dict) -> Artifact:
     """Two held-out tasks, made by their stage."""
     chosen = {name: tasks[name] for name in ("Capitals", "Intents")}
     draft = store.draft("tasks", "f" * 16)
-    facts = stage.tasks(Work(HeldOutTasks(documents=DocumentsRef("corpus"), pairs=PairsRef("natural"), tasks=chosen), tables, draft))
+    settings = HeldOutTasks(documents=DocumentsRef("corpus"), pairs=PairsRef("natural"), tasks=chosen, general=("Intents",))
+    facts = stage.tasks(Work(settings, tables, draft))
     return commit(store, "tasks", draft, facts)
 
 
@@ -86,7 +88,7 @@ def terra(tmp_path: Path) -> Benchmark:
 
 def test_tasks_tell_what_they_hold(held: Artifact) -> None:
     told = held.told(TasksFacts).tasks
-    assert list(told) == ["Capitals", "Intents"]
+    assert {name: task.general for name, task in told.items()} == {"Capitals": False, "Intents": True}
     assert told["Capitals"].halves["test"].scored == 24
     assert held.manifest.rows_out == sum(half.scored for task in told.values() for half in task.halves.values())
     assert held.manifest.dropped == {"in training or in the other half": 1}
@@ -109,6 +111,14 @@ def test_a_model_is_scored_with_what_it_was_trained_to_read(
     detail = found["e5"].details["Capitals"]
     assert detail.type == "Retrieval" and detail.held_out and detail.scored == 24 and detail.dataset == "held out from atlas"
     assert detail.metrics["ndcg_at_10"] == found["e5"].scores["Capitals"]
+    assert found["e5"].details["Intents"].general and not detail.general
+    assert detail.interval is not None and detail.interval[0] < found["e5"].scores["Capitals"] < detail.interval[1]
+    root = Path(drafts["e5"].uri)
+    table = pq.read_table(root / "items" / "Capitals.parquet")
+    assert items.score(table) == pytest.approx(found["e5"].scores["Capitals"], abs=5e-6) and table.num_rows == 24
+    drawn = {row["task"]: row["draws"] for row in pq.read_table(root / "draws").to_pylist()}
+    assert list(drawn) == ["Capitals", "Intents"]
+    assert drawn["Capitals"] == items.draws(table, items.seed_of("Capitals", detail.revision)).tolist()
     result = json.loads((Path(drafts["e5"].uri) / "results" / "Intents.json").read_text(encoding="utf-8"))
     assert len(result["scores"]["test"][0]["scores_per_experiment"]) == 10
 
@@ -128,6 +138,7 @@ def test_registered_benchmarks_are_checked_and_scored_beside_held_out_tasks(
     public = score_tasks(snapshot.load(terra.name, terra.snapshot), embed, NOMIC, overrides=snapshot.overrides(NOMIC)).scores
     assert scored.scores == pytest.approx(own | public, abs=1e-9)
     assert not scored.details["TERRa"].held_out and scored.details["TERRa"].dataset == "TERRa" and scored.details["TERRa"].scored is None
+    assert scored.details["TERRa"].general and scored.details["TERRa"].interval is not None
 
 
 def test_a_task_of_two_benchmarks_is_scored_for_both(

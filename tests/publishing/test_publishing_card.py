@@ -42,6 +42,7 @@ def test_a_registered_task_goes_by_its_name_in_mteb() -> None:
     detail = ScoreDetail(
         dataset="RiaNewsRetrieval",
         held_out=False,
+        general=True,
         type="Retrieval",
         config="default",
         split="test",
@@ -49,6 +50,7 @@ def test_a_registered_task_goes_by_its_name_in_mteb() -> None:
         languages=["rus-Cyrl"],
         metrics={"ndcg_at_10": 0.5, "main_score": 0.5, "recall_at_1000": 0.9},
         scored=None,
+        interval=None,
     )
     found = _result("RiaNewsRetrieval, MTEB(rus, v1.1)", detail)
     assert found["dataset"]["type"] == "RiaNewsRetrieval" and found["dataset"]["name"] == "MTEB RiaNewsRetrieval (default)"
@@ -66,11 +68,14 @@ def test_base_model_is_named_only_where_the_hub_has_it(text: str, tmp_path: Path
 def test_body_has_every_model_the_prompts_and_the_weak_spots(text: str) -> None:
     assert f"| task | type | metric | {' | '.join(MODELS)} | change |" in text
     for task, (kind, metric, values) in TASKS.items():
-        shown = " | ".join(f"{100 * value:.2f}" for value in values)
-        assert f"| {task} | {kind} | {metric} | {shown} | {100 * (values[-1] - values[0]):+.2f} |" in text
-    assert "| **mean** |" in text
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| {task} | {kind} | {metric} | "))
+        cells = row.strip("| ").split(" | ")[3:]
+        assert [cell.split(" ± ")[0] for cell in cells[:-1]] == [f"{100 * value:.2f}" for value in values]
+        assert cells[-1].startswith(f"{100 * (values[-1] - values[0]):+.2f} [")
+    assert text.count("| **mean** |") == 2 and text.index("### Own tasks") < text.index("### General tasks")
+    assert text.index("On the mean of 2 general tasks") < text.index("On the mean of 3 own tasks") < text.index("## Usage")
     assert 'prompt_name="search_query"' in text and "`'search_document: '`" in text
-    assert "Worse than the base model on: WordSense (-1.41)." in text
+    assert "- Worse than the base on general tasks: WordSense (-1.41 [" in text
     assert "| tuned | contrastive | `" in text and "Seed 7." in text
 
 

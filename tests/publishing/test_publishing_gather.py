@@ -1,6 +1,7 @@
 """Numbers for card and report: whose scores stand where, what the mean needs, when things ran, what the final model learned from."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_run import MINED, RECIPE, WEAK, Run, facts, scores
@@ -25,15 +26,37 @@ def test_a_mean_needs_every_task(tmp_path: Path) -> None:
     some = {name: value for name, value in full.scores.items() if name != "WordSense"}
     told = Run(RECIPE, tmp_path).fill({**facts(), "score_adapted": full.model_copy(update={"scores": some})}).told()
     found = told.scores
-    assert found.means["adapted"] is None and found.means["e5"] == pytest.approx(58.504, abs=1e-3)
-    row = found.table()[2]
-    assert row.task == "WordSense" and row.scores["adapted"] is None and row.change == pytest.approx(-1.41)
+    own, general = found.own.means, found.general.means
+    assert own["adapted"] is not None and general["adapted"] is None
+    assert general["e5"] is not None and general["e5"].value == pytest.approx(42.21)
+    (row,) = (row for row in found.general.rows if row.task == "WordSense")
+    assert row.scores["adapted"] is None and row.change is not None and row.change.value == pytest.approx(-1.41)
+
+
+def test_a_change_is_that_of_the_same_draws(told: Told) -> None:
+    """The draws of two models move together: their difference has a much narrower interval than either."""
+    (row,) = (row for row in told.scores.general.rows if row.task == "WordSense")
+    assert row.change is not None and row.change.interval is not None and row.change.clear
+    score = row.scores["merged"]
+    assert score is not None and score.interval is not None
+    widths = [high - low for low, high in (row.change.interval, score.interval)]
+    assert widths[0] < 0.3 * widths[1]
+    assert [row.task for row in told.scores.general.worse] == ["WordSense"] and not told.scores.own.worse
+
+
+def test_without_draws_there_is_no_interval_and_no_change_is_called_one(told: Told) -> None:
+    settings = told.settings
+    found = gather.scores(settings, told.lineage)
+    assert found.general.change is not None and found.general.change.interval is None and not found.general.change.clear
+    assert not found.general.worse and all(row.change and row.change.interval is None for row in found.own.rows)
+    assert found.verdict()[0].text.endswith("2.12 points above the base: 42.21 to 44.33; no interval is known.")
 
 
 def test_a_final_model_that_was_not_scored_has_no_change(tmp_path: Path) -> None:
     found = Run({**RECIPE, "score": ["e5", "tuned"]}, tmp_path).fill(facts()).told().scores
-    assert found.models == ("e5", "tuned") and found.ends is None and found.change is None
-    assert found.details == {} and found.worse == [] and all(row.change is None for row in found.rows)
+    assert found.models == ("e5", "tuned") and found.own.change is None and found.general.change is None
+    assert found.details == {} and not found.own.worse and all(row.change is None for row in found.own.rows)
+    assert "not both scored on all of the 2 general tasks" in found.verdict()[0].text
 
 
 def test_columns_are_the_models_that_the_scores_are_of_not_what_score_nodes_are_called(tmp_path: Path) -> None:
@@ -42,7 +65,8 @@ def test_columns_are_the_models_that_the_scores_are_of_not_what_score_nodes_are_
     run.artifacts["score_tuned"], run.artifacts["score_e5"] = run.artifacts["score_e5"], run.artifacts["score_tuned"]
     swapped = run.told().scores
     assert swapped.models == ("e5", "tuned")
-    assert swapped.rows[0].scores == pytest.approx({"e5": 40.12, "tuned": 51.23})
+    values = {model: score.value for model, score in swapped.own.rows[0].scores.items() if score is not None}
+    assert values == pytest.approx({"e5": 40.12, "tuned": 51.23})
 
 
 def test_scores_of_a_model_that_is_nowhere_are_an_error(tmp_path: Path) -> None:
@@ -61,7 +85,8 @@ def test_two_names_of_one_model_both_have_their_column(tmp_path: Path) -> None:
 
 
 def test_the_main_metric_is_the_one_that_has_the_main_score() -> None:
-    given = {"dataset": "d", "held_out": True, "config": "default", "split": "test", "revision": "r", "languages": [], "scored": 3}
+    given: dict[str, Any] = {"dataset": "d", "held_out": True, "config": "default", "split": "test", "revision": "r", "languages": []}
+    given |= {"general": False, "scored": 3, "interval": None}
     detail = ScoreDetail(type="Retrieval", metrics={"accuracy": 0.5, "ndcg_at_10": 0.7, "main_score": 0.5}, **given)
     assert gather.main_metric(detail) == "accuracy"
     assert gather.main_metric(detail.model_copy(update={"metrics": {"main_score": 0.4, "f1": 0.5}})) == "main_score"

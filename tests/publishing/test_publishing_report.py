@@ -8,6 +8,7 @@ import pytest
 from small_run import (
     EXPORTED,
     FIRST_LOSSES,
+    GENERAL,
     MERGED_TRIALS,
     MODELS,
     PAIRS,
@@ -93,27 +94,47 @@ def scored(**values: float) -> ScoresFacts:
     return full.model_copy(update={"scores": values, "details": {name: full.details[name] for name in values}})
 
 
-def test_every_number_of_the_score_table_is_in_its_row(page: Page) -> None:
-    head = next(row for row in page.rows if row and row[0] == "task" and len(row) == len(MODELS) + 2)
-    assert tuple(head[1:-1]) == MODELS
-    rows = {row[0].split("\n")[0].strip(): row for row in page.rows if len(row) == len(MODELS) + 2}
+def test_every_number_of_the_score_tables_is_in_its_row(page: Page) -> None:
+    heads = [row for row in page.rows if row and row[0] == "task" and len(row) == len(MODELS) + 2]
+    assert [tuple(head[1:-1]) for head in heads] == [MODELS, MODELS]
+    rows = {row[0].split("\n")[0].strip(): [cell.strip() for cell in row[1:]] for row in page.rows if len(row) == len(MODELS) + 2}
     for task, (_, _, values) in TASKS.items():
-        expected = [f"{100 * value:.2f}" for value in values] + [f"{100 * (values[-1] - values[0]):+.2f}"]
-        assert [cell.strip() for cell in rows[task][1:]] == expected
-    means = [sum(values[place] for _, _, values in TASKS.values()) / len(TASKS) * 100 for place in range(len(MODELS))]
-    assert [cell.strip() for cell in rows["mean"][1:]] == [f"{mean:.2f}" for mean in means] + [f"{means[-1] - means[0]:+.2f}"]
+        assert [cell.split(" ± ")[0] for cell in rows[task][:-1]] == [f"{100 * value:.2f}" for value in values]
+        assert 3 < float(rows[task][0].split(" ± ")[1]) < 5, "1.96 standard deviations of the draws"
+        assert rows[task][-1].startswith(f"{100 * (values[-1] - values[0]):+.2f} [")
+    for name, wanted in (("own", set(TASKS) - set(GENERAL)), ("general", set(GENERAL))):
+        means = [sum(TASKS[task][2][place] for task in wanted) / len(wanted) * 100 for place in range(len(MODELS))]
+        assert [cell.split(" ± ")[0] for cell in rows[f"mean of {name} tasks"][:-1]] == [f"{mean:.2f}" for mean in means]
+        assert rows[f"mean of {name} tasks"][-1].startswith(f"{means[-1] - means[0]:+.2f} [")
 
 
 def test_what_got_worse_is_named_and_only_that(page: Page, tmp_path: Path) -> None:
-    assert "Worse than the base: WordSense (-1.41)." in page.text
+    assert "Worse than the base on general tasks: WordSense (-1.41 [" in page.text and "Worse than the base on own" not in page.text
     ends = {"score_e5": scored(WordSense=0.6), "score_merged": scored(WordSense=0.7)}
     text = Page(report(Run({**RECIPE, "score": ["e5", "merged"]}, tmp_path).fill({**facts(), **ends}).told())).text
-    assert "No task got worse." in text and "gains 10.00 points: 60.00 to 70.00" in text
+    assert "No task clearly got worse." in text
+    assert "On the mean of 1 general task, where it was not trained, the final model gains 10.00 points: 60.00 to 70.00, [+9" in text
+
+
+def test_a_loss_where_it_was_not_trained_is_said_before_any_gain(tmp_path: Path) -> None:
+    lost = scores("merged")
+    lost = lost.model_copy(update={"scores": {**lost.scores, "DictionaryTopics": 0.12, "WordSense": 0.6}})
+    text = Page(report(Run(RECIPE, tmp_path).fill({**facts(), "score_merged": lost}).told())).text
+    first = text.index("On the mean of 2 general tasks, where it was not trained, the final model loses 6.21 points")
+    assert first < text.index("On the mean of 3 own tasks the final model gains 5.64 points") < text.index("Main score of each task")
+
+
+def test_without_general_tasks_the_report_says_what_nothing_tells(tmp_path: Path) -> None:
+    ends = {"score_e5": scored(IntentRussian=0.6), "score_merged": scored(IntentRussian=0.7)}
+    page = Page(report(Run({**RECIPE, "score": ["e5", "merged"]}, tmp_path).fill({**facts(), **ends}).told()))
+    assert "Nothing tells how the model does where it was not trained" in page.text and "General tasks" not in page.text
 
 
 def test_the_base_is_the_one_that_the_recipe_compares_with(tmp_path: Path) -> None:
+    """Against `tuned` every change lies inside its interval."""
     text = Page(report(Run({**RECIPE, "compare_with": "tuned"}, tmp_path).fill(facts()).told())).text
-    assert "No task got worse." in text and "merged, minus the base model, tuned" in text
+    assert "No task clearly got worse." in text and "merged, minus the base model, tuned" in text
+    assert "+0.04 [-0.8, +0.9], no clear change" in text and "3 own tasks the final model has no clear change: " in text
 
 
 def test_counts_and_engines_are_under_their_nodes(page: Page) -> None:
@@ -141,7 +162,7 @@ def test_phases_tell_their_numbers(page: Page) -> None:
     assert rows["▁энкодер"] == ["▁код, ▁модель"]
     assert ["ru", "tokens a word", "1.9312", "1.8021"] in [[cell.strip() for cell in row] for row in page.rows]
     assert "117.7M parameters became 31.8M." in page.text
-    assert "110 steps of info_nce at temperature 0.03" in page.text and "best after step 110" in page.text
+    assert "110 steps of info_nce at temperature 0.03" in page.text and "the own mean best after step 110" in page.text
     assert rows["110"] == ["52.11", "52.11"]
     assert "192 of 199 tensors merged, 7 copied from the first. 5 were so nearly parallel" in page.text
     assert ["tuned", "0.9"] in page.rows
@@ -149,18 +170,20 @@ def test_phases_tell_their_numbers(page: Page) -> None:
 
 def test_every_trial_of_a_search_is_told_with_what_became_of_it(page: Page) -> None:
     assert "temperature 0.03, negatives 2: the best of 4 tried, in 123 s. 2 ended early." in page.text
-    trials = [[cell.strip() for cell in row] for row in page.rows if len(row) == 7]
-    assert ["0.03", "2", "chosen", "53.55", "73.55", "6", "41.5"] in trials
-    assert ["0.02", "1", "ended early", "51.01", "71.01", "3", "21.0"] in trials
-    assert ["0.02", "2", "", "53.12", "73.12", "6", "40.0"] in trials
+    trials = [[cell.strip() for cell in row] for row in page.rows if len(row) == 9]
+    assert ["0.03", "2", "chosen", "53.55", "63.55", "83.55", "73.55", "6", "41.5"] in trials
+    assert ["0.02", "1", "ended early", "51.01", "61.01", "81.01", "71.01", "3", "21.0"] in trials
+    assert ["0.02", "2", "", "53.12", "63.12", "83.12", "73.12", "6", "40.0"] in trials
     assert "weight 0.9: the best of 3 tried, in 60 s." in page.text
-    merges = [[cell.strip() for cell in row] for row in page.rows if len(row) == 6]
+    merges = [[cell.strip() for cell in row] for row in page.rows if len(row) == 8]
     for trial in MERGED_TRIALS:
         fate = "chosen" if trial.values["weight"] == 0.9 else ""
         shown = [
             f"{trial.values['weight']:g}",
             fate,
             f"{100 * trial.score - 20:.2f}",
+            f"{100 * trial.score - 10:.2f}",
+            f"{100 * trial.score + 10:.2f}",
             f"{100 * trial.score:.2f}",
             "",
             f"{trial.seconds:.1f}",
@@ -182,8 +205,8 @@ def test_all_pictures_are_drawn_inside_the_page(html: str, page: Page) -> None:
     labels = re.findall(r'aria-label="([^"]*)"', html)
     assert sorted(label for label in labels if label != "sections") == sorted(
         [
-            "Score of each task before and after",
-            "Mean score of each model",
+            *(f"{name} tasks: score of each before and after" for name in ("Own", "General")),
+            *(f"{name} tasks: mean score of each model" for name in ("Own", "General")),
             "corpus: documents by source and what became of them",
             "natural: pairs by source and kind",
             "mined: cosines and ranks",

@@ -40,10 +40,11 @@ def test_release(ray_local: None, e5_folder: Path, tmp_path: Path) -> None:
     published = run.make("release", stage.release)
 
     told = published.told(ReleaseFacts)
-    assert told.worse == ["WordSense"] and told.base == "e5"
-    assert told.base_mean == pytest.approx(58.504, abs=1e-3) and told.final_mean == pytest.approx(62.734, abs=1e-3)
-    assert list(told.table[0].scores) == ["e5", "trimmed", "adapted", "tuned", "merged"]
-    assert told.table[0].change == pytest.approx(100 * (0.5168 - 0.4012))
+    assert [row.task for row in told.general.worse] == ["WordSense"] and (told.base, told.final) == ("e5", "merged")
+    means = [[table.means[model].value for model in ("e5", "merged")] for table in (told.own, told.general)]
+    assert means == [pytest.approx([69.367, 75.003], abs=1e-3), pytest.approx([42.21, 44.33], abs=1e-3)]
+    assert list(told.own.rows[0].scores) == ["e5", "trimmed", "adapted", "tuned", "merged"]
+    assert told.own.rows[0].change.value == pytest.approx(100 * (0.5168 - 0.4012)) and told.own.rows[0].change.clear
     assert told.model.dimension == 384 and told.model.difference <= 1e-5 and published.manifest.rows_out == 5
     model = SentenceTransformer(str(published.folder("model")), device="cpu")
     query = model.encode(["замок на двери"], prompt_name="search_query")
@@ -51,7 +52,7 @@ def test_release(ray_local: None, e5_folder: Path, tmp_path: Path) -> None:
     assert model.similarity(query, passages)[0].argmax() == 0
     assert (published.folder("model") / "README.md").read_text(encoding="utf-8").startswith("---\nlanguage:")
     html = (published.folder("report") / "report.html").read_text(encoding="utf-8")
-    assert "WordSense (-1.41)" in html and "How do I add up elements?" in html
+    assert "WordSense (-1.41 [" in html and "How do I add up elements?" in html
 
 
 def model_of(e5_folder: Path) -> Callable[[Draft], None]:
@@ -97,7 +98,12 @@ def test_release_of_a_run_that_its_stages_really_made(ray_local: None, tmp_path:
     published, manifests = run.artifacts["release"], run.manifests
     told = published.told(ReleaseFacts)
     scored = [100 * manifests[f"score_{model}"].facts["scores"]["InterfaceBitext"] for model in ("e5", "merged")]
-    assert list(told.table[0].scores.values()) == scored and told.table[0].change == scored[1] - scored[0]
+    (row,) = told.own.rows
+    assert [score.value for score in row.scores.values()] == pytest.approx(scored) and row.change.value == pytest.approx(
+        scored[1] - scored[0]
+    )
+    assert all(score.interval[0] <= score.value <= score.interval[1] for score in row.scores.values())
+    assert row.change.interval is not None and not told.general.rows
     assert told.model.parameters < manifests["e5"].facts["parameters"]
     page = Page((published.folder("report") / "report.html").read_text(encoding="utf-8"))
     rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in page.rows if row}

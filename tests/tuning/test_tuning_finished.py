@@ -11,7 +11,7 @@ from raysberta.tuning.settings import Search
 
 
 def a_trial(score: float, **values: float) -> Trial:
-    return Trial(values=values, score=score, scores={"Home": score}, seconds=1.5, steps=None)
+    return Trial(values=values, score=score, own=score, general=None, scores={"Home": score}, seconds=1.5, steps=None)
 
 
 def test_a_grid_is_every_combination_once_in_rising_order() -> None:

@@ -25,6 +25,9 @@ def test_a_merge_trial_scores_the_merge(trials: MakeTrials, alone: float) -> Non
     back = run_trial(of, {"weight": 1.0})
     assert back.scores == {"Home": pytest.approx(alone, abs=1e-4)} and back.score == back.scores["Home"]
     assert back.values == {"weight": 1.0} and back.steps is None and back.seconds > 0
+    assert (back.own, back.general) == (back.score, None)
+    general = run_trial(Trials(of.work, of.tasks, general=of.tasks), {"weight": 1.0})
+    assert (general.own, general.general) == (None, back.score)
     assert run_trial(of, {"weight": 0.0}).score < 0.8 * alone
 
 

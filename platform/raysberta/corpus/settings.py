@@ -21,6 +21,8 @@ class _Source(Section):
     """Keep at most this many documents, chosen by hash of their id; all where null."""
     language: Language | None = None
     """Two-letter code where every document has this language; identified per document where null."""
+    held_out: bool = False
+    """Used by tasks only: its groups go to the dev and test halves, about half each, and nothing is trained on it."""
 
 
 class DictionarySource(_Source):

@@ -66,7 +66,7 @@ def run(work: Work[Documents]) -> CorpusFacts:
         draft.write_table("rejected", REJECTED.empty_table())
         return CorpusFacts(sources={})
     blocks, tables = _filtered(work)
-    verdicts = Verdicts.of(pa.concat_tables(tables), rules)
+    verdicts = Verdicts.of(pa.concat_tables(tables), rules, [name for name, source in sources.items() if source.held_out])
     check_readable(verdicts, rules.failure_budget, sources)
     log.info("%d documents read, %d left by the rules for single ones", len(verdicts.reasons), len(verdicts.open()))
     ends = np.cumsum([table.num_rows for table in tables])

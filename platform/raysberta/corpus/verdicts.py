@@ -1,7 +1,7 @@
 """The verdicts that need all documents at once: duplicates, limits, splits; and the counts that the report shows. No texts here."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,15 @@ from raysberta.corpus.facts import SourceCounts
 from raysberta.corpus.personal import KINDS
 from raysberta.corpus.settings import Corpus, TextSource
 from raysberta.errors import InputError
-from raysberta.schema import split_of, text_id
+from raysberta.schema import Split, split_of, text_id
 
 DUPLICATE = "duplicate:"
 NEAR_DUPLICATE = "near_duplicate:"
 IN_EVALUATION = "in_evaluation:"
 """What follows the colon is the doc_id of the document that is kept instead (a later rule may drop that one in turn)."""
 OVER_LIMIT = "over_limit"
+HELD_OUT_TEST = 0.5
+"""Share of the groups of a source that is held out whole in the test half; the rest is in the dev half."""
 TALLY = pa.schema(
     [("source", pa.string()), ("language", pa.string()), ("reason", pa.string()), ("documents", pa.int64()), ("bytes", pa.int64())]
 )
@@ -37,12 +39,21 @@ class Verdicts:
     """object [documents]: train, dev or test, whatever becomes of it."""
 
     @classmethod
-    def of(cls, table: pa.Table, corpus: Corpus) -> "Verdicts":
-        """Start with what the filters said."""
+    def of(cls, table: pa.Table, corpus: Corpus, held_out: Collection[str] = ()) -> "Verdicts":
+        """Start with what the filters said.
+
+        Args:
+            table: Columns of `spread.LIGHT`.
+            corpus: The shares of the halves.
+            held_out: Sources that are held out whole: none of their groups is for training.
+        """
         reasons = np.array(table.column("reason").to_pylist(), dtype=object)
-        groups = table.column("group").to_pylist()
-        known = {group: split_of(group, corpus.dev, corpus.test) for group in set(groups)}
-        return cls(table, reasons, np.array([known[group] for group in groups], dtype=object))
+        groups = list(zip(table.column("source").to_pylist(), table.column("group").to_pylist(), strict=True))
+        known: dict[tuple[str, str], Split] = {
+            (source, group): split_of(group, *((1.0, HELD_OUT_TEST) if source in held_out else (corpus.dev, corpus.test)))
+            for source, group in set(groups)
+        }
+        return cls(table, reasons, np.array([known[each] for each in groups], dtype=object))
 
     def column(self, name: str) -> np.ndarray:
         """A column as numpy array."""

@@ -22,6 +22,8 @@ class TaskFacts(Facts):
     source: str
     pair: str | None
     language: str
+    general: bool
+    """Whether its source is held out whole, so that nothing of its kind was trained on."""
     halves: dict[str, HalfFacts]
     """dev and test."""
 
@@ -49,6 +51,8 @@ class ScoreDetail(Facts):
     dataset: str
     """Of a registered task its name in mteb."""
     held_out: bool
+    general: bool
+    """Whether it is of a source that is held out whole, or a registered task: nothing of its kind was trained on."""
     type: str
     config: str
     split: str
@@ -57,6 +61,8 @@ class ScoreDetail(Facts):
     metrics: dict[str, float]
     scored: int | None
     """Queries, pairs or texts, of a held-out task."""
+    interval: tuple[float, float] | None
+    """95 % interval of the main score by bootstrap over queries, pairs or texts; None where mteb does not tell what each scores."""
 
 
 class ScoresFacts(Facts):

@@ -1,4 +1,4 @@
-"""What a search may read: dev halves of the recipe's own tasks, nothing else. Refused by name and by half, before any data is opened."""
+"""What a search may read: dev halves of the recipe's tasks, own and general ones, nothing else. Refused by name and by half, before any data is opened."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -61,7 +61,7 @@ def readable_tasks(own: Iterable[str], names: Sequence[str] = ()) -> tuple[str, 
 
 
 def check_own_names(names: Iterable[str]) -> None:
-    """Refuse own tasks that bear the name of a public one: their scores would be taken for the public ones.
+    """Refuse held-out tasks that bear the name of a public one: their scores would be taken for the public ones.
 
     Raises:
         InputError: a name is taken.

@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import mteb
+import pyarrow as pa
 from mteb.abstasks import AbsTask
 from sklearn.exceptions import UndefinedMetricWarning
 
@@ -18,6 +19,7 @@ from raysberta.evaluation import task_folder
 from raysberta.evaluation import tasks as held_out_tasks
 from raysberta.evaluation.encoder import Embed, PrefixedEncoder
 from raysberta.evaluation.guard import Half, Purpose, check_readable, readable_tasks
+from raysberta.evaluation.recorder import Recorder
 from raysberta.evaluation.settings import Scoring
 from raysberta.prefixes import Prefixes
 from raysberta.retrieval.embed import Embedder
@@ -43,6 +45,8 @@ class Scored:
     """Time of each task, embedding included."""
     types: dict[str, str] = field(default_factory=dict)
     """mteb's type of each task."""
+    items: dict[str, pa.Table | None] = field(default_factory=dict)
+    """What each query, pair or text of a task adds to its score (see items.py); None where it cannot be told."""
 
     def add(self, other: "Scored") -> None:
         """Take in the scores of further tasks."""
@@ -50,6 +54,7 @@ class Scored:
         self.results.update(other.results)
         self.seconds.update(other.seconds)
         self.types.update(other.types)
+        self.items.update(other.items)
 
 
 def score_model(
@@ -135,6 +140,7 @@ def score_tasks(
     datasets.disable_progress_bars()
     for key, task in tasks.items():
         started = time.monotonic()
+        recorder = Recorder(task)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UndefinedMetricWarning)  # a label that a probe never predicts; it counts as 0
             result = mteb.evaluate(
@@ -147,12 +153,8 @@ def score_tasks(
             ).task_results[0]
         scored.scores[key] = float(result.get_score())
         scored.results[key] = json.loads(result.model_dump_json())
+        scored.items[key] = recorder.items(scored.scores[key])
         scored.types[key] = str(task.metadata.type)
         scored.seconds[key] = round(time.monotonic() - started, 2)
         log.info("%s: %s %.2f in %.1f s", task.metadata.name, task.metadata.main_score, 100 * scored.scores[key], scored.seconds[key])
     return scored
-
-
-def mean(scores: Mapping[str, float]) -> float:
-    """Mean over tasks."""
-    return sum(scores.values()) / len(scores)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from raysberta.graph import BenchmarkRef, DocumentsRef, EncoderRef, Language, PairsRef, Positive, Section, TasksRef
 
-VERSION: int = 2
+VERSION: int = 3
 """Of the results; bumped when the same settings and inputs give another result."""
 
 
@@ -35,6 +35,8 @@ class HeldOutTasks(Section):
     pairs: PairsRef
     tasks: dict[str, OwnTask]
     """By name."""
+    general: tuple[str, ...] = ()
+    """Names of those whose source is held out whole."""
 
 
 class Benchmark(Section):

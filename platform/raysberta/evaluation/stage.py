@@ -5,20 +5,29 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 
 from raysberta.errors import InputError
 from raysberta.evaluation import task_folder
+from raysberta.evaluation.bootstrap import interval
 from raysberta.evaluation.facts import BenchmarkFacts, ScoreDetail, ScoresFacts, TaskFacts, TasksFacts
+from raysberta.evaluation.means import two_means
 from raysberta.evaluation.settings import Benchmark, HeldOutTasks, ModelScores, Scoring
-from raysberta.storage.artifacts import Artifact
+from raysberta.storage.artifacts import Artifact, Draft
 from raysberta.work import Work
+
+if TYPE_CHECKING:
+    from raysberta.evaluation.score import Scored
 
 log = logging.getLogger(__name__)
 
 NOISY = ("mteb", "datasets", "transformers")
+DRAWS = pa.schema([("task", pa.string()), ("draws", pa.list_(pa.float64()))])
 
 
 def tasks(work: Work[HeldOutTasks]) -> TasksFacts:
@@ -30,7 +39,9 @@ def tasks(work: Work[HeldOutTasks]) -> TasksFacts:
     settings, draft = work.settings, work.draft
     pairs, documents = work.inputs[settings.pairs], work.inputs[settings.documents]
     with draft.folder(task_folder.FOLDER) as folder:
-        index = task_folder.write(folder, settings.tasks, pairs.dataset("pairs"), documents.dataset("documents"), work.seed)
+        index = task_folder.write(
+            folder, settings.tasks, pairs.dataset("pairs"), documents.dataset("documents"), work.seed, settings.general
+        )
     draft.rows_in = pairs.rows("pairs") + documents.rows("documents")
     draft.rows_out = sum(half.scored for task in index.tasks.values() for half in task.halves.values())
     for rows in index.left_out.values():
@@ -58,7 +69,9 @@ def benchmark(work: Work[Benchmark]) -> BenchmarkFacts:
 def score(work: Work[ModelScores]) -> ScoresFacts:
     """Score a model on the test halves of the held-out tasks and on the registered benchmarks.
 
-    Writes the folder `results` with mteb's full result of each task.
+    Writes the folders `results` with mteb's full result of each task and `items` with a table of what each query, pair or text adds to
+    its score (items.py), and the table `draws` (DRAWS): the score of each task in each draw of the bootstrap, the same draws whatever
+    the model.
 
     Raises:
         InputError: there is no task at all, or a benchmark's snapshot is missing or altered.
@@ -69,15 +82,15 @@ def score(work: Work[ModelScores]) -> ScoresFacts:
     parts = _score(work, wanted)
     done = {key: one for part in parts for key, one in part.scores.items()}
     found = {one.key: done[one.key] for one in wanted}
-    with work.draft.folder("results") as folder:
-        for key, one in found.items():
-            (folder / f"{key}.json").write_text(json.dumps(one.result, ensure_ascii=False, indent=2), encoding="utf-8")
+    _write(work.draft, found)
     work.draft.rows_out = len(found)
-    mean = sum(one.score for one in found.values()) / len(found)
-    log.info("%s: mean %.2f over %d tasks in %.1f s", work.node, 100 * mean, len(found), time.monotonic() - started)
+    scores = {key: one.score for key, one in found.items()}
+    details = {one.key: _detail(one, found[one.key], own.get(one.task)) for one in wanted}
+    means = two_means(scores, [key for key, detail in details.items() if detail.general])
+    log.info("%s: %s, %d tasks in %.1f s", work.node, means, len(found), time.monotonic() - started)
     return ScoresFacts(
-        scores={key: one.score for key, one in found.items()},
-        details={one.key: _detail(one, found[one.key], own.get(one.task)) for one in wanted},
+        scores=scores,
+        details=details,
         seconds={key: one.seconds for key, one in found.items()},
         pooling=parts[0].pooling,
         prefixes=parts[0].prefixes,
@@ -104,6 +117,10 @@ class _Score:
     result: dict[str, Any]
     seconds: float
     type: str
+    items: pa.Table | None
+    """One row an item; None where mteb does not tell."""
+    draws: np.ndarray | None
+    """float64 [draws]: the score of each draw of the bootstrap; None where there are no items."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +130,19 @@ class _Part:
     scores: dict[str, _Score]
     pooling: str
     prefixes: dict[str, str]
+
+
+def _write(draft: Draft, found: Mapping[str, _Score]) -> None:
+    """Results, items and draws of each task."""
+    with draft.folder("results") as folder:
+        for key, one in found.items():
+            (folder / f"{key}.json").write_text(json.dumps(one.result, ensure_ascii=False, indent=2), encoding="utf-8")
+    with draft.folder("items") as folder:
+        for key, one in found.items():
+            if one.items is not None:
+                pq.write_table(one.items, folder / f"{key}.parquet", compression="zstd")
+    drawn = [{"task": key, "draws": one.draws} for key, one in found.items() if one.draws is not None]
+    draft.write_table("draws", pa.Table.from_pylist(drawn, DRAWS))
 
 
 def _own_tasks(work: Work[ModelScores]) -> dict[str, TaskFacts]:
@@ -165,8 +195,16 @@ def _score_part(wanted: Sequence[_Wanted], model: Artifact, tasks: Artifact | No
         loaded = snapshot.load(*place)
         chosen = {one.key: loaded[one.task] for one in wanted if one.benchmark and (one.benchmark.name, one.benchmark.snapshot) == place}
         scored.add(score_tasks(chosen, embedder.encode, prefixes, overrides=snapshot.overrides(prefixes), revision=revision))
-    scores = {key: _Score(scored.scores[key], scored.results[key], scored.seconds[key], scored.types[key]) for key in scored.scores}
-    return _Part(scores, embedder.description.pooling, prefixes.model_dump())
+    return _Part({key: _one(scored, key) for key in scored.scores}, embedder.description.pooling, prefixes.model_dump())
+
+
+def _one(scored: "Scored", key: str) -> _Score:
+    """A task's score with its draws."""
+    from raysberta.evaluation import items
+
+    table, result = scored.items[key], scored.results[key]
+    drawn = None if table is None else items.draws(table, items.seed_of(key, result["dataset_revision"]))
+    return _Score(scored.scores[key], result, scored.seconds[key], scored.types[key], table, drawn)
 
 
 def _detail(wanted: _Wanted, found: _Score, own: TaskFacts | None) -> ScoreDetail:
@@ -178,6 +216,7 @@ def _detail(wanted: _Wanted, found: _Score, own: TaskFacts | None) -> ScoreDetai
     return ScoreDetail(
         dataset=f"held out from {held_out.source}" if held_out else wanted.task,
         held_out=held_out is not None,
+        general=held_out is None or held_out.general,
         type=found.type,
         config=first["hf_subset"],
         split=split,
@@ -185,4 +224,5 @@ def _detail(wanted: _Wanted, found: _Score, own: TaskFacts | None) -> ScoreDetai
         languages=first["languages"],
         metrics={key: value for key, value in metrics.items() if not key.startswith("nauc")},
         scored=held_out.halves["test"].scored if held_out else None,
+        interval=None if found.draws is None else interval(found.score, found.draws),
     )

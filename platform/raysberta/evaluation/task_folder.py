@@ -5,7 +5,7 @@ give the same scores. Nothing of one half is in the other, and nothing that trai
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,15 +37,23 @@ class Index(BaseModel):
     left_out: dict[str, int]
 
 
-def write(folder: Path, tasks: Mapping[str, OwnTask], pairs: pads.Dataset, documents: pads.Dataset, seed: int) -> Index:
+def write(
+    folder: Path,
+    tasks: Mapping[str, OwnTask],
+    pairs: pads.Dataset,
+    documents: pads.Dataset,
+    seed: int,
+    general: Collection[str] = (),
+) -> Index:
     """Build both halves of every task and write them.
 
     Args:
         folder: An empty folder.
-        tasks: The recipe's own tasks.
+        tasks: The tasks to build.
         pairs: All pairs (schema PAIR); only dev and test ones become tasks, the training ones are looked through for repeats.
         documents: All documents (schema DOCUMENT), likewise.
         seed: Of the recipe.
+        general: Names of the tasks whose source is held out whole.
 
     Raises:
         InputError: a half comes out with fewer than 20 queries, pairs or texts, or a task bears a public task's name.
@@ -63,10 +71,11 @@ def write(folder: Path, tasks: Mapping[str, OwnTask], pairs: pads.Dataset, docum
                 left_out[f"{name}/{half}"] = repeats
             tables, scored = build(task, rows, seed)
             if scored < AT_LEAST:
-                raise InputError(_too_small(name, task, half, rows.num_rows, scored))
+                raise InputError(_too_small(name, task, half, rows.num_rows, scored, name in general))
             in_test = set(_row_keys(rows))
             halves[half] = _write_half(folder / half / name, tables, scored)
-        entries[name] = TaskFacts(type=task.type, source=task.source, pair=task.pair, language=task.language, halves=halves)
+        of = {"type": task.type, "source": task.source, "pair": task.pair, "language": task.language}
+        entries[name] = TaskFacts(**of, general=name in general, halves=halves)
     index = Index(seed=seed, tasks=entries, left_out=left_out)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).write_text(index.model_dump_json(indent=2), encoding="utf-8")
@@ -130,9 +139,9 @@ def _write_half(folder: Path, tables: Tables, scored: int) -> HalfFacts:
     return HalfFacts(revision=text_id(*content), scored=scored, rows={name: table.num_rows for name, table in tables.items()})
 
 
-def _too_small(name: str, task: OwnTask, half: Half, rows: int, scored: int) -> str:
+def _too_small(name: str, task: OwnTask, half: Half, rows: int, scored: int, general: bool) -> str:
     what = f"pairs {task.source}/{task.pair}" if reads(task) else f"labelled documents of {task.source}"
     return (
         f"tasks.{name}: the {half} half comes out with {scored} queries or texts from {rows} {what} in {task.language}; "
-        f"right would be at least {AT_LEAST}: raise corpus.{half} or the source's limit, or drop the task"
+        f"right would be at least {AT_LEAST}: raise {'' if general else f'corpus.{half} or '}the source's limit, or drop the task"
     )

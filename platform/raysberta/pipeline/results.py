@@ -1,6 +1,6 @@
 """What a run prints at its end: the table of scores, where things lie, and one object for programs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -9,7 +9,8 @@ from rich.table import Table
 from raysberta.nodes import RELEASE
 from raysberta.pipeline.execution import Outcome, link_latest
 from raysberta.pipeline.plan import Plan
-from raysberta.publishing.facts import ReleaseFacts
+from raysberta.publishing.facts import ReleaseFacts, TaskTable
+from raysberta.publishing.verdict import changed, scored, verdict
 from raysberta.storage.artifacts import Store
 from raysberta.storage.location import join, shown
 
@@ -20,6 +21,7 @@ def results(
     """What to print, and the object of the last line: of one recipe its own, of several a list of them under `recipes`."""
     parts: list[RenderableType] = []
     found = []
+    releases: dict[str, ReleaseFacts] = {}
     for recipe in plan.recipes:
         ids = plan.ids[recipe.name]
         one: dict[str, Any] = {"recipe": recipe.name}
@@ -30,15 +32,15 @@ def results(
             release = outcome.artifacts[ids[RELEASE]]
             link = link_latest(store, recipe.name, release)
             facts = release.told(ReleaseFacts)
-            if len(plan.recipes) == 1 and facts.table:
-                parts.append(_scores(facts))
-                parts.append(f"got worse: {', '.join(facts.worse)}" if facts.worse else "no task got worse")
+            if len(plan.recipes) == 1:
+                parts += _scores(facts)
+            releases[recipe.name] = facts
             home = str(link) if link else release.uri
             one |= {"model": shown(join(home, "model")), "report": shown(join(home, "report", "report.html"))}
-            one |= {"base": facts.base, "base_mean": facts.base_mean, "final_mean": facts.final_mean}
+            one |= {"base": facts.base, **_means(facts)}
         found.append(one)
     if len(found) > 1:
-        parts.append(_recipes(found))
+        parts += _recipes(releases)
     for one in found:
         parts += [f"{name}: {place}" for name, place in one.get("nodes", {}).items()]
         parts += [f"{name + ':':<7} {one[name]}" for name in ("model", "report") if name in one]
@@ -46,31 +48,46 @@ def results(
     return parts, {**found[0], **whole} if len(found) == 1 else {"recipes": found, **whole}
 
 
-def _scores(facts: ReleaseFacts) -> Table:
-    """Tasks down, models across, the change at the end."""
-    models = list(facts.table[0].scores)
-    table = Table(title="test halves, main score x 100", title_justify="left")
-    table.add_column("task")
+def _means(facts: ReleaseFacts) -> dict[str, float | None]:
+    """For programs: the means of the model compared with and of the final one, x 100; null where there is none."""
+    ends = {"base": facts.base, "final": facts.final}
+    means = {name: table.means for name, table in (("own", facts.own), ("general", facts.general))}
+    found = {f"{name}_{end}": side.get(model) for name, side in means.items() for end, model in ends.items()}
+    return {name: None if mean is None else mean.value for name, mean in found.items()}
+
+
+def _scores(facts: ReleaseFacts) -> list[RenderableType]:
+    """The verdict, then the own and the general tasks, a table each."""
+    tables = {name: table for name, table in (("own", facts.own), ("general", facts.general)) if table.rows}
+    said: list[RenderableType] = [sentence.text for sentence in verdict(facts.own, facts.general, facts.base, facts.final)]
+    return [*said, *(_tasks(name, table) for name, table in tables.items())] if tables else []
+
+
+def _tasks(name: str, given: TaskTable) -> Table:
+    """Tasks down, models across, the change at the end, the means below."""
+    table = Table(title=f"{name} tasks: test halves, main score x 100", title_justify="left", show_footer=True)
+    table.add_column("task", "mean")
     table.add_column("type")
-    for model in models:
-        table.add_column(model, justify="right")
-    table.add_column("change", justify="right")
-    for row in facts.table:
-        change = "" if row.change is None else f"{row.change:+.2f}"
-        table.add_row(row.task, row.type, *(_number(row.scores[model]) for model in models), change)
+    for model, mean in given.means.items():
+        table.add_column(model, scored(mean), justify="right")
+    table.add_column("change", changed(given.change), justify="right")
+    for row in given.rows:
+        table.add_row(row.task, row.type, *(scored(row.scores[model]) for model in given.means), changed(row.change))
     return table
 
 
-def _recipes(found: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="means of the test halves, x 100", title_justify="left")
-    for heading in ("recipe", "compared with", "its mean", "final", "change"):
-        table.add_column(heading, justify="left" if heading in ("recipe", "compared with") else "right")
-    for one in found:
-        base, final = one.get("base_mean"), one.get("final_mean")
-        change = f"{final - base:+.2f}" if base is not None and final is not None else ""
-        table.add_row(one["recipe"], one.get("base", ""), _number(base), _number(final), change)
-    return table
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _recipes(releases: Mapping[str, ReleaseFacts]) -> list[RenderableType]:
+    """The means of several recipes: a table for own and one for general tasks, a recipe a row."""
+    found: list[RenderableType] = []
+    for name in ("general", "own"):
+        tables = {recipe: (facts, facts.own if name == "own" else facts.general) for recipe, facts in releases.items()}
+        if not any(given.rows for _, given in tables.values()):
+            continue
+        table = Table(title=f"means of the {name} tasks' test halves, x 100", title_justify="left")
+        for heading in ("recipe", "compared with", "its mean", "final", "change"):
+            table.add_column(heading, justify="left" if heading in ("recipe", "compared with") else "right")
+        for recipe, (facts, given) in tables.items():
+            means = (given.means.get(facts.base), given.means.get(facts.final))
+            table.add_row(recipe, facts.base, *(scored(mean) for mean in means), changed(given.change))
+        found.append(table)
+    return found

@@ -7,6 +7,7 @@ import yaml
 from raysberta.evaluation.facts import ScoreDetail
 from raysberta.publishing import gather, phases
 from raysberta.publishing.gather import Scores, Told
+from raysberta.publishing.verdict import NO_GENERAL, changed, scored
 
 SHOWN_METRICS = {
     "Retrieval": ("ndcg_at_1", "ndcg_at_10", "map_at_10", "mrr_at_10", "recall_at_10", "recall_at_100"),
@@ -82,9 +83,7 @@ def _introduction(told: Told) -> str:
     size = f"{model.parameters / 1e6:.1f}M parameters, vectors of {model.dimension} dimensions"
     lines.append(f"{size}, texts of up to {model.max_tokens} tokens, {told.description.pooling} pooling, L2-normalised.")
     lines.append(f"Made from `{gather.origin_of(told.lineage, settings.base)}` with the recipe `{settings.recipe}`.")
-    if scores.ends is not None and scores.change is not None:
-        base, final = scores.ends
-        lines += ["", f"Mean of {len(scores.rows)} tasks: {final:.2f}, the base model {base:.2f} ({scores.change:+.2f})."]
+    lines += ["", *(sentence.text for sentence in scores.verdict())] if scores.tables else []
     return "\n".join(lines)
 
 
@@ -122,18 +121,24 @@ well (`Retrieval-query`, `STS`, `Clustering`, ...), so `mteb.evaluate(model, tas
 
 
 def _scores(scores: Scores) -> str:
-    if not scores.rows:
+    if not scores.tables:
         return ""
-    head = ["task", "type", "metric", *scores.models, "change"]
-    rows = [
-        [row.task, row.type, row.metric, *(_number(row.scores[model]) for model in scores.models), _signed(row.change)]
-        for row in scores.rows
+    parts = [
+        "## Scores\n\n"
+        f"Test halves, main score x 100; each model with its own prefixes. `{scores.final}` is this model, `{scores.base}` the base "
+        f"model; the change is `{scores.final}` minus `{scores.base}`. Intervals are 95 % by bootstrap over queries, pairs or texts, "
+        "paired where they are of a change."
     ]
-    rows.append(["**mean**", "", "", *(f"**{_number(scores.means[model])}**" for model in scores.models), f"**{_signed(scores.change)}**"])
-    return (
-        f"## Scores\n\nTest halves, main score x 100; each model with its own prefixes. `{scores.final}` is this model, "
-        f"`{scores.base}` the base model; the change is `{scores.final}` minus `{scores.base}`.\n\n{_markdown(head, rows)}"
-    )
+    for name, table in scores.tables.items():
+        head = ["task", "type", "metric", *scores.models, "change"]
+        rows = [
+            [row.task, row.type, row.metric, *(scored(row.scores[model]) for model in scores.models), changed(row.change)]
+            for row in table.rows
+        ]
+        last = [*(scored(table.means[model]) for model in scores.models), changed(table.change)]
+        rows.append(["**mean**", "", "", *(f"**{each}**" if each else "" for each in last)])
+        parts.append(f"### {name.capitalize()} tasks\n\n{_markdown(head, rows)}")
+    return "\n\n".join(parts)
 
 
 def _data(told: Told) -> str:
@@ -155,15 +160,11 @@ def _limitations(told: Told) -> str:
     lines = [f"- Trained for {', '.join(told.settings.languages)}; other languages were not looked at."]
     prefix = " Without its prefix a text gets a worse vector." if any(told.description.prefixes.named_prompts().values()) else ""
     lines.append(f"- Texts of more than {told.model.max_tokens} tokens are cut.{prefix}")
-    if any(detail.held_out for detail in scores.details.values()):
-        lines.append(
-            "- Held-out tasks are made from other documents of the sources that it was trained on: they say little about other texts."
-        )
-    if scores.worse:
-        named = ", ".join(f"{row.task} ({row.change:+.2f})" for row in scores.worse)
-        lines.append(f"- Worse than the base model on: {named}.")
-    elif scores.change is not None:
-        lines.append("- On none of the tasks worse than the base model.")
+    if scores.own.rows:
+        lines.append("- Own tasks are made from other documents of the sources that it was trained on: they say little about other texts.")
+    lines += [f"- {sentence.text}" for sentence in scores.verdict() if sentence.bad]
+    if scores.tables and not scores.general.rows:
+        lines.append(f"- {NO_GENERAL}")
     return "## Limitations\n\n" + "\n".join(lines)
 
 
@@ -181,11 +182,3 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
     """A table; what the recipe's author wrote cannot break out of a cell."""
     lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f}"

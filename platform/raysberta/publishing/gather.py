@@ -1,10 +1,14 @@
 """What the card and the report say, gathered from the nodes: numbers and names only, no wording."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
 
 from raysberta.corpus.facts import CorpusFacts
 from raysberta.errors import InputError
+from raysberta.evaluation.bootstrap import interval
 from raysberta.evaluation.facts import ScoreDetail, ScoresFacts
 from raysberta.evaluation.settings import ModelScores
 from raysberta.mining.facts import ExamplesFacts
@@ -12,9 +16,10 @@ from raysberta.mining.settings import Examples
 from raysberta.models.describe import Description
 from raysberta.models.facts import ModelFacts
 from raysberta.pairs.facts import PairsFacts
-from raysberta.publishing.facts import Exported, Row
+from raysberta.publishing.facts import Estimate, Exported, Row, TaskTable
 from raysberta.publishing.lineage import CorpusSources, DataSets, Lineage
 from raysberta.publishing.settings import Release
+from raysberta.publishing.verdict import Sentence, verdict
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.settings import WrittenPairs
 from raysberta.training.facts import TrainingFacts
@@ -22,6 +27,8 @@ from raysberta.training.settings import ContrastivePhase
 from raysberta.tuning.facts import SearchFacts
 from raysberta.vocabulary.facts import VocabularyFacts
 
+Draws = Mapping[str, np.ndarray]
+"""By task, a fraction a draw, float64 [draws]."""
 MAIN_METRICS = ("ndcg_at_10", "max_ap", "v_measure", "cosine_spearman", "accuracy", "f1")
 LICENCES = {
     "wiki_ru_wordnet": "CC BY-SA 3.0 (Russian Wiktionary, through the MIT package wiki-ru-wordnet)",
@@ -39,52 +46,28 @@ LICENCES = {
 
 
 @dataclass(frozen=True)
-class ScoreRow:
-    """A task's scores, x 100."""
-
-    task: str
-    type: str
-    metric: str
-    scored: int | None
-    scores: dict[str, float | None]
-    """By model, in the order of the recipe."""
-    change: float | None
-    """Final minus base; None where one of the two was not scored."""
-
-
-@dataclass(frozen=True)
 class Scores:
-    """The whole table."""
+    """What the scored models score."""
 
     models: tuple[str, ...]
     """The scored ones, in the order of the recipe."""
     base: str
     final: str
-    rows: tuple[ScoreRow, ...]
-    means: dict[str, float | None]
-    """Mean over the tasks, by model."""
+    own: TaskTable
+    """Tasks from sources that are trained on as well."""
+    general: TaskTable
+    """Tasks from sources that are held out whole, and registered ones."""
     details: dict[str, ScoreDetail]
     """What a model card says of the final model's scores, by task."""
 
     @property
-    def worse(self) -> list[ScoreRow]:
-        """Tasks on which the final model is behind the base."""
-        return [row for row in self.rows if row.change is not None and round(row.change, 2) < 0]
+    def tables(self) -> dict[str, TaskTable]:
+        """Those that hold a task, by what its tasks are called."""
+        return {name: table for name, table in (("own", self.own), ("general", self.general)) if table.rows}
 
-    @property
-    def ends(self) -> tuple[float, float] | None:
-        """Means of the base and of the final model; None where one was not scored on every task."""
-        base, final = self.means.get(self.base), self.means.get(self.final)
-        return None if base is None or final is None else (base, final)
-
-    @property
-    def change(self) -> float | None:
-        """Change of the mean."""
-        return None if self.ends is None else self.ends[1] - self.ends[0]
-
-    def table(self) -> list[Row]:
-        """Rows for the manifest and the terminal."""
-        return [Row(task=row.task, type=row.type, scores=row.scores, change=row.change) for row in self.rows]
+    def verdict(self) -> list[Sentence]:
+        """The result in words."""
+        return verdict(self.own, self.general, self.base, self.final)
 
 
 @dataclass(frozen=True)
@@ -127,35 +110,83 @@ class Learned:
     licence: str
 
 
-def scores(settings: Release, lineage: Lineage) -> Scores:
-    """The table of the scored models.
+def scores(settings: Release, lineage: Lineage, draws: Mapping[str, Draws] = MappingProxyType({})) -> Scores:
+    """The tables of the scored models.
+
+    Args:
+        settings: What is compared with what.
+        lineage: All nodes.
+        draws: By node of scores, the score of each task in each draw of the bootstrap; a task without draws has no interval of a change.
 
     Raises:
         InputError: a model that was scored is not among the nodes.
     """
-    found = _scored(settings, lineage)
+    found = _scored(settings, lineage, draws)
+    details: dict[str, ScoreDetail] = {}
+    for model in found.values():
+        details |= {task: detail for task, detail in model.told.details.items() if task in model.told.scores}
+    ends, sides = (str(settings.base), str(settings.final)), {True: list[str](), False: list[str]()}
+    for task in dict.fromkeys(task for model in found.values() for task in model.told.scores):
+        sides[details[task].general].append(task)
+    own, general = (_table(sides[side], found, details, ends) for side in (False, True))
+    final = found[settings.final].told.details if settings.final in found else {}
+    return Scores(tuple(found), *ends, own, general, final)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A scored model."""
+
+    told: ScoresFacts
+    draws: Draws
+
+    def mean(self, tasks: Sequence[str]) -> float | None:
+        """Of some tasks, x 100; None where one was not scored."""
+        return 100 * sum(self.told.scores[task] for task in tasks) / len(tasks) if tasks and self.told.scores.keys() >= set(tasks) else None
+
+    def drawn(self, tasks: Sequence[str]) -> np.ndarray | None:
+        """The mean of some tasks in each draw, x 100: each task is resampled within itself. None where one has no draws."""
+        return 100 * np.mean([self.draws[task] for task in tasks], axis=0) if tasks and self.draws.keys() >= set(tasks) else None
+
+
+def _table(tasks: Sequence[str], found: Mapping[str, _Scored], details: Mapping[str, ScoreDetail], ends: tuple[str, str]) -> TaskTable:
     rows = []
-    for task in dict.fromkeys(task for told in found.values() for task in told.scores):
-        values = {model: 100 * told.scores[task] if task in told.scores else None for model, told in found.items()}
-        detail = next(told.details[task] for told in reversed(found.values()) if task in told.scores)
-        base, final = values.get(settings.base), values.get(settings.final)
-        change = None if base is None or final is None else final - base
-        rows.append(ScoreRow(task, detail.type, main_metric(detail), detail.scored, values, change))
-    means = {model: _mean([row.scores[model] for row in rows]) for model in found}
-    details = found[settings.final].details if settings.final in found else {}
-    return Scores(tuple(found), str(settings.base), str(settings.final), tuple(rows), means, details)
+    for task in tasks:
+        detail, values = details[task], {model: _estimate(scored, [task]) for model, scored in found.items()}
+        of = {"task": task, "type": detail.type, "metric": main_metric(detail), "scored": detail.scored}
+        rows.append(Row(**of, scores=values, change=_change([task], found, ends)))
+    means = {model: _estimate(scored, tasks) for model, scored in found.items()}
+    return TaskTable(rows=rows, means=means, change=_change(tasks, found, ends))
 
 
-def _scored(settings: Release, lineage: Lineage) -> dict[str, ScoresFacts]:
+def _estimate(scored: _Scored, tasks: Sequence[str]) -> Estimate | None:
+    value, drawn = scored.mean(tasks), scored.drawn(tasks)
+    return None if value is None else Estimate(value=value, interval=None if drawn is None else interval(value, drawn))
+
+
+def _change(tasks: Sequence[str], found: Mapping[str, _Scored], ends: tuple[str, str]) -> Estimate | None:
+    """Final minus base over some tasks, by the same draws of both: the paired bootstrap."""
+    if not set(ends) <= found.keys():
+        return None
+    base, final = (found[model] for model in ends)
+    before, after = base.mean(tasks), final.mean(tasks)
+    if before is None or after is None:
+        return None
+    drawn = base.drawn(tasks), final.drawn(tasks)
+    apart = None if drawn[0] is None or drawn[1] is None else interval(after - before, drawn[1] - drawn[0])
+    return Estimate(value=after - before, interval=apart)
+
+
+def _scored(settings: Release, lineage: Lineage, draws: Mapping[str, Draws]) -> dict[str, _Scored]:
     """What was scored, by the model's name."""
-    found: dict[str, ScoresFacts] = {}
+    found: dict[str, _Scored] = {}
     told = {name: (how, facts) for name, how, facts in lineage.each(ModelScores, ScoresFacts)}
     for name in settings.scores:
         how, facts = told[name]
         names = lineage.names_of(how.model)
         if not names:
             raise InputError(f"{name}: the model that it scored, {how.model}, is none of the nodes; right would be to list it in nodes")
-        found[next((each for each in names if each not in found), names[0])] = facts
+        found[next((each for each in names if each not in found), names[0])] = _Scored(facts, draws.get(name, {}))
     return found
 
 
@@ -245,9 +276,3 @@ def origin_of(lineage: Lineage, name: str) -> str:
     """Where a model comes from, as the recipe names it; the node's own name where a phase made it."""
     node = lineage.get(name)
     return node.facts.origin if node is not None and isinstance(node.facts, ModelFacts) else name
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean over the tasks; None where a task was not scored, because means over different tasks do not compare."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None

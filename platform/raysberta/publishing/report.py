@@ -13,10 +13,18 @@ from markupsafe import Markup
 from raysberta import pictures
 from raysberta.corpus.facts import CorpusFacts
 from raysberta.publishing import gather, sections
+from raysberta.publishing.facts import TaskTable
 from raysberta.publishing.gather import Scores, Told
 from raysberta.publishing.lineage import CorpusSources, Lineage
 from raysberta.publishing.sections import Sample, Table
 from raysberta.publishing.template import PAGE
+from raysberta.publishing.verdict import changed, scored
+
+ABOUT = {
+    "own": ("Own tasks", "From other documents of sources that are trained on as well."),
+    "general": ("General tasks", "From sources that are held out whole, and registered benchmarks: nothing of their kind is trained on."),
+}
+"""Title and a sentence on each table."""
 
 
 def report(told: Told, samples: Mapping[str, Sequence[Sample]] | None = None) -> str:
@@ -33,8 +41,8 @@ def report(told: Told, samples: Mapping[str, Sequence[Sample]] | None = None) ->
         "description": settings.about.description or f"A sentence-embedding model made with the recipe {settings.recipe}.",
         "figures": _figures(told),
         "scores": scores,
-        "verdict": verdict(scores),
-        "best": {row.task: max((value for value in row.scores.values() if value is not None), default=None) for row in scores.rows},
+        "verdict": scores.verdict(),
+        "tables": [_scores(scores, name, table) for name, table in scores.tables.items()],
         "tasks": sections.tasks(lineage),
         "groups": [
             {"id": name, "title": title, "parts": parts}
@@ -52,29 +60,38 @@ def report(told: Told, samples: Mapping[str, Sequence[Sample]] | None = None) ->
         "models": sections.models(lineage),
         "lineage": _lineage(lineage),
         "facts": _facts(told),
-        "pictures": _pictures(scores, lineage, spans, cuts),
+        "pictures": _pictures(lineage, spans, cuts),
         "foot": f"RaySBERTa, recipe {settings.recipe}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     }
     content["contents"] = _contents(content)
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False).from_string(PAGE)
-    return page.render(content)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    environment.filters.update(scored=scored, changed=changed)
+    return environment.from_string(PAGE).render(content)
 
 
-def verdict(scores: Scores) -> list[dict[str, Any]]:
-    """The result in a sentence or two, text and whether it is bad news; every task that got worse is named."""
-    if scores.ends is None or scores.change is None:
-        return [{"text": "Base and final model were not both scored on all tasks, so nothing can be said about the change.", "bad": True}]
-    moved = f"{'gains' if scores.change >= 0 else 'loses'} {abs(scores.change):.2f} points"
-    base, final = scores.ends
-    first = f"On the mean of {len(scores.rows)} tasks the final model {moved}: {base:.2f} to {final:.2f}."
-    if not scores.worse:
-        return [{"text": f"{first} No task got worse.", "bad": scores.change < 0}]
-    named = ", ".join(f"{row.task} ({row.change:+.2f})" for row in scores.worse)
-    return [{"text": first, "bad": scores.change < 0}, {"text": f"Worse than the base: {named}.", "bad": True}]
+def _scores(scores: Scores, name: str, table: TaskTable) -> dict[str, Any]:
+    """The own or the general tasks: their table with its pictures."""
+    means = {model: mean.value for model, mean in table.means.items() if mean is not None}
+    pairs = ((row, row.scores.get(scores.base), row.scores.get(scores.final)) for row in table.rows)
+    moved = [(row.task, base.value, final.value, bool(row.change and row.change.clear)) for row, base, final in pairs if base and final]
+    title, about = ABOUT[name]
+    before_and_after, of_each = f"{title}: score of each before and after", f"{title}: mean score of each model"
+    return {
+        "title": title,
+        "about": about,
+        "rows": table.rows,
+        "best": {row.task: max((each.value for each in row.scores.values() if each), default=None) for row in table.rows},
+        "means": table.means,
+        "change": table.change,
+        "changes": Markup(pictures.changes(moved, scores.base, scores.final, before_and_after))
+        if moved and scores.base != scores.final
+        else None,
+        "drawn": Markup(pictures.means(means, of_each)) if len(means) > 1 else None,
+    }
 
 
 def _contents(content: Mapping[str, Any]) -> list[dict[str, str]]:
-    first = [{"id": "scores", "title": "Scores"}] if content["scores"].rows else []
+    first = [{"id": "scores", "title": "Scores"}] if content["tables"] else []
     last = [{"id": name, "title": name.capitalize()} for name in ("timeline", "lineage")]
     return [*first, *({"id": group["id"], "title": group["title"]} for group in content["groups"]), *last]
 
@@ -82,8 +99,10 @@ def _contents(content: Mapping[str, Any]) -> list[dict[str, str]]:
 def _figures(told: Told) -> list[dict[str, str]]:
     found = []
     scores, lineage = told.scores, told.lineage
-    if scores.ends is not None:
-        found.append({"value": f"{scores.ends[1]:.2f}", "label": f"mean score, {scores.change:+.2f} against the base"})
+    for name, table in scores.tables.items():
+        mean = table.means.get(scores.final)
+        if mean is not None and table.change is not None:
+            found.append({"value": scored(mean), "label": f"mean of {name} tasks, {changed(table.change)} against the base"})
     sources = [source for _, _, facts in lineage.each(CorpusSources, CorpusFacts) for source in facts.sources.values()]
     if sources:
         read, kept = sum(source.read for source in sources), sum(source.kept for source in sources)
@@ -95,15 +114,10 @@ def _figures(told: Told) -> list[dict[str, str]]:
     return found
 
 
-def _pictures(scores: Scores, lineage: Lineage, spans: Sequence[gather.Span], cuts: Sequence[float]) -> dict[str, Markup | None]:
-    pairs = ((row.task, row.scores.get(scores.base), row.scores.get(scores.final)) for row in scores.rows)
-    moved = [(task, base, final) for task, base, final in pairs if base is not None and final is not None]
-    means = {model: mean for model, mean in scores.means.items() if mean is not None}
+def _pictures(lineage: Lineage, spans: Sequence[gather.Span], cuts: Sequence[float]) -> dict[str, Markup | None]:
     bars = [(span.node, span.kind, span.started, span.seconds) for span in spans]
     graph = [(node.name, node.kind, [name for name in lineage.made_from(node) if lineage.get(name)]) for node in lineage]
     return {
-        "changes": Markup(pictures.changes(moved, scores.base, scores.final)) if moved and scores.base != scores.final else None,
-        "means": Markup(pictures.means(means)) if len(means) > 1 else None,
         "timeline": Markup(pictures.timeline(bars, cuts, "When each node was made")),
         "graph": Markup(pictures.graph(graph)),
     }

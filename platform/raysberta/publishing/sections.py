@@ -1,7 +1,7 @@
 """The report's parts: what each node has to say of itself, under its own name."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,18 @@ from raysberta.publishing.lineage import BenchmarkName, CorpusSources, DataSets,
 from raysberta.schema import Split
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.settings import WrittenPairs
-from raysberta.training.facts import TrainingFacts
+from raysberta.training.facts import DevPoint, TrainingFacts
 from raysberta.tuning.facts import SearchFacts, Trial
 from raysberta.tuning.node import SearchTrials
 from raysberta.vocabulary.facts import FirstLoss, VocabularyFacts
 
 SAMPLE_CHARACTERS = 240
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+MEANS: dict[str, Callable[[Trial | DevPoint], float | None]] = {
+    "own mean": lambda scored: scored.own,
+    "general mean": lambda scored: scored.general,
+}
+"""Of what was scored on dev halves."""
 Sample = Mapping[str, str]
 """A generation: kind, passage, output, reason."""
 
@@ -174,13 +179,15 @@ def _training(lineage: Lineage, node: MadeNode, facts: TrainingFacts) -> list[Pa
     found = [Part(node.name, node.kind, text, drawn, "Pale: each point. Bold: mean of its neighbours.")]
     if facts.dev_curve:
         tasks = list(facts.dev_curve[-1].scores)
+        means = {name: mean for name, mean in MEANS.items() if mean(facts.dev_curve[-1]) is not None}
         rows = [
-            [f"{point.step:,}", *(f"{100 * score:.2f}" for score in (point.score, *(point.scores[task] for task in tasks)))]
+            [f"{point.step:,}", *(_percent(mean(point)) for mean in means.values()), *(_percent(point.scores[task]) for task in tasks)]
             for point in facts.dev_curve
         ]
-        best = max(facts.dev_curve, key=lambda point: point.score)
-        text = f"Dev halves after each checkpoint and at the end, scored beside the training; best after step {best.step:,}."
-        table = Table(["step", "mean", *tasks], rows, tuple(range(1, len(tasks) + 2)))
+        best = {name: max(facts.dev_curve, key=lambda point: mean(point) or 0.0).step for name, mean in means.items()}
+        text = "Dev halves after each checkpoint and at the end, scored beside the training; "
+        text += "; ".join(f"the {name} best after step {step:,}" for name, step in best.items()) + "."
+        table = Table(["step", *means, *tasks], rows, tuple(range(1, len(means) + len(tasks) + 1)))
         found.append(Part(f"{node.name}: dev scores", text=text, table=table))
     return found
 
@@ -228,7 +235,7 @@ def searches(lineage: Lineage) -> list[Part]:
         tasks = list(dict.fromkeys(task for trial in facts.trials for task in trial.scores))
         ended = _ended(facts.trials)
         rows = [[*_trial(trial, facts.best, early), *_results(trial, tasks)] for trial, early in zip(facts.trials, ended, strict=True)]
-        head = [*facts.best, "", *tasks, "mean", "steps", "seconds"]
+        head = [*facts.best, "", *tasks, *MEANS, "maximised", "steps", "seconds"]
         table = Table(head, rows, [column for column in range(len(head)) if column != len(facts.best)])
         chosen = ", ".join(f"{field} {value:g}" for field, value in facts.best.items())
         text = f"{chosen}: the best of {len(facts.trials)} tried, in {sum(trial.seconds for trial in facts.trials):,.0f} s."
@@ -236,7 +243,8 @@ def searches(lineage: Lineage) -> list[Part]:
         drawn = None
         if len(facts.trials) > 1:
             values, scores = [trial.values for trial in facts.trials], [trial.score for trial in facts.trials]
-            drawn = Markup(pictures.trials(values, scores, ended, facts.best, f"{name}: score of each trial"))
+            sides = {side: [mean(trial) for trial in facts.trials] for side, mean in MEANS.items()}
+            drawn = Markup(pictures.trials(values, scores, sides, ended, facts.best, f"{name}: score of each trial"))
         caption = "The choice is circled; trials that ended early are hollow." if any(ended) else "The choice is circled."
         found.append(Part(name, "search", text, drawn, caption, table))
     return found
@@ -255,7 +263,7 @@ def _trial(trial: Trial, best: Mapping[str, float], early: bool) -> list[str]:
 
 def _results(trial: Trial, tasks: Sequence[str]) -> list[Any]:
     scores = [100 * trial.scores[task] if task in trial.scores else None for task in tasks]
-    return [*scores, 100 * trial.score, trial.steps, f"{trial.seconds:,.1f}"]
+    return [*scores, *(_percent(mean(trial)) for mean in MEANS.values()), 100 * trial.score, trial.steps, f"{trial.seconds:,.1f}"]
 
 
 def tasks(lineage: Lineage) -> list[Part]:
@@ -265,8 +273,9 @@ def tasks(lineage: Lineage) -> list[Part]:
         rows = []
         for task, about in facts.tasks.items():
             sizes = [", ".join(f"{count:,} {table}" for table, count in about.halves[half].rows.items()) for half in ("dev", "test")]
-            rows.append([task, about.type, about.source + (f"/{about.pair}" if about.pair else ""), about.language, *sizes])
-        found.append(Part(name, "tasks", table=Table(["task", "type", "source", "language", "dev half", "test half"], rows)))
+            source, side = about.source + (f"/{about.pair}" if about.pair else ""), "general" if about.general else "own"
+            rows.append([task, side, about.type, source, about.language, *sizes])
+        found.append(Part(name, "tasks", table=Table(["task", "", "type", "source", "language", "dev half", "test half"], rows)))
     for name, settings, benchmark in lineage.each(BenchmarkName, BenchmarkFacts):
         found.append(Part(name, "benchmark", f"{settings.name}, {len(benchmark.tasks)} tasks: {', '.join(benchmark.tasks)}."))
     return found
@@ -285,6 +294,10 @@ def _told(lineage: Lineage, name: str) -> str:
     node = lineage.get(name)
     said = phases.line(lineage, node).replace("`", "") if node is not None else ""
     return f"{said[:1].upper()}{said[1:]}." if said else ""
+
+
+def _percent(score: float | None) -> str | None:
+    return None if score is None else f"{100 * score:.2f}"
 
 
 def _cut(text: str) -> str:

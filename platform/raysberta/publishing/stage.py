@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import ray
 
@@ -25,8 +26,11 @@ def release(work: Work[Release]) -> ReleaseFacts:
         RuntimeError: the published model gives other vectors than the final one.
     """
     told: ReleaseFacts = ray.get(_write.options(name=work.node or "release", num_cpus=work.workers.cpus).remote(work))
-    work.draft.rows_out = len(told.table)
-    log.info("%s: %.1fM parameters, %d tasks, %d got worse", work.node, told.model.parameters / 1e6, len(told.table), len(told.worse))
+    tables = (told.own, told.general)
+    work.draft.rows_out = sum(len(table.rows) for table in tables)
+    counted = ", ".join(f"{len(table.rows)} {name} tasks" for name, table in zip(("own", "general"), tables, strict=True))
+    worse = sum(len(table.worse) for table in tables)
+    log.info("%s: %.1fM parameters, %s, %d got worse", work.node, told.model.parameters / 1e6, counted, worse)
     return told
 
 
@@ -42,7 +46,7 @@ def _write(work: Work[Release]) -> ReleaseFacts:
     settings = work.settings
     names = dict.fromkeys([*settings.nodes, *settings.scores, settings.base, settings.final])
     found = lineage.read({str(name): work.inputs[name].manifest for name in names})
-    scores = gather.scores(settings, found)
+    scores = gather.scores(settings, found, {str(name): draws(work.inputs[name]) for name in settings.scores})
     with work.draft.folder("model") as folder:
         exported = export(work.inputs[settings.final].folder("model"), folder)
         told = gather.Told(settings, found, scores, exported, describe(folder))
@@ -50,15 +54,12 @@ def _write(work: Work[Release]) -> ReleaseFacts:
     with work.draft.folder("report") as folder:
         shown = {node.name: samples(work.inputs[node.name], work.seed) for node in found if node.kind == "written"}
         (folder / "report.html").write_text(report(told, shown), encoding="utf-8")
-    base_mean, final_mean = (scores.means.get(name) for name in (settings.base, settings.final))
-    return ReleaseFacts(
-        table=scores.table(),
-        base=settings.base,
-        base_mean=base_mean,
-        final_mean=final_mean,
-        worse=[row.task for row in scores.worse],
-        model=exported,
-    )
+    return ReleaseFacts(own=scores.own, general=scores.general, base=settings.base, final=settings.final, model=exported)
+
+
+def draws(scores: Artifact) -> dict[str, np.ndarray]:
+    """By task, a model's score in each draw of the bootstrap, float64 [draws]."""
+    return {row["task"]: np.array(row["draws"]) for row in scores.table("draws").to_pylist()}
 
 
 def samples(written: Artifact, seed: int) -> list[dict[str, Any]]:

@@ -90,8 +90,9 @@ footer { padding-bottom: 3rem; color: var(--muted); font-size: .85rem; }
 {%- endif %}
 </tbody></table></div>
 {%- endmacro -%}
-{%- macro signed(value) -%}
-{%- if value is not none %}<span class="{{ 'down' if value|round(2) < 0 else 'up' }}">{{ "{:+.2f}".format(value) }}</span>{% endif -%}
+{%- macro moved(change) -%}
+{%- if change %}{% set side = 'up' if change.value > 0 else 'down' -%}
+<span class="{{ side if change.clear else 'small' }}">{{ change|changed }}</span>{% endif -%}
 {%- endmacro -%}
 {%- macro picture(svg, caption) -%}
 {%- if svg %}<figure>{{ svg }}{% if caption %}<figcaption>{{ caption }}</figcaption>{% endif %}</figure>{% endif -%}
@@ -124,31 +125,37 @@ footer { padding-bottom: 3rem; color: var(--muted); font-size: .85rem; }
 </header>
 <nav aria-label="sections"><div>{% for section in contents %}<a href="#{{ section.id }}">{{ section.title }}</a>{% endfor %}</div></nav>
 <main>
-{%- if scores.rows %}
+{%- if tables %}
 <section id="scores">
 <h2>Scores</h2>
-<p>Main score of each task x 100 on its test half, which nothing before this table has read; each model with its own prefixes. The change
-is the final model, <code>{{ scores.final }}</code>, minus the base model, <code>{{ scores.base }}</code>.</p>
 {%- for sentence in verdict %}
 <p class="verdict{{ ' bad' if sentence.bad }}">{{ sentence.text }}</p>
 {%- endfor %}
+<p>Main score of each task x 100 on its test half, which nothing before these tables has read; each model with its own prefixes. The change
+is the final model, <code>{{ scores.final }}</code>, minus the base model, <code>{{ scores.base }}</code>. Intervals hold 95 % of 1,000
+bootstrap draws over queries, pairs or texts; a change is called one where that of the paired draws leaves out 0.</p>
+{%- for each in tables %}
+<h3>{{ each.title }}</h3>
+<p class="small">{{ each.about }}</p>
 <div class="wide"><table>
 <thead><tr><th>task</th>
 {%- for model in scores.models %}<th class="n">{{ model }}</th>{% endfor %}<th class="n">change</th></tr></thead>
 <tbody>
-{%- for row in scores.rows %}
+{%- for row in each.rows %}
 <tr><td>{{ row.task }}
 <div class="small">{{ row.type }}, {{ row.metric }}{% if row.scored %}, {{ cell(row.scored) }} items{% endif %}</div></td>
-{%- for model in scores.models %}<td class="n{{ ' best' if row.scores[model] == best[row.task] }}">{{ cell(row.scores[model]) }}</td>
+{%- for model in scores.models %}<td class="n{{ ' best' if row.scores[model] and row.scores[model].value == each.best[row.task] }}">
+{{- row.scores[model]|scored }}</td>
 {% endfor %}
-<td class="n">{{ signed(row.change) }}</td></tr>
+<td class="n">{{ moved(row.change) }}</td></tr>
 {%- endfor %}
-<tr class="total"><td>mean</td>
-{%- for model in scores.models %}<td class="n">{{ cell(scores.means[model]) }}</td>{% endfor %}
-<td class="n">{{ signed(scores.change) }}</td></tr>
+<tr class="total"><td>mean of {{ each.title|lower }}</td>
+{%- for model in scores.models %}<td class="n">{{ each.means[model]|scored }}</td>{% endfor %}
+<td class="n">{{ moved(each.change) }}</td></tr>
 </tbody></table></div>
-{{ picture(pictures.changes, "Hollow: the base model. Filled: the final model.") }}
-{{ picture(pictures.means, "Mean over the tasks of each model.") }}
+{{ picture(each.changes, "Hollow: the base model. Filled: the final model. Grey: no clear change.") }}
+{{ picture(each.drawn, "Mean over the " + each.title|lower + " of each model.") }}
+{%- endfor %}
 {%- if tasks %}<h3>What the tasks are made of</h3>{{ told(tasks) }}{% endif %}
 </section>
 {%- endif %}

@@ -57,19 +57,22 @@ def score_task(saved: Saved, step: int, halves: DevHalves) -> dict[str, float]:
     import torch
 
     from raysberta.board import attach
-    from raysberta.evaluation.score import dev_scores, mean
+    from raysberta.evaluation import task_folder
+    from raysberta.evaluation.means import two_means
+    from raysberta.evaluation.score import dev_scores
 
     attach()
     torch.set_num_threads(1)  # the task asks for one core
     begun = time.monotonic()
     with saved.as_directory() as folder:
         scores = dev_scores(Path(folder) / "model", halves.tasks, halves.names, halves.how)
-    point = DevPoint(step=step, score=mean(scores), scores=scores, seconds=round(time.monotonic() - begun, 1))
+    means = two_means(scores, [name for name, task in task_folder.read(halves.tasks)[1].tasks.items() if task.general])
+    point = DevPoint(step=step, own=means.own, general=means.general, scores=scores, seconds=round(time.monotonic() - begun, 1))
     fs, path = filesystem(halves.home)
     fs.create_dir(path, recursive=True)
     write_whole(fs, f"{path}/{step:08d}.json", point.model_dump_json().encode())
     told = ", ".join(f"{task} {100 * score:.2f}" for task, score in scores.items())
-    log.info("%s: after step %d dev mean %.2f (%s), scored in %.0f s", halves.node, step, 100 * point.score, told, point.seconds)
+    log.info("%s: after step %d dev %s (%s), scored in %.0f s", halves.node, step, means, told, point.seconds)
     return scores
 
 

@@ -17,8 +17,10 @@ class DevPoint(Facts):
     """Scores on dev halves after so many steps, fractions."""
 
     step: int
-    score: float
-    """The mean."""
+    own: float | None
+    """The mean of the own tasks; None where none is read."""
+    general: float | None
+    """The mean of the general tasks; None where none is read."""
     scores: dict[str, float]
     seconds: float
 

@@ -23,7 +23,7 @@ from raysberta.models.settings import Pooling
 from raysberta.prefixes import NamedPrefixes
 from raysberta.tuning.settings import Search
 
-VERSION: int = 6
+VERSION: int = 7
 """Of the results; bumped when the same settings and inputs give another result."""
 
 Objective = Literal["info_nce", "cosent", "angle", "distillation"]

@@ -9,7 +9,11 @@ class Trial(Facts):
     values: dict[str, float]
     """What was tried, by the field's name."""
     score: float
-    """The mean over the tasks' dev halves, a fraction; 0 where training broke off because the loss was no longer finite."""
+    """What is maximised, a fraction: both means by the search's `general_weight`; 0 where training broke off at a loss not finite."""
+    own: float | None
+    """The mean of the own tasks' dev halves; None where none is read."""
+    general: float | None
+    """The mean of the general tasks' dev halves; None where none is read."""
     scores: dict[str, float]
     """By task."""
     seconds: float

@@ -4,9 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raysberta.graph import EXECUTION, Number, Positive, Section
+from raysberta.graph import EXECUTION, Number, Positive, Section, Share
 
-VERSION: int = 2
+VERSION: int = 3
 """Of the results; bumped when the same settings and inputs give another result."""
 
 
@@ -32,7 +32,7 @@ class Range(Section):
 
 
 class Search(Section):
-    """Trials of a phase with other numbers, scored on dev halves of the recipe's own tasks; the phase then takes the best."""
+    """Trials of a phase with other numbers, scored on dev halves of the recipe's tasks; the phase then takes the best."""
 
     over: dict[str, tuple[Number, ...] | Range] = Field(min_length=1)
     """By name of a numeric field of the phase (`temperature`, `retromae.decoder_mask`, `weights.1`): values, or a range {low, high}."""
@@ -45,7 +45,9 @@ class Search(Section):
     rungs: Positive = 1
     """Scores of a training trial, evenly spaced, the last at its end. With more than one, ASHA ends the worse trials early."""
     tasks: tuple[str, ...] = ()
-    """Names of tasks whose dev halves are read; all of the recipe's own where empty. Public test tasks are refused."""
+    """Names of tasks whose dev halves are read, own and general ones; all of the recipe's where empty. Public test tasks are refused."""
+    general_weight: Share = 0.5
+    """Weight w of the general tasks: (1 - w) x mean of own + w x mean of general tasks is maximised; of one kind alone its mean."""
     concurrent: Annotated[Positive, EXECUTION] = 1
     """Trials at once."""
 

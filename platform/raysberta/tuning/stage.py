@@ -20,6 +20,7 @@ from ray.tune.schedulers import ASHAScheduler
 from raysberta.errors import InputError
 from raysberta.evaluation.facts import TasksFacts
 from raysberta.evaluation.guard import readable_tasks
+from raysberta.evaluation.means import Means
 from raysberta.merging.settings import Merge
 from raysberta.progress import progress
 from raysberta.storage.location import filesystem
@@ -49,7 +50,8 @@ def run(work: Work[SearchTrials]) -> SearchFacts:
     """
     held_out = work.inputs[work.settings.tasks].told(TasksFacts).tasks
     search = work.settings.phase.search
-    trials = Trials(work, readable_tasks(held_out, search.tasks if search is not None else ()))
+    general = tuple(name for name, task in held_out.items() if task.general)
+    trials = Trials(work, readable_tasks(held_out, search.tasks if search is not None else ()), general)
     wanted = combinations(trials.search) if trials.search.how == "grid" else []
     work.draft.rows_in = prepare(trials, wanted)
     known = {key_of(trial.values) for trial in finished(trials.home)}
@@ -61,7 +63,7 @@ def run(work: Work[SearchTrials]) -> SearchFacts:
     done = finished(trials.home)
     best = best_of(done)
     work.draft.rows_out = len(done)
-    log.info("%s: %s, dev mean %.2f, the best of %d trials", work.node, shown(best.values), 100 * best.score, len(done))
+    log.info("%s: %s, dev %s, the best of %d trials", work.node, shown(best.values), Means(best.own, best.general), len(done))
     fs, home = filesystem(trials.home)
     fs.delete_dir(home)
     return SearchFacts(best=best.values, trials=done)
@@ -150,7 +152,8 @@ class _Keeper(tune.Callback):
         self.done += 1
         node = self.trials.work.node
         scores = ", ".join(f"{task} {100 * score:.2f}" for task, score in found.scores.items())
-        log.info("%s: %s: mean %.2f (%s) in %.0f s", node, shown(found.values), 100 * found.score, scores, found.seconds)
+        means = Means(found.own, found.general)
+        log.info("%s: %s: %s (%s) in %.0f s", node, shown(found.values), means, scores, found.seconds)
         progress(node, "trials", self.done, self.total)
 
 

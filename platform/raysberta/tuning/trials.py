@@ -1,7 +1,7 @@
 """What one trial of a search does; no Ray here.
 
 A trial is the phase itself with other numbers: a short training, or a merge, aside; its model is scored on the dev halves of the
-recipe's own tasks and nothing else, which the guard of the evaluation room sees to.
+recipe's tasks and nothing else, which the guard of the evaluation room sees to.
 """
 
 import logging
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysberta.evaluation.score import dev_scores, mean
+from raysberta.evaluation.means import two_means
+from raysberta.evaluation.score import dev_scores
 from raysberta.merging.merge import merge
 from raysberta.merging.settings import Merge
 from raysberta.storage.location import filesystem
@@ -48,6 +49,8 @@ class Trials:
     work: Work[SearchTrials]
     tasks: tuple[str, ...]
     """Those whose dev halves are read."""
+    general: tuple[str, ...] = ()
+    """Names of the general tasks."""
 
     @property
     def search(self) -> Search:
@@ -90,8 +93,10 @@ def run_trial(trials: Trials, values: Mapping[str, float], on_rung: OnRung | Non
     phase, settings = trials.phase(values), trials.work.settings
 
     def told(scores: dict[str, float], steps: int | None) -> Trial:
+        means = two_means(scores, trials.general)
+        given: dict[str, Any] = {"own": means.own, "general": means.general, "scores": scores, "steps": steps}
         seconds = round(time.monotonic() - begun, 2)
-        return Trial(values=dict(values), score=mean(scores), scores=scores, seconds=seconds, steps=steps)
+        return Trial(values=dict(values), score=means.weighted(trials.search.general_weight), seconds=seconds, **given)
 
     def scored(model: Path, steps: int | None) -> Trial:
         return told(dev_scores(model, trials.work.inputs[settings.tasks], trials.tasks, settings.how), steps)
