@@ -86,7 +86,9 @@ def test_a_base_with_a_head_is_compared_by_its_height(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_that_was_not_extended_says_nothing_of_new_pieces(tmp_path: Path) -> None:
-    told = facts()["trimmed"].model_copy(update={"first_loss": None, "new_pieces": [], "tokens_before": {}, "tokens_after": {}, "held_out": {}})
+    told = facts()["trimmed"].model_copy(
+        update={"first_loss": None, "new_pieces": [], "tokens_before": {}, "tokens_after": {}, "held_out": {}}
+    )
     parts = [part for part in sections.trained(read(tmp_path, {"trimmed": told})) if part.title.startswith("trimmed")]
     assert [part.title for part in parts] == ["trimmed"] and parts[0].table is None
 

@@ -18,12 +18,16 @@ BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 """How a tokenizer with byte fallback writes a byte."""
 
 
+def byte_level(pieces: Pieces) -> bool:
+    """Whether each character of a piece stands for a byte."""
+    return pieces.kind == "bpe" and all(text in _byte_of() for text in pieces.texts if len(text) == 1 and text not in pieces.special)
+
+
 def readable(pieces: Pieces) -> list[str]:
     """The pieces as they are read: those of a byte-level BPE are decoded, and bytes that are part of a letter only are left out."""
-    byte_of = _byte_of()
-    alphabet = {text for text in pieces.texts if len(text) == 1 and text not in pieces.special}
-    if pieces.kind != "bpe" or not alphabet <= byte_of.keys():
+    if not byte_level(pieces):
         return pieces.texts
+    byte_of = _byte_of()
     return [
         text if text in pieces.special else bytes(byte_of.get(character, 0) for character in text).decode("utf-8", "ignore")
         for text in pieces.texts
@@ -50,17 +54,11 @@ def in_scripts(shown: str, scripts: set[str]) -> bool:
     return bool(shown) and all(_fits(character, scripts) for character in shown)
 
 
-def spells(text: str, shown: str, scripts: set[str]) -> bool:
-    """Whether a piece is one of those that any word can be spelled with: a byte, or a letter of the scripts, a digit or a sign.
-
-    Args:
-        text: The piece.
-        shown: The same as it is read.
-        scripts: Those of the languages.
-    """
+def spells(text: str, scripts: set[str]) -> bool:
+    """Whether a piece is one of those that any word of the scripts can be spelled with: a byte, a letter, a digit or a sign."""
     if len(text) != 1:
         return BYTE.fullmatch(text) is not None
-    return shown != text or unicodedata.category(text)[0] != "C" and _fits(text, scripts)
+    return unicodedata.category(text)[0] != "C" and _fits(text, scripts)
 
 
 def _fits(character: str, scripts: set[str]) -> bool:

@@ -4,7 +4,6 @@ Whatever is kept, a text whose pieces are all kept is cut as before. A Unigram t
 still there; BPE keeps with each piece the merges that lead to it, and every merge that fired led to a piece that was used.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from raysberta.errors import InputError
 from raysberta.vocabulary.pieces import Pieces
-from raysberta.vocabulary.scripts import in_scripts, readable, scripts_of, spells
+from raysberta.vocabulary.scripts import byte_level, in_scripts, readable, scripts_of, spells
 
 
 @dataclass
@@ -57,9 +56,8 @@ def keep(pieces: Pieces, counts: np.ndarray) -> list[int]:
         pieces: All there are.
         counts: Occurrences by id, int64 [pieces].
     """
-    shown = readable(pieces)
-    used = np.flatnonzero(counts).tolist()
-    return sorted(_parts_first(pieces, [*_always(pieces, shown, scripts_of(shown, counts)), *used]))
+    always = _always(pieces, scripts_of(readable(pieces), counts))
+    return sorted(_parts_first(pieces, [*always, *np.flatnonzero(counts).tolist()]))
 
 
 def choose(pieces: Pieces, counts: np.ndarray, size: int, smoothing: float) -> list[int]:
@@ -79,7 +77,7 @@ def choose(pieces: Pieces, counts: np.ndarray, size: int, smoothing: float) -> l
     """
     shown = readable(pieces)
     scripts = scripts_of(shown, counts)
-    always = _parts_first(pieces, _always(pieces, shown, scripts))
+    always = _parts_first(pieces, _always(pieces, scripts))
     own = _own(pieces, shown, scripts)
     probable = estimates(counts, own, smoothing)
     order = np.lexsort((np.arange(len(pieces)), -own, -probable))
@@ -126,9 +124,11 @@ def _own(pieces: Pieces, shown: Sequence[str], scripts: set[str]) -> np.ndarray:
     return weights / max(float(weights.sum()), np.finfo(np.float64).tiny)
 
 
-def _always(pieces: Pieces, shown: Sequence[str], scripts: set[str]) -> list[int]:
+def _always(pieces: Pieces, scripts: set[str]) -> list[int]:
     """Ids that no trim drops: special tokens, pieces that stand for a byte, and the letters, digits and signs that spell words unseen."""
-    return [number for number, text in enumerate(pieces.texts) if text in pieces.special or spells(text, shown[number], scripts)]
+    of_bytes = byte_level(pieces)
+    stay = {text for text in pieces.texts if (len(text) == 1 if of_bytes else spells(text, scripts))} | pieces.special
+    return [number for number, text in enumerate(pieces.texts) if text in stay]
 
 
 def _parts_first(pieces: Pieces, order: Iterable[int]) -> list[int]:
