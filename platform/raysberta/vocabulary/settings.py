@@ -43,10 +43,11 @@ class Vocabulary(Section):
     size: Positive | None = None
     """Trim to exactly this many pieces, before any are learned: special tokens, letters, digits and signs of the texts' scripts, then the
     most probable pieces; null: to those that the texts use."""
-    smoothing: Share = 0.5
+    smoothing: Share = 0.0
     """With `size`, how far the tokenizer's own probabilities count beside the texts: p(piece) = (1 - smoothing) * its share of the
     texts' tokens + smoothing * the tokenizer's own probability among pieces of the texts' scripts (for BPE 1 / rank of the merge, made
-    to sum to 1). 0: own probabilities decide only among pieces that the texts use as often; 1: they alone decide."""
+    to sum to 1). 0: own probabilities decide only among pieces that the texts use as often, such as all that they never use; 1: they
+    alone decide."""
     learn: Natural = 0
     """Learn this many new pieces from the corpus."""
     extend_from: VocabularyRef | None = None
