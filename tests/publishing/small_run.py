@@ -35,7 +35,7 @@ from raysberta.storage.artifacts import Artifact, Draft, Manifest, Store, finger
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.training.facts import DevPoint, Point, TrainingFacts
 from raysberta.tuning.facts import SearchFacts, Trial
-from raysberta.vocabulary.facts import Fertility, FirstLoss, Neighbours, VocabularyFacts
+from raysberta.vocabulary.facts import Fertility, FirstLoss, HeldOut, Neighbours, VocabularyFacts
 from raysberta.work import Facts, Work, Workers
 
 MODELS = ("e5", "trimmed", "adapted", "tuned", "merged")
@@ -260,6 +260,7 @@ def facts() -> dict[str, Facts]:
             parameters_after=31802112,
             tokens_before={"ru": Fertility(fertility=1.9312, unknown=0.0)},
             tokens_after={"ru": Fertility(fertility=1.8021, unknown=0.0002)},
+            held_out={"ru": HeldOut(tokens=5210, changed=0.0312, fertility_before=1.9411, fertility_after=1.8203)},
             new_pieces=[Neighbours(piece="▁энкодер", nearest=["▁код", "▁модель"])],
             first_loss=FirstLoss(chosen="focus", texts=160, head=False, losses=FIRST_LOSSES),
         ),

@@ -92,6 +92,8 @@ def test_a_merge_tells_each_models_share(tmp_path: Path) -> None:
 def test_a_vocabulary_tells_only_what_was_done(tmp_path: Path) -> None:
     trimmed = said(tmp_path / "trimmed", "trimmed", learn=0)
     assert trimmed == "from `e5`, 225,008 unused pieces trimmed; 250,037 pieces became 26,529"
+    sized = said(tmp_path / "sized", "trimmed", learn=0, size=26529)
+    assert sized == "from `e5`, 225,008 least probable pieces trimmed; 250,037 pieces became 26,529"
     adopted = said(tmp_path / "adopted", "trimmed", trim=False, learn=0, extend_from="e5", initialisation="gaussian")
     assert adopted == "from `e5`, those of `e5` adopted; new rows by gaussian; 250,037 pieces became 26,529"
 

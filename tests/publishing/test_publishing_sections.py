@@ -86,9 +86,19 @@ def test_a_base_with_a_head_is_compared_by_its_height(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_that_was_not_extended_says_nothing_of_new_pieces(tmp_path: Path) -> None:
-    told = facts()["trimmed"].model_copy(update={"first_loss": None, "new_pieces": [], "tokens_before": {}, "tokens_after": {}})
+    told = facts()["trimmed"].model_copy(
+        update={"first_loss": None, "new_pieces": [], "tokens_before": {}, "tokens_after": {}, "held_out": {}}
+    )
     parts = [part for part in sections.trained(read(tmp_path, {"trimmed": told})) if part.title.startswith("trimmed")]
     assert [part.title for part in parts] == ["trimmed"] and parts[0].table is None
+
+
+def test_a_vocabulary_tells_how_dev_texts_are_cut(told: Told) -> None:
+    table = by_title(sections.trained(told.lineage))["trimmed"].table
+    assert table is not None and table.rows[2:] == [
+        ["ru", "tokens a word, dev texts", "1.9411", "1.8203"],
+        ["ru", "share of tokens cut otherwise, dev texts", "", "0.0312"],
+    ]
 
 
 def test_one_trial_needs_no_picture(tmp_path: Path) -> None:

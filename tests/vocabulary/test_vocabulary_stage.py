@@ -16,7 +16,7 @@ from raysberta.models.head import load_head
 from raysberta.models.load import load_encoder, load_tokenizer
 from raysberta.models.settings import Model
 from raysberta.prefixes import E5, NOMIC
-from raysberta.schema import PAIR
+from raysberta.schema import DOCUMENT, PAIR
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.vocabulary.facts import VocabularyFacts
 from raysberta.vocabulary.initialise import table
@@ -94,6 +94,35 @@ def test_stage_reads_training_texts_of_all_its_pairs(store: Store, inputs: dict[
     assert "<unk>" not in prefixes and len(prefixes) > 14
     _, alone = made(store, inputs, trim=True)
     assert set(alone.tokens_before) == {"ru"} and alone.pieces["trimmed"] > facts.pieces["trimmed"]
+
+
+def test_training_documents_are_texts_where_they_are_named(store: Store, inputs: dict[str, Artifact], english: list[str]) -> None:
+    """Their titles, texts and sections, never those of dev; the table of pairs is English without them only by its prefixes."""
+    draft = store.draft("corpus", "corpus")
+    blank = dict.fromkeys(DOCUMENT.names, "x")
+    sections = [{"heading": "usage", "text": "\n".join(english[80:])}]
+    rows = [
+        {**blank, "split": "train", "title": "kitchen", "text": "\n".join(english[:80]), "sections": sections},
+        {**blank, "split": "dev", "title": "Zanzibar", "text": "Zanzibar", "sections": []},
+    ]
+    draft.write_table("documents", pa.Table.from_pylist(rows, DOCUMENT))
+    given = {**inputs, "corpus": store.commit(draft, "corpus", "corpus", {}, {}, 1, 0.0)}
+    artifact, facts = made(store, given, trim=True, documents="corpus")
+    tokenizer, base = (load_tokenizer(each.folder("model")) for each in (artifact, inputs["base"]))
+    assert all(tokenizer.tokenize(text) == base.tokenize(text) for text in ("kitchen", *english))
+    assert tokenizer.tokenize("Zanzibar") != base.tokenize("Zanzibar")
+    _, alone = made(store, inputs, trim=True)
+    assert alone.pieces["trimmed"] > facts.pieces["trimmed"] + 50
+
+
+def test_a_size_is_met_and_told(store: Store, inputs: dict[str, Artifact]) -> None:
+    artifact, facts = made(store, inputs, trim=True, size=400, pairs=["natural", "questions"])
+    assert facts.pieces == {"before": 900 + 1, "adopted": 0, "adopted_unreachable": 0, "trimmed": 501, "learned": 0, "after": 400}
+    assert len(load_tokenizer(artifact.folder("model"))) == load_encoder(artifact.folder("model")).config.vocab_size == 400
+    assert facts.parameters_before - facts.parameters_after == (901 + 5 - 400) * 16
+    assert set(facts.held_out) == {"ru"} and facts.held_out["ru"].tokens > 0 and facts.held_out["ru"].changed > 0
+    with pytest.raises(InputError, match=r"^phases\.fitted: size: 20 cannot be; right would be from "):
+        made(store, inputs, trim=True, size=20)
 
 
 def test_the_model_is_described_as_the_one_it_starts_from(store: Store, inputs: dict[str, Artifact]) -> None:

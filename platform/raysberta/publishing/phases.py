@@ -45,7 +45,11 @@ def line(lineage: Lineage, node: MadeNode) -> str:
 def _vocabulary(lineage: Lineage, settings: Vocabulary, facts: VocabularyFacts) -> str:
     done = [
         *([f"those of `{lineage.name_of(settings.extend_from)}` adopted"] if settings.extend_from else []),
-        *([f"{facts.pieces['trimmed']:,} unused pieces trimmed"] if settings.trim else []),
+        *(
+            [f"{facts.pieces['trimmed']:,} {'unused' if settings.size is None else 'least probable'} pieces trimmed"]
+            if settings.trim
+            else []
+        ),
         *([f"{facts.pieces['learned']:,} learned"] if settings.learn else []),
         *([f"new rows by {settings.initialisation}"] if settings.learn or settings.extend_from else []),
     ]

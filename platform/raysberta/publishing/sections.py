@@ -200,6 +200,9 @@ def _vocabulary(lineage: Lineage, node: MadeNode, facts: VocabularyFacts) -> lis
         after = facts.tokens_after[language]
         rows.append([language, "tokens a word", f"{before.fertility:.4f}", f"{after.fertility:.4f}"])
         rows.append([language, "share of unknown tokens", f"{before.unknown:.4f}", f"{after.unknown:.4f}"])
+    for language, held in facts.held_out.items():
+        rows.append([language, "tokens a word, dev texts", f"{held.fertility_before:.4f}", f"{held.fertility_after:.4f}"])
+        rows.append([language, "share of tokens cut otherwise, dev texts", "", f"{held.changed:.4f}"])
     table = Table(["language", "measure", "before", "after"], rows, (2, 3)) if rows else None
     found = [Part(node.name, node.kind, f"{_told(lineage, node.name)} Pieces: {counts}. {sizes}.", table=table)]
     if facts.first_loss is not None:

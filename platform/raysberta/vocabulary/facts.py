@@ -12,6 +12,18 @@ class Fertility(Facts):
     """Share of unknown tokens."""
 
 
+class HeldOut(Facts):
+    """How dev texts of one language, which no piece was chosen by, are cut before and after."""
+
+    tokens: int
+    """Before, without special tokens."""
+    changed: float
+    """Share of them that the new tokenizer cuts otherwise: it has no token of the same characters there."""
+    fertility_before: float
+    """Tokens a word."""
+    fertility_after: float
+
+
 class Neighbours(Facts):
     """A new piece, and the old ones whose embeddings are nearest to where it starts."""
 
@@ -39,5 +51,7 @@ class VocabularyFacts(Facts):
     tokens_before: dict[str, Fertility]
     """By language."""
     tokens_after: dict[str, Fertility]
+    held_out: dict[str, HeldOut]
+    """By language; of those without dev texts none."""
     new_pieces: list[Neighbours]
     first_loss: FirstLoss | None

@@ -4,6 +4,7 @@ In this order, so that a donor's tokens are trimmed and spelled with as well. Wh
 and where nothing is trimmed its id; the tokenizer is always rebuilt whole.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,11 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from raysberta.models.head import MlmHead
 from raysberta.vocabulary.extend import adopt, learn, unreachable
-from raysberta.vocabulary.facts import Fertility, Neighbours
+from raysberta.vocabulary.facts import Fertility, HeldOut, Neighbours
 from raysberta.vocabulary.initialise import Found, Initialisation, Origin, install, resize, rows, table
 from raysberta.vocabulary.pieces import Pieces, read, rebuild
 from raysberta.vocabulary.settings import Vocabulary
-from raysberta.vocabulary.trim import count, keep
+from raysberta.vocabulary.trim import choose, count, keep
 
 SAMPLES = 20
 NEIGHBOURS = 3
@@ -69,10 +70,10 @@ def revise(
         whole = pieces
         words: Mapping[tuple[int, ...], int] = usage.words
         if settings.trim:
-            kept = keep(whole, usage.counts)
-            place = {number: new for new, number in enumerate(kept)}
+            given = settings.size, settings.smoothing
+            kept = keep(whole, usage.counts) if given[0] is None else choose(whole, usage.counts, given[0], given[1])
             pieces = whole.select(kept)
-            words = {tuple(place[number] for number in word): times for word, times in words.items()}
+            words = _cut_again(words, whole, kept, rebuild(tokenizer, pieces)) if settings.learn else {}
         counts["trimmed"] = len(whole) - len(pieces)
         fitted = learn(pieces, words, settings.learn, taken=frozenset(whole.texts))
         counts["learned"] = len(fitted) - len(pieces)
@@ -115,11 +116,51 @@ def apply(
         head: The model's for masked words, changed with it.
     """
     origins = revision.origins
-    if origins == list(range(model.config.vocab_size))[: len(origins)]:
+    if len(origins) == revision.counts["before"] and origins == list(range(len(origins))):
         return
     install(model, revision.tokenizer, rows(table(model), origins, settings.initialisation, seed, found))
     if head is not None:
         resize(head, origins, seed)
+
+
+def _cut_again(
+    words: Mapping[tuple[int, ...], int], whole: Pieces, kept: Sequence[int], tokenizer: PreTrainedTokenizerFast
+) -> Counter[tuple[int, ...]]:
+    """Words, as ids of the whole vocabulary, in ids of the kept pieces; a word with a piece that was dropped is cut anew."""
+    place = {number: new for new, number in enumerate(kept)}
+    model = tokenizer.backend_tokenizer.model
+    found: Counter[tuple[int, ...]] = Counter()
+    for word, times in words.items():
+        if all(number in place for number in word):
+            found[tuple(place[number] for number in word)] += times
+        elif not any(whole.texts[number] in whole.special for number in word):  # nothing is learned from a word with an unknown part
+            found[tuple(token.id for token in model.tokenize("".join(whole.texts[number] for number in word)))] += times
+    return found
+
+
+def held_out(old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast, texts: Mapping[str, Sequence[str]]) -> dict[str, HeldOut]:
+    """How texts that decided nothing are cut by two tokenizers, by language; special tokens are not counted."""
+    found = {}
+    for language, sample in texts.items():
+        words = max(sum(len(text.split()) for text in sample), 1)
+        before, after, same = 0, 0, 0
+        for text in sample:
+            ours, theirs = (_cuts(tokenizer, text) for tokenizer in (old, new))
+            before, after, same = before + ours.total(), after + theirs.total(), same + (ours & theirs).total()
+        found[language] = HeldOut(
+            tokens=before,
+            changed=round(1 - same / max(before, 1), 6),
+            fertility_before=round(before / words, 4),
+            fertility_after=round(after / words, 4),
+        )
+    return found
+
+
+def _cuts(tokenizer: PreTrainedTokenizerFast, text: str) -> Counter[tuple[str, tuple[int, int]]]:
+    """Each token's piece and place in the text; those of half a letter share a place. An unknown part is the unknown piece, not itself."""
+    backend = tokenizer.backend_tokenizer
+    encoding = backend.encode(text, add_special_tokens=False)
+    return Counter(zip(map(backend.id_to_token, encoding.ids), encoding.offsets, strict=True))
 
 
 def fertility(tokenizer: PreTrainedTokenizerFast, texts: Mapping[str, Sequence[str]]) -> dict[str, Fertility]:

@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from raysberta.graph import EncoderRef, Language, Natural, PairsRef, Section, VocabularyRef
+from raysberta.graph import DocumentsRef, EncoderRef, Language, Natural, PairsRef, Positive, Section, Share, VocabularyRef
 from raysberta.prefixes import NamedPrefixes
 
-VERSION: int = 3
+VERSION: int = 4
 """Of the results; bumped when the same settings and inputs give another result."""
 
 
@@ -34,10 +34,20 @@ class Vocabulary(Section):
     """The model whose vocabulary it is: an entry of `models`, or another phase."""
     pairs: tuple[PairsRef, ...] = (PairsRef("natural"),)
     """The texts: both sides of the training pairs."""
+    documents: DocumentsRef | None = None
+    """`corpus`: training documents are texts to trim by and learn from too; null: the pairs alone."""
     prefixes: NamedPrefixes | None = None
     """Prefixes that a later phase will teach: the texts are read with them, and their pieces stay; null: the model's own alone."""
     trim: bool = False
-    """Drop pieces that the corpus never uses."""
+    """Drop pieces: those that the texts never use or, with `size`, all but the most probable."""
+    size: Positive | None = None
+    """Trim to exactly this many pieces, before any are learned: special tokens, letters, digits and signs of the texts' scripts, then the
+    most probable pieces; null: to those that the texts use."""
+    smoothing: Share = 0.0
+    """With `size`, how far the tokenizer's own probabilities count beside the texts: p(piece) = (1 - smoothing) * its share of the
+    texts' tokens + smoothing * the tokenizer's own probability among pieces of the texts' scripts (for BPE 1 / rank of the merge, made
+    to sum to 1). 0: own probabilities decide only among pieces that the texts use as often, such as all that they never use; 1: they
+    alone decide."""
     learn: Natural = 0
     """Learn this many new pieces from the corpus."""
     extend_from: VocabularyRef | None = None
@@ -49,6 +59,12 @@ class Vocabulary(Section):
     the last three have nothing for start as the mean. The report compares those that are possible by their masked loss."""
     wechsel: Wechsel | None = None
     """Files and languages for `initialisation: wechsel`; where it is another, WECHSEL is compared with it."""
+
+    @model_validator(mode="after")
+    def _trims_to_its_size(self) -> Self:
+        if self.size is not None and not self.trim:
+            raise ValueError("size: is what trimming leaves; right would be trim: true with it")
+        return self
 
     @model_validator(mode="after")
     def _has_what_the_initialisation_reads(self) -> Self:

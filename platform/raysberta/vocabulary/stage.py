@@ -21,9 +21,9 @@ from raysberta.vocabulary.first_loss import TEXTS, first_losses
 from raysberta.vocabulary.focus import auxiliary, focus
 from raysberta.vocabulary.initialise import Found, Initialisation, table
 from raysberta.vocabulary.procrustes import donated
-from raysberta.vocabulary.revise import Revision, apply, fertility, neighbours, revise
+from raysberta.vocabulary.revise import Revision, apply, fertility, held_out, neighbours, revise
 from raysberta.vocabulary.settings import Vocabulary, Wechsel
-from raysberta.vocabulary.texts import count_pairs, language_texts, sample_texts, training_texts
+from raysberta.vocabulary.texts import count_pairs, document_texts, language_texts, sample_texts, training_texts
 from raysberta.vocabulary.wechsel import aligned, own_words, piece_vectors, read_dictionary, read_words, wechsel
 from raysberta.work import Work
 
@@ -37,14 +37,18 @@ PLAIN: tuple[Initialisation, ...] = ("mean_of_pieces", "gaussian")
 
 @dataclass(frozen=True)
 class _Corpus:
-    """The training pairs, and the prefixes that their texts are read with."""
+    """The training pairs, the prefixes that their texts are read with, and the documents, where those are texts too."""
 
     pairs: list[pads.Dataset]
     read: Prefixes
     own: Prefixes
+    documents: pads.Dataset | None
 
     def texts(self, at_most: int | None = None) -> Iterator[list[str]]:
-        return training_texts(self.pairs, self.read, self.own, at_most)
+        """All texts; those of about `at_most` pairs alone where that is given."""
+        yield from training_texts(self.pairs, self.read, self.own, at_most)
+        if self.documents is not None and at_most is None:
+            yield from document_texts(self.documents)
 
 
 def run(work: Work[Vocabulary]) -> VocabularyFacts:
@@ -65,7 +69,8 @@ def _fitted(work: Work[Vocabulary]) -> VocabularyFacts:
     tokenizer, model = load_tokenizer(base), load_encoder(base)
     head, donor = load_head(base, model), _donor(work)
     tables = [work.inputs[name].dataset("pairs") for name in settings.pairs]
-    corpus = _Corpus(tables, settings.prefixes or description.prefixes, description.prefixes)
+    documents = work.inputs[settings.documents].dataset("documents") if settings.documents else None
+    corpus = _Corpus(tables, settings.prefixes or description.prefixes, description.prefixes, documents)
     work.draft.rows_in = count_pairs(tables)
     texts = _watched(work, corpus.texts(), 2 * work.draft.rows_in)
     revision = revise(tokenizer, texts, settings, load_tokenizer(donor) if donor else None)
@@ -84,6 +89,7 @@ def _fitted(work: Work[Vocabulary]) -> VocabularyFacts:
         parameters_after=model.num_parameters(),
         tokens_before=fertility(tokenizer, sample),
         tokens_after=fertility(revision.tokenizer, sample),
+        held_out=held_out(tokenizer, revision.tokenizer, sample_texts(tables, "dev")),
         new_pieces=neighbours(revision, table(model)),
         first_loss=_first_loss(work, model, head, revision, old, found, sample),
     )
@@ -177,6 +183,8 @@ def _log(facts: VocabularyFacts) -> None:
     log.info("pieces %(before)d -> %(after)d: trimmed %(trimmed)d, adopted %(adopted)d, learned %(learned)d", facts.pieces)
     for language, before in facts.tokens_before.items():
         log.info("%s: %.3f -> %.3f tokens a word", language, before.fertility, facts.tokens_after[language].fertility)
+    for language, held in facts.held_out.items():
+        log.info("%s, dev: %.2f %% of %d tokens cut otherwise", language, 100 * held.changed, held.tokens)
     if facts.first_loss:
         losses = facts.first_loss.losses.items()
         log.info("masked loss before training: %s", ", ".join(f"{how} {loss:.3f}" for how, loss in losses))

@@ -1,4 +1,7 @@
-"""The texts that a vocabulary is fitted to: both sides of the training pairs, in batches. Never those of dev or test."""
+"""The texts that a vocabulary is fitted to: both sides of the training pairs, and training documents, in batches.
+
+Never those of dev or test: a sample of dev texts is read to tell how they are cut, and decides nothing.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import get_args
@@ -8,13 +11,15 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from raysberta.prefixes import Prefixes, Side
-from raysberta.schema import Task
+from raysberta.schema import Split, Task
 
 TRAIN = pads.field("split") == "train"
 TASKS: tuple[Task, ...] = get_args(Task)
 SIDES: tuple[Side, ...] = get_args(Side)
 BATCH = 4096
 """Most pairs that are held at once."""
+DOCUMENTS = 256
+"""Most documents that are held at once."""
 SAMPLE = 2000
 
 
@@ -43,6 +48,13 @@ def training_texts(pairs: Sequence[pads.Dataset], read: Prefixes, own: Prefixes,
                 yield [read.of(task, side) + text for task, text in zip(tasks, batch[column].to_pylist(), strict=True)]
 
 
+def document_texts(documents: pads.Dataset) -> Iterator[list[str]]:
+    """Titles, texts and sections of the training documents, without prefixes, in batches."""
+    for batch in documents.to_batches(columns=["title", "text", "sections"], filter=TRAIN, batch_size=DOCUMENTS):
+        yield [text for column in ("title", "text") for text in batch[column].to_pylist() if text]
+        yield [section["text"] for sections in batch["sections"].to_pylist() for section in sections if section["text"]]
+
+
 def language_texts(pairs: Sequence[pads.Dataset], language: str) -> Iterator[list[str]]:
     """The sides of the training pairs that are in a language, in batches: of a translation, whose sides differ, the query."""
     chosen = TRAIN & (pads.field("language") == language)
@@ -52,11 +64,12 @@ def language_texts(pairs: Sequence[pads.Dataset], language: str) -> Iterator[lis
             yield batch.filter(pc.not_equal(batch["kind"], "translation"))["positive"].to_pylist()
 
 
-def sample_texts(pairs: Sequence[pads.Dataset]) -> dict[str, list[str]]:
-    """Up to SAMPLE positives of training pairs a language, those with the lowest ids; translations, whose sides differ, by their query."""
+def sample_texts(pairs: Sequence[pads.Dataset], split: Split = "train") -> dict[str, list[str]]:
+    """Up to SAMPLE positives of a split's pairs a language, those with the lowest ids; translations, whose sides differ, by their query."""
     lowest: dict[str, pa.Table] = {}
+    chosen = pads.field("split") == split
     columns = ["pair_id", "language", "kind", "query", "positive"]
-    for batch in (batch for table in pairs for batch in table.to_batches(columns=columns, filter=TRAIN, batch_size=BATCH)):
+    for batch in (batch for table in pairs for batch in table.to_batches(columns=columns, filter=chosen, batch_size=BATCH)):
         table = pa.Table.from_batches([batch])
         for language in table["language"].unique().to_pylist():
             more = table.filter(pc.equal(table["language"], language))
