@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from searches import HOW, MERGE, MakeTrials
+from searches import HOW, MERGE, MakeTrials, commit_folder
 
-from conftest import commit_folder
 from raysberta.evaluation.score import dev_scores
 from raysberta.merging.merge import merge
 from raysberta.models.describe import describe, write_description

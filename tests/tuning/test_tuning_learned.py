@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
+from searches import commit_folder
 from torch import nn
 
-from conftest import commit_folder
 from raysberta.errors import InputError
 from raysberta.merging.merge import Start, merge
 from raysberta.merging.settings import Learned, Merge
@@ -19,25 +20,39 @@ from raysberta.storage.artifacts import Artifact, Store
 from raysberta.training.contrastive import ContrastiveModel, make_batch, plan_of
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.tuning.learned import Positions, _contrastive, learn, learn_weights, probe
+from small_models import described, english, russian, small_folder, unigram  # noqa: F401 - fixtures
 
 HOW: dict[str, Any] = {"how": "learned", "examples": "mined", "probe": 40, "batch_size": 20, "negatives": 1, "max_tokens": 24}
 
 
-def noisy(good: Path, folder: Path, seed: int, noise: float) -> Path:
-    model, draw = load_encoder(good), torch.Generator().manual_seed(seed)
+def noisy(source: Path, folder: Path, seed: int, noise: float) -> Path:
+    model, draw = load_encoder(source), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(noise * torch.randn(parameter.shape, generator=draw))
-    save(model, load_tokenizer(good), folder)
-    write_description(folder, describe(good))
+    save(model, load_tokenizer(source), folder)
+    write_description(folder, describe(source))
     return folder
 
 
+@pytest.fixture(scope="module")
+def family(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small model and three that moved away from it."""
+    home = tmp_path_factory.mktemp("family")
+    save(load_encoder(small_folder), load_tokenizer(small_folder), home / "base")
+    described(home / "base")
+    return {
+        "base": home / "base",
+        **{name: noisy(home / "base", home / name, seed, 0.05) for seed, name in enumerate(("one", "two", "three"))},
+    }
+
+
 @pytest.fixture
-def given(inputs: Mapping[str, Artifact], store: Store, good: Path, tmp_path: Path) -> dict[str, Artifact]:
-    """Beside the good and the blind model two that are the good one with noise."""
-    found = {name: commit_folder(store, name, noisy(good, tmp_path / name, seed, 0.02)) for seed, name in enumerate(("one", "two"))}
-    return {**inputs, **found}
+def given(family: dict[str, Path], store: Store, examples: pa.Table) -> dict[str, Artifact]:
+    draft = store.draft("mined", "f")
+    draft.write_table("examples", examples)
+    mined = store.commit(draft, "mined", "f", {}, {}, 1, 0.0)
+    return {"mined": mined, **{name: commit_folder(store, name, folder) for name, folder in family.items()}}
 
 
 def a_merge(of: list[str], start: str, method: str = "slerp") -> Merge:
@@ -51,7 +66,7 @@ def wide(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("method", ["slerp", "linear"])
 def test_slopes_are_those_of_the_loss_in_float64(given: dict[str, Artifact], method: str) -> None:
     settings = Learned.model_validate({**HOW, "probe": 8, "batch_size": 8, "temperature": 0.1})
-    phase = a_merge(["one", "two", "spoiled"], "base", method)
+    phase = a_merge(["one", "two", "three"], "base", method)
     folder = given["one"].folder("model")
     examples, how = probe(given["mined"], settings, folder), _contrastive(phase, settings)
     batch = make_batch(examples, plan_of(examples, how, 1).step(0), how, torch.device("cpu"))
@@ -114,20 +129,26 @@ def test_a_penalty_shortens_the_norm() -> None:
     assert found == [pytest.approx(1.0, abs=0.01), pytest.approx(0.75, abs=0.01)], "of (norm - 1)^2 + norm / 2 the least is at 3/4"
 
 
-def test_real_models_lean_to_the_one_that_can_see(given: dict[str, Artifact]) -> None:
-    """From the blind start: one model is the good one, the others go elsewhere by as much."""
-    settings = Learned.model_validate({**HOW, "steps": 25, "learning_rate": 0.15})
-    found = learn_weights(a_merge(["two", "base"], "spoiled"), settings, given, 1)
-    assert found == learn_weights(a_merge(["two", "base"], "spoiled"), settings, given, 1)
-    assert len(found) == 26 and found[0].weights == [0.5, 0.5] and found[0].norm == 1.0
+def test_real_models_lean_to_the_one_that_can_see(inputs: Mapping[str, Artifact], store: Store, good: Path, tmp_path: Path) -> None:
+    """From the blind start: one model is the good one, the other goes elsewhere."""
+    models = {**inputs, "astray": commit_folder(store, "astray", noisy(good, tmp_path / "astray", 1, 0.02))}
+    settings = Learned.model_validate({**HOW, "steps": 12, "learning_rate": 0.15})
+    found = learn_weights(a_merge(["astray", "base"], "spoiled"), settings, models, 1)
+    assert len(found) == 13 and found[0].weights == [0.5, 0.5] and found[0].norm == 1.0
     assert found[-1].weights[1] > 0.5
-    early, late = (sum(at.loss or 0.0 for at in part) / 5 for part in (found[:5], found[20:25]))
+    early, late = (sum(at.loss or 0.0 for at in part) / 3 for part in (found[:3], found[9:12]))
     assert late < early
+
+
+def test_learning_repeats(given: dict[str, Artifact]) -> None:
+    settings = Learned.model_validate({**HOW, "steps": 3})
+    first, again = (learn_weights(a_merge(["one", "two"], "base"), settings, given, 1) for _ in range(2))
+    assert first == again and len(first) == 4 and first[-1].loss is None
 
 
 def test_what_is_learned_is_what_is_merged(given: dict[str, Artifact], tmp_path: Path) -> None:
     """The position that the loss was taken at is the merge that the stage then writes."""
-    folders, start = [given[name].folder("model") for name in ("one", "two")], given["spoiled"].folder("model")
+    folders, start = [given[name].folder("model") for name in ("one", "two")], given["base"].folder("model")
     encoder = load_encoder(folders[0])
     states = [{name: each.detach().clone() for name, each in load_encoder(folder).named_parameters()} for folder in (start, *folders)]
     positions = Positions(encoder, encoder, states[0], states[1:], "slerp")
@@ -137,17 +158,17 @@ def test_what_is_learned_is_what_is_merged(given: dict[str, Artifact], tmp_path:
         assert torch.allclose(tensor, positions.parameters[name], atol=1e-5), name
 
 
-def test_models_that_do_not_fit_are_refused(given: dict[str, Artifact], store: Store, good: Path, tmp_path: Path) -> None:
+def test_models_that_do_not_fit_are_refused(given: dict[str, Artifact], family: dict[str, Path], store: Store, tmp_path: Path) -> None:
     settings = Learned.model_validate(HOW)
     with pytest.raises(InputError, match="is the start, it differs by nothing"):
         learn_weights(a_merge(["one", "copy"], "base"), settings, {**given, "copy": given["base"]}, 1)
     short = tmp_path / "short"
-    save(load_encoder(good, layers=2), load_tokenizer(good), short)
-    write_description(short, describe(good))
+    save(load_encoder(family["base"], layers=2), load_tokenizer(family["base"]), short)
+    described(short)
     with pytest.raises(InputError, match=r"num_hidden_layers is 3 in .* and 2 in"):
         learn_weights(a_merge(["one", "short"], "base"), settings, {**given, "short": commit_folder(store, "short", short)}, 1)
 
 
-def test_the_probe_is_chosen_by_id(inputs: Mapping[str, Artifact], good: Path) -> None:
-    few, more = (probe(inputs["mined"], Learned.model_validate({**HOW, "probe": count}), good) for count in (5, 12))
+def test_the_probe_is_chosen_by_id(given: dict[str, Artifact], family: dict[str, Path]) -> None:
+    few, more = (probe(given["mined"], Learned.model_validate({**HOW, "probe": count}), family["base"]) for count in (5, 12))
     assert len(few) == 5 and len(more) == 12 and set(few.ids.tolist()) < set(more.ids.tolist())
