@@ -27,6 +27,7 @@ from raysberta.vocabulary.initialise import table
 from raysberta.vocabulary.revise import apply, revise
 from raysberta.vocabulary.settings import Vocabulary
 from raysberta.work import Work
+from small_models import english, russian, small_folder, unigram  # noqa: F401 - fixtures
 
 
 def sentences() -> list[tuple[str, str]]:

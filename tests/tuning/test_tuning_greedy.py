@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from searches import HOW, MERGE, MakeTrials, commit_folder
+from searches import HOW, MERGE, MakeTrials, MakeWork, commit_folder
 
 from raysberta.evaluation.score import dev_scores
 from raysberta.merging.merge import merge
+from raysberta.merging.settings import Greedy
 from raysberta.models.describe import describe, write_description
 from raysberta.models.load import load_encoder, load_tokenizer, save
 from raysberta.storage.artifacts import Artifact, Store
+from raysberta.tuning import stage
 from raysberta.tuning.facts import Trial
 from raysberta.tuning.greedy import greedy
 from raysberta.tuning.trials import Trials, run_trial
@@ -60,6 +62,16 @@ def test_it_is_the_papers_loop(
     assert best.score == pytest.approx(mean_of(kept), abs=1e-6) and len(made) == 7
     assert best.score == max(trial.score for trial in made[:4]) or len(kept) > 1
     assert 3 not in kept, "the blind model spoils every merge"
+
+
+def test_the_stage_tells_every_trial(ray_local: None, work: MakeWork, inputs: Mapping[str, Artifact]) -> None:
+    asked = work({**MERGE, "weights": (1.0, 1.0), "method": "linear"}, {"weights.0": (1.0,)})
+    phase = asked.settings.phase.model_copy(update={"search": None})
+    settings = asked.settings.model_copy(update={"phase": phase, "choose": Greedy(how="greedy")})
+    found = stage.run(Work(settings, inputs, asked.draft, node=asked.node))
+    assert found.best == {"weights.0": 0.0, "weights.1": 1.0}, "of the good model alone"
+    assert [tuple(trial.values.values()) for trial in found.trials] == [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+    assert found.trials[1].score > found.trials[2].score and not Path(asked.draft.checkpoints).exists()
 
 
 def test_equal_scores_are_kept_and_worse_ones_are_not() -> None:

@@ -20,7 +20,7 @@ from raysberta.storage.artifacts import Artifact, Store
 from raysberta.training.contrastive import ContrastiveModel, make_batch, plan_of
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.tuning.learned import Positions, _contrastive, learn, learn_weights, probe
-from small_models import described, english, russian, small_folder, unigram  # noqa: F401 - fixtures
+from small_models import described
 
 HOW: dict[str, Any] = {"how": "learned", "examples": "mined", "probe": 40, "batch_size": 20, "negatives": 1, "max_tokens": 24}
 
