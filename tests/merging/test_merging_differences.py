@@ -136,12 +136,12 @@ def test_a_uniform_merge_without_a_start_is_what_it_was(family: list[Path], tmp_
     ("given", "words"),
     [
         ({"norm": 0.5}, "norm: is of differences from a start"),
-        ({"choose": {"how": "learned", "examples": "mined"}}, "choose: learned moves away from a start"),
+        ({"choose": {"kind": "learned", "examples": "mined"}}, "choose: learned moves away from a start"),
         ({"start": "b"}, "of.1: is the start"),
-        ({"choose": {"how": "greedy"}, "weights": [1.0, 1.0]}, "choose and weights"),
-        ({"choose": {"how": "greedy"}, "weight": 0.5}, "choose and weight"),
-        ({"choose": {"how": "greedy"}, "search": {"over": {"norm": [1.0]}}}, "choose and search"),
-        ({"choose": {"how": "greedily"}}, "how"),
+        ({"choose": {"kind": "greedy"}, "weights": [1.0, 1.0]}, "choose and weights"),
+        ({"choose": {"kind": "greedy"}, "weight": 0.5}, "choose and weight"),
+        ({"choose": {"kind": "greedy"}, "search": {"over": {"norm": [1.0]}}}, "choose and search"),
+        ({"choose": {"kind": "greedily"}}, "kind"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: dict[str, Any], words: str) -> None:

@@ -63,7 +63,7 @@ def test_all_variants_share_all_but_the_phase(tmp_path: Path) -> None:
 
 def test_sources_that_are_out_already_are_not_left_out_again() -> None:
     recipe = everything(smoke("phases.tuned.source_weights={dictionary/term_definition: 0}"), "tuned")
-    assert list(variants(recipe, "tuned", sources(recipe, "tuned")))[0] == "dictionary/definition_usage"
+    assert next(iter(variants(recipe, "tuned", sources(recipe, "tuned")))) == "dictionary/definition_usage"
 
 
 def test_names_of_variants_differ() -> None:

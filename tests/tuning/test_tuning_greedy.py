@@ -67,7 +67,7 @@ def test_it_is_the_papers_loop(
 def test_the_stage_tells_every_trial(ray_local: None, work: MakeWork, inputs: Mapping[str, Artifact]) -> None:
     asked = work({**MERGE, "weights": (1.0, 1.0), "method": "linear"}, {"weights.0": (1.0,)})
     phase = asked.settings.phase.model_copy(update={"search": None})
-    settings = asked.settings.model_copy(update={"phase": phase, "choose": Greedy(how="greedy")})
+    settings = asked.settings.model_copy(update={"phase": phase, "choose": Greedy(kind="greedy")})
     found = stage.run(Work(settings, inputs, asked.draft, node=asked.node))
     assert found.best == {"weights.0": 0.0, "weights.1": 1.0}, "of the good model alone"
     assert [tuple(trial.values.values()) for trial in found.trials] == [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]

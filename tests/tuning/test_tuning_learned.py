@@ -22,7 +22,7 @@ from raysberta.training.encode import ChunkedEncoder
 from raysberta.tuning.learned import Positions, _contrastive, learn, learn_weights, probe
 from small_models import described
 
-HOW: dict[str, Any] = {"how": "learned", "examples": "mined", "probe": 40, "batch_size": 20, "negatives": 1, "max_tokens": 24}
+HOW: dict[str, Any] = {"kind": "learned", "examples": "mined", "probe": 40, "batch_size": 20, "negatives": 1, "max_tokens": 24}
 
 
 def noisy(source: Path, folder: Path, seed: int, noise: float) -> Path:

@@ -28,7 +28,7 @@ class Greedy(Section):
     """A greedy soup (arXiv 2203.05482): models in falling order of their own dev scores, each kept where the merge of all kept, alike in
     weight, then scores no less on dev halves of the recipe's own tasks."""
 
-    how: Literal["greedy"]
+    kind: Literal["greedy"]
     tasks: tuple[str, ...] = ()
     """Names of tasks whose dev halves are read; all of the recipe's own where empty. Public test tasks are refused."""
 
@@ -37,7 +37,7 @@ class Learned(Section):
     """Self Positioning (arXiv 2410.15035): weights and `norm` by gradients of InfoNCE on a few examples; the models stay as they are.
     Memory: one more than the models' number, and two for the merge and its gradient, all in fp32."""
 
-    how: Literal["learned"]
+    kind: Literal["learned"]
     examples: ExamplesRef
     """An entry of `examples`; the loss is InfoNCE with their hard negatives and those of the batch."""
     probe: Positive = 512
@@ -58,7 +58,7 @@ class Learned(Section):
     """Longer texts are cut."""
 
 
-Choose = Annotated[Greedy | Learned, Field(discriminator="how")]
+Choose = Annotated[Greedy | Learned, Field(discriminator="kind")]
 
 
 class Merge(Section):
@@ -82,7 +82,7 @@ class Merge(Section):
     norm: NaturalNumber = 1.0
     """Factor on the merged difference from `start`."""
     choose: Choose | None = None
-    """Choose the weights of all models: `how: greedy` by dev scores, `how: learned` by gradient, `norm` too; none where null."""
+    """Choose the weights of all models: `kind: greedy` by dev scores, `kind: learned` by gradient, `norm` too; none where null."""
     search: Search | None = None
     """Find `weight`, `norm`, or single weights as `weights.0`, by scores on dev halves; none where null."""
 
@@ -110,8 +110,8 @@ class Merge(Section):
 
     @model_validator(mode="after")
     def _weights_are_chosen_once(self) -> Self:
-        for name in ("weight", "weights", "search"):
-            if self.choose is not None and getattr(self, name):
+        for name, given in (("weight", self.weight is not None), ("weights", bool(self.weights)), ("search", self.search is not None)):
+            if self.choose is not None and given:
                 raise ValueError(f"choose and {name}: both would say the weights; right would be one of them")
         return self
 
