@@ -106,14 +106,14 @@ def learn(positions: Positions, batches: Iterable[object], settings: Learned, no
         weights = logits.softmax(0)
         loss = positions.loss(weights, length, batch)
         if not torch.isfinite(loss):
-            raise NotFinite(f"step {step + 1}: the loss is {float(loss)}; right would be a lower learning_rate")
-        found.append(Position(weights=weights.tolist(), norm=float(length), loss=float(loss)))
+            raise NotFinite(f"step {step + 1}: the loss is {loss.item()}; right would be a lower learning_rate")
+        found.append(Position(weights=weights.tolist(), norm=length.item(), loss=loss.item()))
         optimizer.zero_grad()
         (loss + settings.norm_penalty * length).backward()
         optimizer.step()
         with torch.no_grad():
             length.clamp_(min=0.0)
-    return [*found, Position(weights=logits.softmax(0).tolist(), norm=float(length), loss=None)]
+    return [*found, Position(weights=logits.softmax(0).tolist(), norm=length.item(), loss=None)]
 
 
 def learn_weights(phase: Merge, settings: Learned, inputs: Mapping[str, Artifact], seed: int) -> list[Position]:
