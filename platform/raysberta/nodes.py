@@ -24,7 +24,7 @@ from raysberta.graph import (
     TasksRef,
     references,
 )
-from raysberta.merging.settings import Merge, MergePhase
+from raysberta.merging.settings import Choose, Learned, Merge, MergePhase
 from raysberta.pairs.settings import NaturalPairs
 from raysberta.publishing.settings import Release
 from raysberta.recipe import Phase, Recipe
@@ -166,6 +166,10 @@ def _phase(recipe: Recipe, name: str, phase: Phase, subsets: dict[tuple[str, ...
         yield Node(f"{SEARCH}{name}", "search", "choice", trials, f"{key}.search")
         choice = ChoiceRef(f"{SEARCH}{name}")
     if isinstance(phase, Merge):
+        if phase.choose is not None:
+            alike = phase.model_copy(update={"choose": None, "weights": (1.0,) * len(phase.of)})
+            yield _chosen(recipe, name, alike, phase.choose, subsets)
+            phase, choice = alike, ChoiceRef(f"{SEARCH}{name}")
         yield Node(name, "merge", "encoder", MergePhase(phase=phase.model_copy(update={"search": None}), choice=choice), key)
         return
     dev = _subset(recipe, name, phase.dev_tasks, f"{key}.dev_tasks", subsets) if phase.dev_tasks else None
@@ -174,6 +178,15 @@ def _phase(recipe: Recipe, name: str, phase: Phase, subsets: dict[tuple[str, ...
         yield Node(name, "mlm", "encoder", MlmPhase(phase=phase.model_copy(update={"search": None}), given=given), key)
     elif isinstance(phase, Contrastive):
         yield Node(name, "contrastive", "encoder", ContrastivePhase(phase=phase.model_copy(update={"search": None}), given=given), key)
+
+
+def _chosen(recipe: Recipe, name: str, phase: Merge, choose: Choose, subsets: dict[tuple[str, ...], Node]) -> Node:
+    """What chooses the weights of a merge, which are alike in the phase until then."""
+    trials = SearchTrials(phase=phase, choose=choose)
+    if not isinstance(choose, Learned):
+        tasks = _subset(recipe, f"{SEARCH}{name}", choose.tasks, f"phases.{name}.choose.tasks", subsets)
+        trials = SearchTrials(phase=phase, choose=choose, tasks=tasks, how=recipe.scoring)
+    return Node(f"{SEARCH}{name}", "search", "choice", trials, f"phases.{name}")
 
 
 def _subset(recipe: Recipe, reader: str, names: tuple[str, ...], key: str, subsets: dict[tuple[str, ...], Node]) -> TasksRef:

@@ -10,7 +10,7 @@ import pytest
 
 from raysberta.errors import InputError
 from raysberta.parsing import load
-from raysberta.pipeline.command import DEFAULT_RECIPE, _with_lasting_storage, check_inputs
+from raysberta.pipeline.command import DEFAULT_RECIPE, check_inputs, with_lasting_storage
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "recipes" / "smoke.yaml"
@@ -38,14 +38,14 @@ def test_a_relative_storage_of_a_submitted_job_outlives_it(
     monkeypatch.chdir(copy)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     recipe = load(SMOKE)
-    kept = _with_lasting_storage(recipe)
+    kept = with_lasting_storage(recipe)
     assert kept.storage == str(tmp_path / "home" / "raysberta" / recipe.storage)
     assert kept.storage in capsys.readouterr().out, "the user is told where"
     for lasting in (str(tmp_path / "runs"), "s3://bucket/run"):
         asked = recipe.model_copy(update={"storage": lasting})
-        assert _with_lasting_storage(asked) == asked
+        assert with_lasting_storage(asked) == asked
     monkeypatch.chdir(tmp_path)
-    assert _with_lasting_storage(recipe) == recipe, "elsewhere a relative folder is what it says"
+    assert with_lasting_storage(recipe) == recipe, "elsewhere a relative folder is what it says"
 
 
 def test_inputs_are_checked_before_anything_starts(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.small_stages import RECIPE, Seen, breaks, dies, planned, wrong_input
-from raysberta.errors import InputError
-from raysberta.pipeline.execution import StageFailed, execute, link_latest
+from raysberta.errors import InputError, StageFailed
+from raysberta.pipeline.execution import execute, link_latest
 from raysberta.pipeline.stages import Run
 from raysberta.storage.artifacts import Store
 from raysberta.work import Workers

@@ -89,6 +89,17 @@ def test_a_merge_tells_each_models_share(tmp_path: Path) -> None:
     assert layers == "slerp of encoder layers alone, 0.3 of `adapted`, 0.7 of `tuned`"
 
 
+def test_a_merge_tells_how_its_weights_were_chosen(tmp_path: Path) -> None:
+    settings = {"weight": None, "search": None, "start": "trimmed"}
+    soup = merge([0.5, 0.5], **{"weights.0": 1.0, "weights.1": 1.0})
+    greedy = said(tmp_path / "greedy", "merged", soup, choose={"kind": "greedy"}, **{**settings, "start": None})
+    assert greedy == "slerp of all tensors, 0.5 of `adapted`, 0.5 of `tuned`; weights chosen greedily by dev scores"
+    positioned = merge([0.3, 0.7], **{"weights.0": 0.3, "weights.1": 0.7, "norm": 0.9})
+    learned = said(tmp_path / "learned", "merged", positioned, choose={"kind": "learned", "examples": "mined"}, **settings)
+    assert learned.startswith("slerp of all tensors, 0.9 times the difference from `trimmed`, 0.3 of `adapted`, 0.7 of `tuned`; ")
+    assert learned.endswith("; weights learned in 30 steps on 512 examples of `mined`")
+
+
 def test_a_vocabulary_tells_only_what_was_done(tmp_path: Path) -> None:
     trimmed = said(tmp_path / "trimmed", "trimmed", learn=0)
     assert trimmed == "from `e5`, 225,008 unused pieces trimmed; 250,037 pieces became 26,529"

@@ -11,7 +11,7 @@ from raysberta.publishing import lineage, sections
 from raysberta.publishing.gather import Told
 from raysberta.publishing.lineage import Lineage
 from raysberta.publishing.sections import Part
-from raysberta.tuning.facts import SearchFacts
+from raysberta.tuning.facts import Position, SearchFacts
 from raysberta.vocabulary.facts import FirstLoss
 from raysberta.work import Facts
 
@@ -106,6 +106,19 @@ def test_one_trial_needs_no_picture(tmp_path: Path) -> None:
     part = by_title(sections.searches(read(tmp_path, {"search_merged": alone})))["search_merged"]
     assert part.picture is None and part.text == "weight 0.9: the best of 1 tried, in 3 s."
     assert part.table is not None and part.table.rows[0][:2] == ["0.9", "chosen"]
+
+
+def test_weights_that_were_learned_are_told_step_by_step(tmp_path: Path) -> None:
+    learned = {"kind": "merge", "of": ["adapted", "tuned"], "start": "trimmed", "choose": {"kind": "learned", "examples": "mined"}}
+    steps = (Position(weights=[0.5, 0.5], norm=1.0, loss=0.75), Position(weights=[0.25, 0.75], norm=0.9, loss=None))
+    found = SearchFacts(best={"weights.0": 0.25, "weights.1": 0.75, "norm": 0.9}, trials=[], positions=steps)
+    told = facts()["merged"].model_copy(update={"factors": (0.2, 0.8)})
+    lineage = read(tmp_path, {"search_merged": found, "merged": told}, phases={**RECIPE["phases"], "merged": learned})
+    part = by_title(sections.searches(lineage))["search_merged"]
+    assert part.text == "adapted 0.25, tuned 0.75, norm 0.9: learned in 1 steps; loss 0.7500 to 0.7500."
+    assert part.table is not None and part.table.rows[-1] == ["1", "0.2500", "0.7500", "0.9000", ""]
+    merged = by_title(sections.trained(lineage))["merged"]
+    assert merged.table is not None and merged.table.rows[1] == ["tuned", "0.9", "0.8"]
 
 
 def test_trials_that_ended_early_are_those_with_fewer_steps() -> None:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 import torch
-from pydantic import BaseModel, TypeAdapter
-from searches import HOW, TASKS, MakeTrials, MakeWork
+from pydantic import TypeAdapter
+from searches import HOW, TASKS, MakeTrials, MakeWork, commit_folder
 
 from raysberta.evaluation import task_folder
 from raysberta.evaluation.facts import TasksFacts
@@ -27,6 +27,7 @@ from raysberta.vocabulary.initialise import table
 from raysberta.vocabulary.revise import apply, revise
 from raysberta.vocabulary.settings import Vocabulary
 from raysberta.work import Work
+from small_models import english, russian, small_folder, unigram  # noqa: F401 - fixtures
 
 
 def sentences() -> list[tuple[str, str]]:
@@ -91,17 +92,6 @@ def examples(pairs: pa.Table) -> pa.Table:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
-
-
-def commit_folder(store: Store, kind: str, source: Path, name: str = "model", facts: BaseModel | None = None) -> Artifact:
-    draft = store.draft(kind, "f")
-    with draft.folder(name) as folder:
-        for file in source.rglob("*"):
-            if file.is_file():
-                target = folder / file.relative_to(source)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(file.read_bytes())
-    return store.commit(draft, kind, "f", {}, {}, 1, 0.0, facts)
 
 
 @pytest.fixture

@@ -1,8 +1,12 @@
 """What the tests of searches try: phases over small models, and the rates of learning that tell them apart."""
 
 from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel
 
 from raysberta.evaluation.settings import OwnTask, Scoring
+from raysberta.storage.artifacts import Artifact, Store
 from raysberta.tuning.node import SearchTrials
 from raysberta.tuning.trials import Trials
 from raysberta.work import Work
@@ -27,3 +31,14 @@ MakeWork = Callable[..., Work[SearchTrials]]
 MakeTrials = Callable[..., Trials]
 HARMLESS, ABSURD = 1e-7, 0.05
 """Rates of learning: one under which the model stays what it was, and one under which it forgets everything in two steps."""
+
+
+def commit_folder(store: Store, kind: str, source: Path, name: str = "model", facts: BaseModel | None = None) -> Artifact:
+    draft = store.draft(kind, "f")
+    with draft.folder(name) as folder:
+        for file in source.rglob("*"):
+            if file.is_file():
+                target = folder / file.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+    return store.commit(draft, kind, "f", {}, {}, 1, 0.0, facts)

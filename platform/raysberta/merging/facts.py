@@ -15,6 +15,8 @@ class MergeFacts(Facts):
     copied: int
     """Outside the scope, or integer buffers: the first model's."""
     least_cosine: float
-    """Between tensors of two models."""
+    """Between tensors of two models; with a start between two models' differences from it."""
+    factors: tuple[float, ...] = ()
+    """With a start: what each model's difference from it is multiplied by, `norm` included; empty without one."""
     chosen: dict[str, float]
-    """What the search found; empty without one."""
+    """What the search, or the choice of weights, found; empty without one."""

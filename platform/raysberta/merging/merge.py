@@ -1,14 +1,15 @@
 """Merge model folders of one architecture, tensor by tensor, into another.
 
 Tensors are read, merged and written one at a time, so memory holds the sum so far and one tensor of one model, however many models there
-are. Config, tokenizer, description and the layout of the weight files are those of the first model, and so is its head for masked words.
+are; with a common start, while the differences from it are measured, one tensor of each model. Config,
+tokenizer, description and the layout of the weight files are those of the first model, and so is its head for masked words.
 """
 
 import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from raysberta.errors import InputError
-from raysberta.merging.settings import Method, Scope
+from raysberta.merging.differences import add_products, check_differ, coefficients, cosines
+from raysberta.merging.settings import Merge, Method, Scope
 from raysberta.merging.slerp import THRESHOLD, cosine_of, slerp
 from raysberta.models.describe import describe
 from raysberta.models.load import load_encoder, weight_files
+from raysberta.storage.artifacts import Artifact
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,18 @@ class Merged:
     copied: int = 0
     """Outside the scope, or integer buffers."""
     least_cosine: float = 1.0
-    """Between a model's tensor and the merge of those before it."""
+    """Between a model's tensor and the merge of those before it; with a start between two models' differences from it."""
+    factors: tuple[float, ...] = ()
+    """With a start: what each model's difference from it is multiplied by, `norm` included."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What models were trained from, and how far the merge moves from there."""
+
+    folder: Path
+    norm: float = 1.0
+    """Factor on the merged difference."""
 
 
 @dataclass
@@ -55,20 +69,20 @@ class _Merge:
     method: Method
     scope: Scope
     done: Merged
+    start: dict[str, Any] | None = None
+    """As `others`, of the common start."""
 
     def tensor(self, name: str, first: Tensor) -> Tensor:
         """The merged tensor, in shape and dtype of the first model's; computed in float32, in float64 where the first is."""
         self.done.tensors += 1
-        if not first.is_floating_point() or not self.covers(name):
+        if not first.is_floating_point() or not covers(name, self.scope):
             self.done.copied += 1
             return first
         self.done.merged += 1
         mixed = first.to(torch.float64 if first.dtype == torch.float64 else torch.float32)
+        if self.start is not None:
+            return self._from_start(name, mixed, self.start).to(first.dtype)
         return (self._along_arcs(name, mixed) if self.method == "slerp" else self._mean(name, mixed)).to(first.dtype)
-
-    def covers(self, name: str) -> bool:
-        """Whether a tensor is in the scope."""
-        return self.scope == "all" or LAYER.search(name) is not None
 
     def _along_arcs(self, name: str, mixed: Tensor) -> Tensor:
         """Towards each next model, by its share of the shares so far."""
@@ -93,8 +107,29 @@ class _Merge:
             total += share
         return mixed
 
+    def _from_start(self, name: str, first: Tensor, start: dict[str, Any]) -> Tensor:
+        """theta_0 + the sum of the differences times their factors, as a sum of models: exactly a model where its factor alone is 1."""
+        own, *theirs = self.done.factors
+        mixed = first * own
+        mixed.add_(start[name].get_tensor(name).to(mixed.dtype), alpha=1 - sum(self.done.factors))
+        for factor, other in zip(theirs, self.others, strict=True):
+            mixed.add_(other[name].get_tensor(name).to(mixed.dtype), alpha=factor)
+        return mixed
 
-def merge(folders: Sequence[Path], target: Path, shares: Sequence[float], method: Method = "slerp", scope: Scope = "all") -> Merged:
+
+def covers(name: str, scope: Scope) -> bool:
+    """Whether a tensor is in the scope."""
+    return scope == "all" or LAYER.search(name) is not None
+
+
+def merge(
+    folders: Sequence[Path],
+    target: Path,
+    shares: Sequence[float],
+    method: Method = "slerp",
+    scope: Scope = "all",
+    start: Start | None = None,
+) -> Merged:
     """Write to `target` the merge of models.
 
     Args:
@@ -105,6 +140,7 @@ def merge(folders: Sequence[Path], target: Path, shares: Sequence[float], method
             the three, and so on, so the order of more than two matters; linear: the weighted mean.
         scope: Merge the tensors of the transformer layers alone (the rest is the first's, vocabularies may differ), or every
             floating-point tensor.
+        start: The model that all were trained from: their differences from it are merged, each as one long vector (differences.py).
 
     Raises:
         InputError: the models do not match; the message names the setting, file or tensor.
@@ -112,19 +148,63 @@ def merge(folders: Sequence[Path], target: Path, shares: Sequence[float], method
     """
     if target.resolve() in {folder.resolve() for folder in folders}:
         raise InputError(f"{target}: a merge cannot overwrite what it reads; right would be another folder")
-    for folder in folders[1:]:
-        _check_same(folders[0], folder, scope)
+    origin = [start.folder] if start is not None else []
+    for folder in [*folders[1:], *origin]:
+        check_same(folders[0], folder, scope)
     _warn_of_other_use(folders)
     target.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
-        merging = _Merge([_readers(folder, opened) for folder in folders[1:]], shares, method, scope, Merged())
+        readers = {folder: _readers(folder, opened) for folder in dict.fromkeys([*folders, *origin])}
+        merging = _Merge([readers[folder] for folder in folders[1:]], shares, method, scope, Merged())
+        for file in weight_files(folders[0]):
+            with safe_open(file, "pt") as first:
+                _check_tensors(first, merging, file, {folder: readers[folder] for folder in [*folders[1:], *origin]})
+        if start is not None:
+            merging.start = readers[start.folder]
+            products = _products(merging, folders, [readers[folder] for folder in folders])
+            factors = coefficients(torch.tensor(shares, dtype=torch.float64), products, method)
+            merging.done.factors = tuple((start.norm * factors).tolist())
+            merging.done.least_cosine = float(cosines(products).min())
         for file in weight_files(folders[0]):
             first = opened.enter_context(safe_open(file, "pt"))
-            _check_tensors(first, merging, file, folders)
             _write(file, target / file.name, lambda name, first=first: merging.tensor(name, first.get_tensor(name)))  # type: ignore[misc]
     _copy_rest(folders[0], target)
     _check_written(target)
     return merging.done
+
+
+def merge_of(phase: Merge, inputs: Mapping[str, Artifact], target: Path) -> Merged:
+    """As `merge`, of a phase's models.
+
+    Args:
+        phase: Says the models, their weights and how they are merged; weights that are still to be chosen count as alike.
+        inputs: The models' artifacts by the names that the phase has for them.
+        target: Made.
+
+    Raises:
+        InputError: as `merge`.
+    """
+    start = Start(inputs[phase.start].folder("model"), phase.norm) if phase.start is not None else None
+    return merge([inputs[name].folder("model") for name in phase.of], target, phase.shares(), phase.method, phase.scope, start)
+
+
+def _products(merging: _Merge, folders: Sequence[Path], models: Sequence[dict[str, Any]]) -> Tensor:
+    """Of the models' differences from the start with one another, float64 [n, n].
+
+    Raises:
+        InputError: a model is the start itself.
+    """
+    assert merging.start is not None
+    products = torch.zeros(len(models), len(models), dtype=torch.float64)
+    for name in models[0]:
+        if not covers(name, merging.scope):
+            continue
+        origin = merging.start[name].get_tensor(name)
+        if origin.is_floating_point():
+            origin = origin.to(torch.promote_types(origin.dtype, torch.float32))
+            add_products(products, [reader[name].get_tensor(name).to(origin.dtype) - origin for reader in models])
+    check_differ(folders, products)
+    return products
 
 
 def _readers(folder: Path, opened: ExitStack) -> dict[str, Any]:
@@ -133,7 +213,12 @@ def _readers(folder: Path, opened: ExitStack) -> dict[str, Any]:
     return {name: reader for reader in readers for name in reader.keys()}  # noqa: SIM118 - not a mapping
 
 
-def _check_same(first: Path, other: Path, scope: Scope) -> None:
+def check_same(first: Path, other: Path, scope: Scope) -> None:
+    """See that two model folders are of one architecture and, where embeddings are merged, of one vocabulary.
+
+    Raises:
+        InputError: they are not.
+    """
     ours, theirs = _settings(first), _settings(other)
     for key in SAME:
         if ours.get(key) != theirs.get(key):
@@ -172,13 +257,13 @@ def _warn_of_other_use(folders: Sequence[Path]) -> None:
             log.warning("merge: %s has other prompts than %s: the merge has those of the latter", folder, folders[0])
 
 
-def _check_tensors(first: Any, merging: _Merge, file: Path, folders: Sequence[Path]) -> None:
-    """See that every model has the tensors of a file that are merged, in the same shapes."""
+def _check_tensors(first: Any, merging: _Merge, file: Path, others: Mapping[Path, dict[str, Any]]) -> None:
+    """See that every other model has the tensors of a file that are merged, in the same shapes."""
     for name in first.keys():  # noqa: SIM118 - not a mapping
         mine = first.get_slice(name)
-        if not merging.covers(name) or not mine.get_dtype().startswith(("F", "BF")):
+        if not covers(name, merging.scope) or not mine.get_dtype().startswith(("F", "BF")):
             continue
-        for folder, other in zip(folders[1:], merging.others, strict=True):
+        for folder, other in others.items():
             if name not in other:
                 raise InputError(f"merge: tensor {name} of {file} is missing in {folder}; right would be equal models")
             shape, theirs = mine.get_shape(), other[name].get_slice(name).get_shape()

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from raysberta.errors import InputError
 from raysberta.merging.facts import MergeFacts
-from raysberta.merging.merge import merge
+from raysberta.merging.merge import merge_of
 from raysberta.merging.settings import MergePhase
 from raysberta.tuning.choice import with_values
 from raysberta.tuning.facts import SearchFacts
@@ -26,7 +26,7 @@ def run(work: Work[MergePhase]) -> MergeFacts:
         phase = with_values(work.settings.phase, chosen)
         shares = phase.shares()
         with work.draft.folder("model") as folder:
-            done = merge([work.inputs[name].folder("model") for name in phase.of], folder, shares, phase.method, phase.scope)
+            done = merge_of(phase, work.inputs, folder)
     except InputError as error:
         raise InputError(f"phases.{work.node}: {error}") from error
     work.draft.rows_in = work.draft.rows_out = done.tensors

@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from raysberta.errors import InputError
+from raysberta.errors import InputError, StageFailed
 from raysberta.nodes import nodes_of
 from raysberta.parsing import load_all
 from raysberta.pipeline.dry_run import print_plan, problems
@@ -19,6 +20,10 @@ from raysberta.pipeline.environment import check
 from raysberta.recipe import Recipe
 from raysberta.storage.artifacts import Store
 from raysberta.storage.location import is_uri
+
+if TYPE_CHECKING:  # a dry run does without Ray
+    from raysberta.pipeline.execution import Outcome
+    from raysberta.pipeline.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +48,30 @@ def main(
     """
     arguments = parser(description, ask_until).parse_args(argv)
     begun = time.monotonic()
-    try:
+
+    def action() -> int:
         check()
-        recipes = [
-            _with_lasting_storage(recipe) for recipe in load_all(arguments.recipe or [DEFAULT_RECIPE], arguments.set, arguments.vary)
-        ]
+        recipes = [with_lasting_storage(recipe) for recipe in load_all(arguments.recipe or [DEFAULT_RECIPE], arguments.set, arguments.vary)]
         until = list(arguments.until) if ask_until else []
         until += [name for recipe in recipes for name, node in nodes_of(recipe).items() if node.kind in kinds]
         if arguments.dry_run:
             return print_plan(recipes, until)
         return _run(recipes, until, network, begun)
+
+    return reported(action)
+
+
+def reported(action: Callable[[], int]) -> int:
+    """The exit code of what a job does; what is wrong is told in one line.
+
+    Args:
+        action: Gives the exit code where nothing is wrong.
+    """
+    try:
+        return action()
+    except StageFailed as error:
+        print(f"failed: {error}", file=sys.stderr, flush=True)
+        return 1
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
@@ -61,7 +80,7 @@ def main(
         return 130
 
 
-def parser(description: str, ask_until: bool) -> argparse.ArgumentParser:
+def parser(description: str, ask_until: bool = False) -> argparse.ArgumentParser:
     """The arguments that jobs share."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument(
@@ -102,7 +121,7 @@ def check_inputs(recipes: Sequence[Recipe]) -> Store:
     return Store(recipes[0].storage)
 
 
-def _with_lasting_storage(recipe: Recipe) -> Recipe:
+def with_lasting_storage(recipe: Recipe) -> Recipe:
     """A relative storage of a submitted job would lie in Ray's temporary copy and vanish with it: on one node it goes to the home folder.
 
     Raises:
@@ -125,10 +144,15 @@ def _with_lasting_storage(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"storage": str(place)})
 
 
-def _run(recipes: Sequence[Recipe], until: Sequence[str], network: bool, begun: float) -> int:
-    store = check_inputs(recipes)
+def make(recipes: Sequence[Recipe], until: Sequence[str], store: Store, network: bool = False) -> "tuple[Plan, Outcome]":
+    """Run the plan of recipes whose inputs are there, and show it on the way.
+
+    Raises:
+        InputError: a stage found its input to be wrong.
+        StageFailed: a stage broke.
+    """
     from raysberta.board import configure_logging
-    from raysberta.pipeline.execution import StageFailed, connect, execute
+    from raysberta.pipeline.execution import connect, execute
     from raysberta.pipeline.plan import plan
     from raysberta.pipeline.view import Event, Events, view_here
 
@@ -136,13 +160,14 @@ def _run(recipes: Sequence[Recipe], until: Sequence[str], network: bool, begun: 
     watched = os.environ.get(EVENTS) == "1"
     connect(network, show_logs=watched)
     made = plan(recipes, store, until)
-    try:
-        with Events() if watched else view_here() as view:
-            view.show(Event("said", text=f"recipe {', '.join(recipe.name for recipe in recipes)}, storage {store.shown}"))
-            outcome = execute(made, store, view)
-    except StageFailed as error:
-        print(f"failed: {error}", file=sys.stderr, flush=True)
-        return 1
+    with Events() if watched else view_here() as view:
+        view.show(Event("said", text=f"recipe {', '.join(recipe.name for recipe in recipes)}, storage {store.shown}"))
+        return made, execute(made, store, view)
+
+
+def _run(recipes: Sequence[Recipe], until: Sequence[str], network: bool, begun: float) -> int:
+    store = check_inputs(recipes)
+    made, outcome = make(recipes, until, store, network)
     from raysberta.pipeline.results import results
 
     table, result = results(made, outcome, store, until, time.monotonic() - begun)

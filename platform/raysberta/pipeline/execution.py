@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from raysberta.board import open_board
-from raysberta.errors import InputError
+from raysberta.errors import InputError, StageFailed
 from raysberta.evaluation.facts import ScoresFacts
 from raysberta.pipeline.cluster import Cluster
 from raysberta.pipeline.plan import Plan, Planned
@@ -57,10 +57,6 @@ class Outcome:
     reused: list[str] = field(default_factory=list)
     """Titles of nodes that were there before, or that another run made meanwhile."""
     seconds: float = 0.0
-
-
-class StageFailed(Exception):
-    """A stage raised; the message names its node and the cause."""
 
 
 def connect(network: bool = False, show_logs: bool = False) -> None:

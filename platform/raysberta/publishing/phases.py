@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from raysberta.merging.facts import MergeFacts
-from raysberta.merging.settings import MergePhase
+from raysberta.merging.settings import Greedy, Learned, MergePhase
 from raysberta.mining.facts import ExamplesFacts
 from raysberta.mining.settings import Examples
 from raysberta.publishing.lineage import Lineage, MadeNode
@@ -12,6 +12,7 @@ from raysberta.synthesis.settings import WrittenPairs
 from raysberta.training.facts import TrainingFacts
 from raysberta.training.settings import ContrastivePhase, MlmPhase, Training
 from raysberta.tuning.choice import with_values
+from raysberta.tuning.node import SearchTrials
 from raysberta.vocabulary.facts import VocabularyFacts
 from raysberta.vocabulary.settings import Vocabulary
 
@@ -92,7 +93,22 @@ def _merge(lineage: Lineage, settings: MergePhase, facts: MergeFacts) -> str:
     shares = zip(settings.phase.of, facts.shares, strict=True)
     parts = ", ".join(f"{share:.4g} of `{lineage.name_of(model)}`" for model, share in shares)
     what = "encoder layers alone" if settings.phase.scope == "encoder_layers" else "all tensors"
-    return f"{settings.phase.method} of {what}, {parts}{_searched(facts.chosen)}"
+    how = f"{settings.phase.method} of {what}"
+    if settings.phase.start is not None:
+        norm = facts.chosen.get("norm", settings.phase.norm)
+        how += f", {norm:.4g} times the difference from `{lineage.name_of(settings.phase.start)}`"
+    return f"{how}, {parts}{_weighed(lineage, settings, facts.chosen)}"
+
+
+def _weighed(lineage: Lineage, settings: MergePhase, chosen: dict[str, float]) -> str:
+    """How the weights of a merge came about."""
+    node = lineage.get(lineage.name_of(settings.choice)) if settings.choice is not None else None
+    choose = node.settings.choose if node is not None and isinstance(node.settings, SearchTrials) else None
+    if isinstance(choose, Greedy):
+        return "; weights chosen greedily by dev scores"
+    if isinstance(choose, Learned):
+        return f"; weights learned in {choose.steps:,} steps on {choose.probe:,} examples of `{lineage.name_of(choose.examples)}`"
+    return _searched(chosen)
 
 
 def _examples(lineage: Lineage, settings: Examples, facts: ExamplesFacts) -> str:

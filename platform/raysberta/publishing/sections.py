@@ -12,7 +12,7 @@ from raysberta.corpus.facts import CorpusFacts
 from raysberta.evaluation.facts import BenchmarkFacts, TasksFacts
 from raysberta.evaluation.settings import HeldOutTasks
 from raysberta.merging.facts import MergeFacts
-from raysberta.merging.settings import MergePhase
+from raysberta.merging.settings import Merge, MergePhase
 from raysberta.mining.facts import ExamplesFacts, Histogram
 from raysberta.mining.settings import Examples
 from raysberta.models.facts import ModelFacts
@@ -23,7 +23,7 @@ from raysberta.schema import Split
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.settings import WrittenPairs
 from raysberta.training.facts import DevPoint, TrainingFacts
-from raysberta.tuning.facts import SearchFacts, Trial
+from raysberta.tuning.facts import Position, SearchFacts, Trial
 from raysberta.tuning.node import SearchTrials
 from raysberta.vocabulary.facts import FirstLoss, VocabularyFacts
 
@@ -228,13 +228,19 @@ def _merge(lineage: Lineage, node: MadeNode, settings: MergePhase, facts: MergeF
     text = f"{_told(lineage, node.name)} {facts.merged:,} of {facts.tensors:,} tensors merged, {facts.copied:,} copied from the first."
     near = f" {facts.linear:,} were so nearly parallel that they were interpolated linearly." if facts.linear else ""
     rows = [[lineage.name_of(model), f"{share:.4g}"] for model, share in zip(settings.phase.of, facts.shares, strict=True)]
-    return Part(node.name, node.kind, f"{text}{near}", table=Table(["model", "weight"], rows, (1,)))
+    if not facts.factors:
+        return Part(node.name, node.kind, f"{text}{near}", table=Table(["model", "weight"], rows, (1,)))
+    rows = [[*row, f"{factor:.4g}"] for row, factor in zip(rows, facts.factors, strict=True)]
+    return Part(node.name, node.kind, text, table=Table(["model", "weight", "factor on its difference"], rows, (1, 2)))
 
 
 def searches(lineage: Lineage) -> list[Part]:
-    """Every trial with its values, scores and seconds."""
+    """Every trial with its values, scores and seconds; every step of weights that were learned."""
     found = []
-    for name, _, facts in lineage.each(SearchTrials, SearchFacts):
+    for name, settings, facts in lineage.each(SearchTrials, SearchFacts):
+        if facts.positions:
+            found.append(_learned(lineage, name, settings, facts.positions))
+            continue
         tasks = list(dict.fromkeys(task for trial in facts.trials for task in trial.scores))
         ended = _ended(facts.trials)
         rows = [[*_trial(trial, facts.best, early), *_results(trial, tasks)] for trial, early in zip(facts.trials, ended, strict=True)]
@@ -251,6 +257,19 @@ def searches(lineage: Lineage) -> list[Part]:
         caption = "The choice is circled; trials that ended early are hollow." if any(ended) else "The choice is circled."
         found.append(Part(name, "search", text, drawn, caption, table))
     return found
+
+
+def _learned(lineage: Lineage, name: str, settings: SearchTrials, positions: Sequence[Position]) -> Part:
+    models = [lineage.name_of(model) for model in settings.phase.of] if isinstance(settings.phase, Merge) else []
+    first, last = positions[0], positions[-1]
+    chosen = ", ".join(f"{model} {weight:.4g}" for model, weight in zip(models, last.weights, strict=True))
+    text = f"{chosen}, norm {last.norm:.4g}: learned in {len(positions) - 1:,} steps; loss {first.loss:.4f} to {positions[-2].loss:.4f}."
+    rows = [
+        [f"{step:,}", *(f"{value:.4f}" for value in (*at.weights, at.norm)), "" if at.loss is None else f"{at.loss:.4f}"]
+        for step, at in enumerate(positions)
+    ]
+    table = Table(["step", *models, "norm", "loss"], rows, tuple(range(len(models) + 3)))
+    return Part(name, "search", text, table=table)
 
 
 def _ended(trials: Sequence[Trial]) -> list[bool]:

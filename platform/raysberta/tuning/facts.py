@@ -22,10 +22,23 @@ class Trial(Facts):
     """Steps that a training trial made; fewer than asked for where ASHA ended it or it broke off. None of a merge."""
 
 
+class Position(Facts):
+    """A step of weights that are learned."""
+
+    weights: list[float]
+    """Of each model, in all 1."""
+    norm: float
+    loss: float | None
+    """Of the step's batch, before it moved; None where the learning ended."""
+
+
 class SearchFacts(Facts):
     """Of a node of kind `search`."""
 
     best: dict[str, float]
-    """The values of the trial with the highest score; of equal ones those that are smallest."""
+    """The values of the trial with the highest score, of equal ones those that are smallest; of a greedy soup the weights that it kept, of
+    learned ones where the learning ended."""
     trials: list[Trial]
-    """In order of their values."""
+    """In order of their values; of a greedy soup in the order in which they were made."""
+    positions: tuple[Position, ...] = ()
+    """Every step of weights that are learned; empty of a search."""

@@ -1,4 +1,6 @@
-"""Searches on Ray Tune: trials of a phase with other numbers, spread over the cluster, each scored on dev halves.
+"""Searches on Ray Tune, and the choice of a merge's weights.
+
+A search makes trials of a phase with other numbers, spread over the cluster, each scored on dev halves.
 
 A grid tries every combination; optuna proposes, by TPE seeded as the run is. Whatever finishes is written down at once beside the
 attempts, so that a search which is killed and run again makes only the trials that are missing: of a grid those alone are given to Tune;
@@ -12,6 +14,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
@@ -21,11 +24,13 @@ from raysberta.errors import InputError
 from raysberta.evaluation.facts import TasksFacts
 from raysberta.evaluation.guard import readable_tasks
 from raysberta.evaluation.means import Means
-from raysberta.merging.settings import Merge
+from raysberta.merging.settings import Greedy, Learned, Merge
 from raysberta.progress import progress
 from raysberta.storage.location import filesystem
-from raysberta.tuning.facts import SearchFacts, Trial
+from raysberta.tuning.facts import Position, SearchFacts, Trial
 from raysberta.tuning.finished import best_of, combinations, find, finished, keep, key_of
+from raysberta.tuning.greedy import greedy
+from raysberta.tuning.learned import learn_weights
 from raysberta.tuning.node import SearchTrials
 from raysberta.tuning.settings import Range, Search
 from raysberta.tuning.trials import Trials, prepare, run_trial, shown
@@ -42,16 +47,83 @@ QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "
 
 
 def run(work: Work[SearchTrials]) -> SearchFacts:
-    """Try what the phase's `search` says, each trial in a process of its own.
+    """Choose as the settings say: by trials of a search, greedily, or by gradient.
 
     Raises:
-        InputError: the guard refuses a task, values do not fit the phase, or a trial found its input to be wrong.
+        InputError: the guard refuses a task, values do not fit the phase, models do not match, or a trial found its input to be wrong.
         RuntimeError: a trial broke; the message names it and its error.
     """
-    held_out = work.inputs[work.settings.tasks].told(TasksFacts).tasks
+    match work.settings.choose:
+        case Greedy() as choose:
+            return _greedy(_trials(work, choose.tasks))
+        case Learned() as choose:
+            return _learned(work, choose)
     search = work.settings.phase.search
+    return _searched(_trials(work, search.tasks if search is not None else ()))
+
+
+def _trials(work: Work[SearchTrials], names: Sequence[str]) -> Trials:
+    """With the tasks whose dev halves are read: those named, or all."""
+    held_out = Trials(work, ()).held_out.told(TasksFacts).tasks
     general = tuple(name for name, task in held_out.items() if task.general)
-    trials = Trials(work, readable_tasks(held_out, search.tasks if search is not None else ()), general)
+    return Trials(work, readable_tasks(held_out, names), general)
+
+
+def _greedy(trials: Trials) -> SearchFacts:
+    """Every model alone, as many at once as there is room, then one merge after the other. Finished trials are written down at once."""
+    work = trials.work
+    if not isinstance(work.settings.phase, Merge):
+        raise ValueError(f"{work.node}: only the weights of a merge are chosen greedily")
+    one = ray.remote(_one).options(num_cpus=work.workers.cpus, num_gpus=work.workers.gpus, max_retries=RESTARTS)
+    total = 2 * len(work.settings.phase.of) - 1
+    done: list[Trial] = []
+
+    def score(wanted: Sequence[Mapping[str, float]]) -> list[Trial]:
+        found = []
+        for ref in [one.remote(trials, values) for values in wanted]:
+            found.append(ray.get(ref))
+            done.append(found[-1])
+            log.info("%s: %s: mean %.2f", work.node, shown(found[-1].values), 100 * found[-1].score)
+            progress(work.node, "trials", len(done), total)
+        return found
+
+    best, made = greedy(len(work.settings.phase.of), score)
+    work.draft.rows_in = work.draft.rows_out = len(made)
+    log.info("%s: %s, dev mean %.2f, of %d trials", work.node, shown(best.values), 100 * best.score, len(made))
+    fs, home = filesystem(trials.home)
+    fs.delete_dir(home)
+    return SearchFacts(best=best.values, trials=made)
+
+
+def _one(trials: Trials, values: Mapping[str, float]) -> Trial:
+    """One trial in a process of its own, or what is left of it from before."""
+    torch.set_num_threads(max(1, int(trials.work.workers.cpus)))
+    found = find(trials.home, values)
+    if found is None:
+        found = run_trial(trials, values)
+        keep(trials.home, found)
+    return found
+
+
+def _learned(work: Work[SearchTrials], choose: Learned) -> SearchFacts:
+    learning = ray.remote(_learn).options(num_cpus=work.workers.cpus, num_gpus=work.workers.gpus, max_retries=RESTARTS)
+    positions: list[Position] = ray.get(learning.remote(work, choose))
+    work.draft.rows_in, work.draft.rows_out = choose.probe, len(positions)
+    last = positions[-1]
+    best = {**{f"weights.{place}": weight for place, weight in enumerate(last.weights)}, "norm": last.norm}
+    log.info("%s: %s after %d steps", work.node, shown(best), choose.steps)
+    return SearchFacts(best=best, trials=[], positions=tuple(positions))
+
+
+def _learn(work: Work[SearchTrials], choose: Learned) -> list[Position]:
+    if not isinstance(work.settings.phase, Merge):
+        raise ValueError(f"{work.node}: only the weights of a merge are learned")
+    torch.set_num_threads(max(1, int(work.workers.cpus)))
+    return learn_weights(work.settings.phase, choose, work.inputs, work.seed)
+
+
+def _searched(trials: Trials) -> SearchFacts:
+    work = trials.work
     wanted = combinations(trials.search) if trials.search.how == "grid" else []
     work.draft.rows_in = prepare(trials, wanted)
     known = {key_of(trial.values) for trial in finished(trials.home)}

@@ -15,8 +15,9 @@ from typing import Any
 
 from raysberta.evaluation.means import two_means
 from raysberta.evaluation.score import dev_scores
-from raysberta.merging.merge import merge
-from raysberta.merging.settings import Merge
+from raysberta.merging.merge import merge_of
+from raysberta.merging.settings import Greedy, Merge
+from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem
 from raysberta.training.batches import MlmPlan
 from raysberta.training.contrastive import plan_of, train_contrastive
@@ -65,6 +66,24 @@ class Trials:
         return search
 
     @property
+    def general_weight(self) -> float:
+        """How much the general tasks count in what is maximised."""
+        choose = self.work.settings.choose
+        return choose.general_weight if isinstance(choose, Greedy) else self.search.general_weight
+
+    @property
+    def held_out(self) -> Artifact:
+        """The held-out tasks.
+
+        Raises:
+            ValueError: the node has none.
+        """
+        tasks = self.work.settings.tasks
+        if tasks is None:
+            raise ValueError(f"{self.work.node}: no held-out tasks")
+        return self.work.inputs[tasks]
+
+    @property
     def home(self) -> str:
         """Folder or URI of what the search goes on from."""
         return self.work.draft.checkpoints
@@ -96,10 +115,10 @@ def run_trial(trials: Trials, values: Mapping[str, float], on_rung: OnRung | Non
         means = two_means(scores, trials.general)
         given: dict[str, Any] = {"own": means.own, "general": means.general, "scores": scores, "steps": steps}
         seconds = round(time.monotonic() - begun, 2)
-        return Trial(values=dict(values), score=means.weighted(trials.search.general_weight), seconds=seconds, **given)
+        return Trial(values=dict(values), score=means.weighted(trials.general_weight), seconds=seconds, **given)
 
     def scored(model: Path, steps: int | None) -> Trial:
-        return told(dev_scores(model, trials.work.inputs[settings.tasks], trials.tasks, settings.how), steps)
+        return told(dev_scores(model, trials.held_out, trials.tasks, settings.how), steps)
 
     def rung(folder: Path, step: int) -> None:
         found = scored(folder / "model", step)
@@ -110,7 +129,7 @@ def run_trial(trials: Trials, values: Mapping[str, float], on_rung: OnRung | Non
     with tempfile.TemporaryDirectory(prefix=f"raysberta-{trials.work.node}-trial-") as aside:
         model = Path(aside) / "model"
         if isinstance(phase, Merge):
-            merge([trials.work.inputs[name].folder("model") for name in phase.of], model, phase.shares(), phase.method, phase.scope)
+            merge_of(phase, trials.work.inputs, model)
             return scored(model, None)
         done: list[StepMetrics] = []
         try:
