@@ -17,6 +17,7 @@ from raysberta.mining.facts import ExamplesFacts, Histogram
 from raysberta.mining.settings import Examples
 from raysberta.models.facts import ModelFacts
 from raysberta.pairs.facts import PairsFacts
+from raysberta.pruning.facts import PruneFacts
 from raysberta.publishing import phases
 from raysberta.publishing.lineage import BenchmarkName, CorpusSources, DataSets, Kind, Lineage, MadeNode
 from raysberta.schema import Split
@@ -160,6 +161,8 @@ def trained(lineage: Lineage) -> list[Part]:
                 found += _training(lineage, node, facts)
             case MergePhase() as settings, MergeFacts() as facts:
                 found.append(_merge(lineage, node, settings, facts))
+            case _, PruneFacts() as facts:
+                found.append(_prune(lineage, node, facts))
     return found
 
 
@@ -219,6 +222,20 @@ def _merge(lineage: Lineage, node: MadeNode, settings: MergePhase, facts: MergeF
     near = f" {facts.linear:,} were so nearly parallel that they were interpolated linearly." if facts.linear else ""
     rows = [[lineage.name_of(model), f"{share:.4g}"] for model, share in zip(settings.phase.of, facts.shares, strict=True)]
     return Part(node.name, node.kind, f"{text}{near}", table=Table(["model", "weight"], rows, (1,)))
+
+
+def _prune(lineage: Lineage, node: MadeNode, facts: PruneFacts) -> Part:
+    text, table = _told(lineage, node.name), None
+    if facts.removals:
+        text += " Each row is a step: the mean centred cosine with the whole model's vectors without each of the layers that were left."
+        tried = facts.tried()
+        values = [[removal.similarities.get(layer) for layer in tried] for removal in facts.removals]
+        rows = [
+            [str(removal.layer), *("" if value is None else f"{value:.4f}" for value in row)]
+            for removal, row in zip(facts.removals, values, strict=True)
+        ]
+        table = Table(["dropped", *map(str, tried)], rows, range(len(tried) + 1))
+    return Part(node.name, node.kind, text, table=table)
 
 
 def searches(lineage: Lineage) -> list[Part]:
