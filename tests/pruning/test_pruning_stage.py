@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pytest
 import torch
@@ -141,4 +142,6 @@ def test_texts_are_of_training_and_of_all_languages(inputs: dict[str, Artifact],
     assert {text.split(":")[0] for text in texts} == {"query", "passage"}
     halves = [table.to_table().slice(30), table.to_table().slice(0, 30)]
     assert chosen_texts([pads.dataset(half) for half in halves], E5, 16) == texts, "whatever the layout"
-    assert len(chosen_texts([table], E5, 1000)) == 56, "of fewer texts all: 20 Russian and 8 English pairs"
+    rows = table.to_table().filter(pc.field("split") == "train").to_pylist()
+    every = {f"query: {row['query']}" for row in rows} | {f"passage: {row['positive']}" for row in rows}
+    assert set(chosen_texts([table], E5, 1000)) == every, "of fewer texts all, both sides"
