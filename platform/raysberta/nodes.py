@@ -26,6 +26,7 @@ from raysberta.graph import (
 )
 from raysberta.merging.settings import Choose, Learned, Merge, MergePhase
 from raysberta.pairs.settings import NaturalPairs
+from raysberta.pruning.settings import Prune
 from raysberta.publishing.settings import Release
 from raysberta.recipe import Phase, Recipe
 from raysberta.synthesis.settings import WrittenPairs
@@ -37,7 +38,7 @@ from raysberta.vocabulary.settings import Vocabulary
 CORPUS, NATURAL, TASKS, RELEASE = "corpus", "natural", "tasks", "release"
 SCORE, SEARCH, TASKS_FOR = "score_", "search_", "tasks_for_"
 KINDS = (
-    *("model", "corpus", "natural", "written", "examples", "vocabulary", "mlm", "contrastive", "merge"),
+    *("model", "corpus", "natural", "written", "examples", "vocabulary", "mlm", "contrastive", "merge", "prune"),
     *("search", "tasks", "benchmark", "score", "release"),
 )
 """Kinds of node."""
@@ -154,8 +155,8 @@ def _texts(recipe: Recipe) -> Iterator[Node]:
 def _phase(recipe: Recipe, name: str, phase: Phase, subsets: dict[tuple[str, ...], Node]) -> Iterator[Node]:
     """A phase, with its search before it."""
     key = f"phases.{name}"
-    if isinstance(phase, Vocabulary):
-        yield Node(name, "vocabulary", "encoder", phase, key)
+    if isinstance(phase, Vocabulary | Prune):
+        yield Node(name, phase.kind, "encoder", phase, key)
         return
     choice = None
     if phase.search is not None:

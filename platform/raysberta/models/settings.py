@@ -48,7 +48,8 @@ class Model(Section):
     max_tokens: Positive | None = None
     """Longer texts are cut; null: as its folder says, at most what its positions allow."""
     layers: Positive | None = None
-    """Keep only an encoder's first layers (for toy runs); all where null."""
+    """Keep only an encoder's first layers (for toy runs); all where null. The first ones are the worst cut measured
+    (docs/performance.md): a phase of kind `prune` chooses layers by what their absence changes."""
 
     @model_validator(mode="after")
     def _only_encoders_pool(self) -> Self:

@@ -13,6 +13,7 @@ from raysberta.mining import settings as mining
 from raysberta.models import settings as models
 from raysberta.nodes import Node
 from raysberta.pairs import settings as pairs
+from raysberta.pruning import settings as pruning
 from raysberta.publishing import settings as publishing
 from raysberta.recipe import Recipe
 from raysberta.synthesis import settings as synthesis
@@ -62,6 +63,8 @@ def stage_of(node: Node) -> Stage:
             return Stage(_contrastive, training.VERSION, seeded=True, workers=Workers(cpus=2))
         case "merge":
             return Stage(_merge, merging.VERSION)
+        case "prune":
+            return Stage(_prune, pruning.VERSION, memory_gib=2)
         case "search":
             return Stage(_search, tuning.VERSION, seeded=True, workers=Workers(cpus=2))
         case "tasks":
@@ -199,6 +202,12 @@ def _contrastive(work: Work[training.ContrastivePhase]) -> Facts:
 
 def _merge(work: Work[merging.MergePhase]) -> Facts:
     from raysberta.merging.stage import run
+
+    return run(work)
+
+
+def _prune(work: Work[pruning.Prune]) -> Facts:
+    from raysberta.pruning.stage import run
 
     return run(work)
 

@@ -21,6 +21,8 @@ from raysberta.mining.facts import ExamplesFacts
 from raysberta.mining.settings import Examples
 from raysberta.models.facts import ModelFacts
 from raysberta.pairs.facts import PairsFacts
+from raysberta.pruning.facts import PruneFacts
+from raysberta.pruning.settings import Prune
 from raysberta.storage.artifacts import Manifest
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.settings import WrittenPairs
@@ -170,6 +172,8 @@ def _classes(manifest: Manifest) -> tuple[type[BaseModel], type[Facts]]:
             return ContrastivePhase, TrainingFacts
         case "merge":
             return MergePhase, MergeFacts
+        case "prune":
+            return Prune, PruneFacts
         case "search":
             return SearchTrials, SearchFacts
         case "tasks":

@@ -6,6 +6,8 @@ from raysberta.merging.facts import MergeFacts
 from raysberta.merging.settings import Greedy, Learned, MergePhase
 from raysberta.mining.facts import ExamplesFacts
 from raysberta.mining.settings import Examples
+from raysberta.pruning.facts import PruneFacts
+from raysberta.pruning.settings import Prune
 from raysberta.publishing.lineage import Lineage, MadeNode
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.settings import WrittenPairs
@@ -34,6 +36,8 @@ def line(lineage: Lineage, node: MadeNode) -> str:
             return _contrastive(lineage, settings, facts)
         case MergePhase() as settings, MergeFacts() as facts:
             return _merge(lineage, settings, facts)
+        case Prune() as settings, PruneFacts() as facts:
+            return _prune(lineage, settings, facts)
         case WrittenPairs() as settings, WrittenFacts() as facts:
             found_by = settings.how.kept_if_found_by
             kept = f", kept where `{lineage.name_of(found_by)}` finds the passage again" if found_by else ""
@@ -109,6 +113,16 @@ def _weighed(lineage: Lineage, settings: MergePhase, chosen: dict[str, float]) -
     if isinstance(choose, Learned):
         return f"; weights learned in {choose.steps:,} steps on {choose.probe:,} examples of `{lineage.name_of(choose.examples)}`"
     return _searched(chosen)
+
+
+def _prune(lineage: Lineage, settings: Prune, facts: PruneFacts) -> str:
+    how = "dropped one by one by what their absence changes" if facts.removals else "named in the recipe"
+    kept = f"layers {', '.join(map(str, facts.kept))} of {facts.layers_before} (counted from 0), {how}"
+    sizes = f"{facts.parameters_before / 1e6:.1f}M parameters became {facts.parameters_after / 1e6:.1f}M"
+    if facts.similarity is None or facts.first_layers is None:
+        return f"from `{lineage.name_of(settings.from_)}`, {kept}, {sizes}"
+    near = f"mean centred cosine with the whole model {facts.similarity:.4f} on {facts.texts:,} texts"
+    return f"from `{lineage.name_of(settings.from_)}`, {kept}, {near} ({facts.first_layers:.4f} by the first {len(facts.kept)}), {sizes}"
 
 
 def _examples(lineage: Lineage, settings: Examples, facts: ExamplesFacts) -> str:

@@ -17,6 +17,7 @@ from raysberta.mining.facts import ExamplesFacts, Histogram
 from raysberta.mining.settings import Examples
 from raysberta.models.facts import ModelFacts
 from raysberta.pairs.facts import PairsFacts
+from raysberta.pruning.facts import PruneFacts
 from raysberta.publishing import phases
 from raysberta.publishing.lineage import BenchmarkName, CorpusSources, DataSets, Kind, Lineage, MadeNode
 from raysberta.schema import Split
@@ -165,6 +166,8 @@ def trained(lineage: Lineage) -> list[Part]:
                 found += _training(lineage, node, facts)
             case MergePhase() as settings, MergeFacts() as facts:
                 found.append(_merge(lineage, node, settings, facts))
+            case _, PruneFacts() as facts:
+                found.append(_prune(lineage, node, facts))
     return found
 
 
@@ -232,6 +235,20 @@ def _merge(lineage: Lineage, node: MadeNode, settings: MergePhase, facts: MergeF
         return Part(node.name, node.kind, f"{text}{near}", table=Table(["model", "weight"], rows, (1,)))
     rows = [[*row, f"{factor:.4g}"] for row, factor in zip(rows, facts.factors, strict=True)]
     return Part(node.name, node.kind, text, table=Table(["model", "weight", "factor on its difference"], rows, (1, 2)))
+
+
+def _prune(lineage: Lineage, node: MadeNode, facts: PruneFacts) -> Part:
+    text, table = _told(lineage, node.name), None
+    if facts.removals:
+        text += " Each row is a step: the mean centred cosine with the whole model's vectors without each of the layers that were left."
+        tried = facts.tried()
+        values = [[removal.similarities.get(layer) for layer in tried] for removal in facts.removals]
+        rows = [
+            [str(removal.layer), *("" if value is None else f"{value:.4f}" for value in row)]
+            for removal, row in zip(facts.removals, values, strict=True)
+        ]
+        table = Table(["dropped", *map(str, tried)], rows, range(len(tried) + 1))
+    return Part(node.name, node.kind, text, table=table)
 
 
 def searches(lineage: Lineage) -> list[Part]:
