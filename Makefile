@@ -6,9 +6,10 @@ RECIPE ?= recipes/laptop.yaml
 # further arguments, e.g. SET='--set phases.tuned.steps=10', and a folder of text of one's own: DATA=/folder
 SET ?=
 DATA ?=
+PLAIN ?=
 OWN := $(if $(DATA),--set sources.own.kind=files --set sources.own.path=$(DATA))
 
-.PHONY: run test up down lint clean bench-corpus bench-mining bench-training
+.PHONY: run test up down lint clean bench-corpus bench-mining bench-training bench-plain quality
 .DELETE_ON_ERROR:
 
 run: $(VENV)/ready
@@ -29,6 +30,14 @@ lint: $(VENV)/ready
 # FlagEmbedding has an environment of its own, where the program looks for it
 bench-training: $(VENV)/ready $(VENV)/peers-flagembedding/ready
 	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/training.py
+
+# after `make run`: what a user would do by hand from the same pairs; PLAIN='--choose', '--minutes', '--seed 43'
+bench-plain: $(VENV)/ready
+	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/plain_alternative.py --recipe $(RECIPE) $(PLAIN)
+
+# the recipe, its ablations and their seeds as one plan, from where it was left; hours
+quality: $(VENV)/ready
+	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/quality.py --recipe $(RECIPE)
 
 # DATA names a folder of real text; without one the figures are measured on the laptop recipe's dictionary
 bench-mining: $(VENV)/ready

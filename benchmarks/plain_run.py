@@ -1,0 +1,128 @@
+"""A finished run of a recipe, found through the plan and the store: nothing is made, but scores that the run has not."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from raysberta.errors import InputError
+from raysberta.evaluation.facts import ScoresFacts, TaskFacts, TasksFacts
+from raysberta.evaluation.score import score_model
+from raysberta.evaluation.settings import ModelScores, Scoring
+from raysberta.models.describe import describe
+from raysberta.nodes import RELEASE, TASKS, first_model, nodes_of
+from raysberta.pipeline.plan import Planned, plan
+from raysberta.publishing.settings import Release
+from raysberta.recipe import Recipe
+from raysberta.storage.artifacts import Artifact, Store
+
+COLUMNS = ["pair_id", "task", "query", "positive"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What the comparison takes from a run."""
+
+    base: str
+    """Name of the encoder from outside that the final model began with, unchanged."""
+    final: str
+    models: dict[str, Artifact]
+    """By name: what the final model is made from, itself, and what else was scored."""
+    pairs: pa.Table
+    """COLUMNS of every example that a contrastive phase before the final model was given, each pair once, by `pair_id`."""
+    tasks: Artifact
+    told: dict[str, TaskFacts]
+    """The held-out tasks, by name."""
+    how: Scoring
+    known: dict[str, dict[str, float]]
+    """Scores on the test halves by name of the model, fractions by task, of those that the run has scored."""
+    seconds: float
+    """Wall time in which something that the final model is made from was in the making: raw text, pairs and mining included."""
+
+    def folder(self, name: str) -> Path:
+        """Of a model."""
+        return self.models[name].folder("model")
+
+    def scores(self, name: str) -> dict[str, float]:
+        """A model's scores on the test halves: the run's own, else made now by the same scorer."""
+        return self.known.get(name) or score_model(self.folder(name), self.tasks, "test", self.how)
+
+
+def finished(recipe: Recipe) -> Finished:
+    """Find what a run of the recipe left in its storage.
+
+    Raises:
+        InputError: it has no final model or no tasks, or a node is not there.
+    """
+    store, nodes = Store(recipe.storage), nodes_of(recipe)
+    if RELEASE not in nodes or TASKS not in nodes:
+        raise InputError(f"{recipe.name}: has no final model or no tasks; right would be a recipe with phases and tasks")
+    whole = {item.node.name: item for item in plan([recipe], store).nodes}
+    release = whole[RELEASE].node.settings
+    assert isinstance(release, Release)
+    final = str(release.final)
+    steps = [*plan([recipe], store, [final]).nodes, whole[TASKS]]
+    for item in steps:
+        if item.artifact is None:
+            raise InputError(f"{store.shown}: has no finished {item.node.name}; right would be to run the recipe there first")
+    made = {item.node.name: item.artifact for item in steps if item.artifact is not None}
+    told = made[TASKS].told(TasksFacts).tasks
+    models = {name: artifact for name, artifact in made.items() if nodes[name].makes == "encoder"}
+    known = {}
+    for item in whole.values():
+        settings = item.node.settings
+        if isinstance(settings, ModelScores) and item.artifact is not None and (model := whole[settings.model].artifact) is not None:
+            known[str(settings.model)], models[str(settings.model)] = _own(item.artifact, told), model
+    spans = ((artifact.manifest.started, artifact.manifest.seconds) for name, artifact in made.items() if name != TASKS)
+    base = first_model(nodes, final)
+    return Finished(base, final, models, _pairs(steps, made), made[TASKS], told, recipe.scoring, known, covered(spans))
+
+
+def _pairs(steps: Sequence[Planned], made: dict[str, Artifact]) -> pa.Table:
+    """The pairs of the contrastive phases' examples."""
+    names = dict.fromkeys(name for item in steps if item.node.kind == "contrastive" for name in item.inputs)
+    tables = [made[name].table("examples", COLUMNS) for name in names if made[name].manifest.kind == "examples"]
+    if not tables:
+        raise InputError("the final model has no contrastive phase before it, so there are no pairs to train on")
+    table = pa.concat_tables(tables)
+    first = {pair: row for row, pair in reversed(list(enumerate(table["pair_id"].to_pylist())))}
+    return table.take([first[pair] for pair in sorted(first)])
+
+
+def _own(scores: Artifact, told: dict[str, TaskFacts]) -> dict[str, float]:
+    """Of a model's scores those on held-out tasks."""
+    found = scores.told(ScoresFacts).scores
+    return {name: found[name] for name in told}
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds that lie within at least one span (start, length): nodes overlap, and a resumed run has gaps."""
+    total, end = 0.0, float("-inf")
+    for start, length in sorted(spans):
+        total += max(0.0, start + length - max(start, end))
+        end = max(end, start + length)
+    return total
+
+
+def general(told: dict[str, TaskFacts]) -> list[str]:
+    """Names of the tasks about language in general; those about the recipe's own domain are the others."""
+    return [name for name, task in told.items() if getattr(task, "general", False)]
+
+
+def with_prompts(pairs: pa.Table, model: Path) -> pa.Table:
+    """The columns query, positive, and before_query and before_positive: what the encoder's folder says goes before them.
+
+    Args:
+        pairs: Rows of COLUMNS.
+        model: An encoder folder that describes itself.
+    """
+    prefixes, tasks = describe(model).prefixes, pairs["task"].to_pylist()
+    return pa.table(
+        {
+            "query": pairs["query"],
+            "positive": pairs["positive"],
+            "before_query": [prefixes.of(task, "query") for task in tasks],
+            "before_positive": [prefixes.of(task, "document") for task in tasks],
+        }
+    )
