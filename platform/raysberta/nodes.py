@@ -30,7 +30,7 @@ from raysberta.pruning.settings import Prune
 from raysberta.publishing.settings import Release
 from raysberta.recipe import Phase, Recipe
 from raysberta.synthesis.settings import WrittenPairs
-from raysberta.training.settings import Contrastive, ContrastivePhase, Mlm, MlmPhase, Prepared
+from raysberta.training.settings import Contrastive, ContrastivePhase, Distil, DistilPhase, Mlm, MlmPhase, Prepared
 from raysberta.tuning.choice import check_searchable
 from raysberta.tuning.node import SearchTrials
 from raysberta.vocabulary.settings import Vocabulary
@@ -38,7 +38,7 @@ from raysberta.vocabulary.settings import Vocabulary
 CORPUS, NATURAL, TASKS, RELEASE = "corpus", "natural", "tasks", "release"
 SCORE, SEARCH, TASKS_FOR = "score_", "search_", "tasks_for_"
 KINDS = (
-    *("model", "corpus", "natural", "written", "examples", "vocabulary", "mlm", "contrastive", "merge", "prune"),
+    *("model", "corpus", "natural", "written", "examples", "vocabulary", "mlm", "distil", "contrastive", "merge", "prune"),
     *("search", "tasks", "benchmark", "score", "release"),
 )
 """Kinds of node."""
@@ -159,7 +159,7 @@ def _phase(recipe: Recipe, name: str, phase: Phase, subsets: dict[tuple[str, ...
         yield Node(name, phase.kind, "encoder", phase, key)
         return
     choice = None
-    if phase.search is not None:
+    if phase.search is not None and not isinstance(phase, Distil):  # which refuses one
         check_searchable(phase, key)
         asked = phase if isinstance(phase, Merge) else phase.model_copy(update={"dev_tasks": ()})
         tasks = _subset(recipe, f"{SEARCH}{name}", phase.search.tasks, f"{key}.search.tasks", subsets)
@@ -177,6 +177,8 @@ def _phase(recipe: Recipe, name: str, phase: Phase, subsets: dict[tuple[str, ...
     given = Prepared(tasks=dev, choice=choice, **({"scoring": recipe.scoring} if dev else {}))
     if isinstance(phase, Mlm):
         yield Node(name, "mlm", "encoder", MlmPhase(phase=phase.model_copy(update={"search": None}), given=given), key)
+    elif isinstance(phase, Distil):
+        yield Node(name, "distil", "encoder", DistilPhase(phase=phase, given=given), key)
     elif isinstance(phase, Contrastive):
         yield Node(name, "contrastive", "encoder", ContrastivePhase(phase=phase.model_copy(update={"search": None}), given=given), key)
 

@@ -14,11 +14,11 @@ from raysberta.pairs.settings import Pairs
 from raysberta.pruning.settings import Prune
 from raysberta.publishing.settings import Publishing
 from raysberta.synthesis.settings import Written
-from raysberta.training.settings import Contrastive, Mlm
+from raysberta.training.settings import Contrastive, Distil, Mlm
 from raysberta.vocabulary.settings import Vocabulary
 from raysberta.work import Workers
 
-Phase = Annotated[Vocabulary | Mlm | Contrastive | Merge | Prune, Field(discriminator="kind")]
+Phase = Annotated[Vocabulary | Mlm | Distil | Contrastive | Merge | Prune, Field(discriminator="kind")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
 """What the recipe calls something: letters, digits and _, a letter first."""
 

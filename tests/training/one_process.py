@@ -14,15 +14,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.fs as pafs
 import torch
 from pydantic import TypeAdapter
 from variants import SEED
 
 from raysberta.training.contrastive import train_contrastive
+from raysberta.training.distil import train_distil
 from raysberta.training.examples import Examples, Ragged, read_arrays
 from raysberta.training.mlm import train_mlm
-from raysberta.training.settings import Contrastive, Mlm
+from raysberta.training.settings import Contrastive, Distil, Mlm
+from raysberta.training.teacher import Lessons
 
 
 def strike(folder: Path) -> None:
@@ -32,12 +35,20 @@ def strike(folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def lessons_of(folder: Path) -> tuple[Lessons, np.ndarray]:
+    """What a distillation learns from, as its test wrote it."""
+    arrays = read_arrays(f"{folder}/data.safetensors", pafs.LocalFileSystem())
+    return Lessons(Ragged(arrays["values"], arrays["offsets"]), arrays["row"]), arrays["teacher"]
+
+
 def run(folder: Path, encoder: Path, output: Path, **more: Any) -> list[dict[str, float]]:
     """Train as the folder says."""
-    settings = TypeAdapter[Mlm | Contrastive](Mlm | Contrastive).validate_json((folder / "settings.json").read_text())
+    settings = TypeAdapter[Mlm | Contrastive | Distil](Mlm | Contrastive | Distil).validate_json((folder / "settings.json").read_text())
     data, disk = f"{folder}/data.safetensors", pafs.LocalFileSystem()
     if isinstance(settings, Contrastive):
         return train_contrastive(settings, encoder, Examples.load(data, disk), output, seed=SEED, **more)
+    if isinstance(settings, Distil):
+        return train_distil(settings, encoder, *lessons_of(folder), output, seed=SEED, **more)
     texts = read_arrays(data, disk)
     return train_mlm(settings, encoder, Ragged(texts["values"], texts["offsets"]), output, seed=SEED, **more)
 

@@ -4,19 +4,16 @@ import json
 import logging
 import resource
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow.fs as pafs
 import pytest
 import torch
-from processes import environment
+from processes import in_a_process
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from variants import SEED
+from variants import SEED, comparable
 
 from raysberta.errors import InputError
 from raysberta.models.describe import Description, describe
@@ -39,16 +36,6 @@ def weights(folder):
 def named(kept):
     """Names of a module's weights that are the encoder's, with its own names."""
     return [(name, name.split("encoder.encoder.", 1)[1]) for name in kept if "encoder.encoder." in name]
-
-
-def comparable(curve):
-    return [{key: point[key] for key in ("step", "loss", "learning_rate", "gradient_norm", "tokens")} for point in curve]
-
-
-def in_a_process(folder, encoder, checkpoint="none"):
-    """How a training in a process of its own ended."""
-    program = [sys.executable, str(Path(__file__).with_name("one_process.py")), str(folder), str(encoder), str(checkpoint)]
-    return subprocess.run(program, env=environment(), timeout=300, check=False).returncode
 
 
 @pytest.mark.parametrize("kind", ["contrastive", "mlm", "retromae"])

@@ -6,7 +6,7 @@ import numpy as np
 
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.examples import Examples
-from raysberta.training.settings import Contrastive, Mlm
+from raysberta.training.settings import Contrastive, Distil, Mlm
 
 SEED = 42
 
@@ -37,6 +37,17 @@ def contrastive_settings(**changes: Any) -> Contrastive:
 def mlm_settings(**changes: Any) -> Mlm:
     """The defaults, but for changes."""
     return Mlm(kind="mlm", from_="tiny", **changes)
+
+
+def distil_settings(**changes: Any) -> Distil:
+    """Those of a run of a few steps, but for changes."""
+    short = {"learning_rate": 5e-4, "warmup_steps": 2, "precision": "fp32", "chunk_tokens": 96, "checkpoint_every": 3, "batch_size": 32}
+    return Distil.model_validate({"kind": "distil", "from": "tiny", "teacher": "e5", "max_tokens": 16, **short, **changes})
+
+
+def comparable(curve: list[dict[str, float]]) -> list[dict[str, float]]:
+    """What of a curve is the same in every run."""
+    return [{key: point[key] for key in ("step", "loss", "learning_rate", "gradient_norm", "tokens")} for point in curve]
 
 
 def batches_of_two_sources(examples: Examples) -> list[np.ndarray]:

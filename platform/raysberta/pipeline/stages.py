@@ -61,6 +61,8 @@ def stage_of(node: Node) -> Stage:
             return Stage(_mlm, training.VERSION, seeded=True)
         case "contrastive":
             return Stage(_contrastive, training.VERSION, seeded=True, workers=Workers(cpus=2))
+        case "distil":
+            return Stage(_distil, training.VERSION, seeded=True, memory_gib=2, workers=Workers(cpus=2))
         case "merge":
             return Stage(_merge, merging.VERSION)
         case "prune":
@@ -198,6 +200,12 @@ def _contrastive(work: Work[training.ContrastivePhase]) -> Facts:
     from raysberta.training.stage import contrastive
 
     return contrastive(work)
+
+
+def _distil(work: Work[training.DistilPhase]) -> Facts:
+    from raysberta.training.stage import distil
+
+    return distil(work)
 
 
 def _merge(work: Work[merging.MergePhase]) -> Facts:

@@ -26,8 +26,8 @@ from raysberta.pruning.settings import Prune
 from raysberta.storage.artifacts import Manifest
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.settings import WrittenPairs
-from raysberta.training.facts import TrainingFacts
-from raysberta.training.settings import ContrastivePhase, MlmPhase
+from raysberta.training.facts import DistilFacts, TrainingFacts
+from raysberta.training.settings import ContrastivePhase, DistilPhase, MlmPhase
 from raysberta.tuning.facts import SearchFacts
 from raysberta.tuning.node import SearchTrials
 from raysberta.vocabulary.facts import VocabularyFacts
@@ -170,6 +170,8 @@ def _classes(manifest: Manifest) -> tuple[type[BaseModel], type[Facts]]:
             return MlmPhase, TrainingFacts
         case "contrastive":
             return ContrastivePhase, TrainingFacts
+        case "distil":
+            return DistilPhase, DistilFacts
         case "merge":
             return MergePhase, MergeFacts
         case "prune":

@@ -11,8 +11,8 @@ from raysberta.pruning.settings import Prune
 from raysberta.publishing.lineage import Lineage, MadeNode
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.settings import WrittenPairs
-from raysberta.training.facts import TrainingFacts
-from raysberta.training.settings import ContrastivePhase, MlmPhase, Training
+from raysberta.training.facts import DistilFacts, Fidelity, TrainingFacts
+from raysberta.training.settings import ContrastivePhase, DistilPhase, MlmPhase, Training
 from raysberta.tuning.choice import with_values
 from raysberta.tuning.node import SearchTrials
 from raysberta.vocabulary.facts import VocabularyFacts
@@ -34,6 +34,8 @@ def line(lineage: Lineage, node: MadeNode) -> str:
             return _mlm(lineage, settings, facts)
         case ContrastivePhase() as settings, TrainingFacts() as facts:
             return _contrastive(lineage, settings, facts)
+        case DistilPhase() as settings, DistilFacts() as facts:
+            return _distil(lineage, settings, facts)
         case MergePhase() as settings, MergeFacts() as facts:
             return _merge(lineage, settings, facts)
         case Prune() as settings, PruneFacts() as facts:
@@ -91,6 +93,27 @@ def _contrastive(lineage: Lineage, settings: ContrastivePhase, facts: TrainingFa
         _rate(phase),
     ]
     return ", ".join(what) + _searched(facts.chosen)
+
+
+def _distil(lineage: Lineage, settings: DistilPhase, facts: DistilFacts) -> str:
+    phase = settings.phase
+    texts = _named(lineage, [*phase.pairs, *phase.examples, *([phase.documents] if phase.documents else [])])
+    what = f"{facts.steps:,} steps of {phase.batch_size:,} texts, {phase.loss} distance, {_rate(phase)}"
+    learned = (
+        f"from `{lineage.name_of(phase.from_)}`, vectors of `{lineage.name_of(phase.teacher)}` of {facts.rows['texts']:,} texts of {texts}"
+    )
+    return f"{learned}, {what}{_agreed(facts.fidelity)}"
+
+
+def _agreed(fidelity: Fidelity | None) -> str:
+    """How far the student came to agree with its teacher."""
+    if fidelity is None:
+        return ""
+    before, after = fidelity.before, fidelity.after
+    measures = [("cosine", before.cosine, after.cosine), ("cosine of centred vectors", before.centred, after.centred)]
+    measures.append(("Spearman's correlation of pairwise cosines", before.ranks, after.ranks))
+    told = ", ".join(f"{name} {first:.3f} to {last:.3f}" for name, first, last in measures if first is not None and last is not None)
+    return f"; agreement with it on {fidelity.texts:,} dev texts, before and after: {told}"
 
 
 def _merge(lineage: Lineage, settings: MergePhase, facts: MergeFacts) -> str:

@@ -39,6 +39,40 @@ class TrainingFacts(Facts):
     tokens: int
     """Of the distinct texts."""
     rows: dict[str, int]
-    """Examples by `source/kind`; of masked language modelling distinct texts under "texts"."""
+    """Examples by `source/kind`; of masked language modelling and distillation distinct texts under "texts"."""
     chosen: dict[str, float]
     """What the search found; empty without one."""
+
+
+class Agreement(Facts):
+    """How far two models agree on the same texts."""
+
+    cosine: float | None
+    """Mean of a text's two vectors; None where their dimensions differ."""
+    centred: float | None
+    """The same, of vectors less each model's mean vector over these texts: unrelated texts may have a high cosine, which says little."""
+    ranks: float
+    """Spearman's rank correlation of the cosines of all pairs of texts by one and by the other."""
+
+
+class Fidelity(Facts):
+    """How far a student agrees with its teacher on texts that it has not learned."""
+
+    texts: int
+    """Distinct texts of dev pairs, each as the side that it is."""
+    before: Agreement
+    """Of the model that training began with."""
+    after: Agreement
+
+
+class DistilFacts(TrainingFacts):
+    """Of a node of kind `distil`."""
+
+    fidelity: Fidelity | None
+    """None without dev pairs."""
+    embedded: int
+    """Texts that the teacher read."""
+    reused: int
+    """Texts that it had read before."""
+    bad_vectors: int
+    """Vectors of the teacher that were none; nothing is learned from them."""

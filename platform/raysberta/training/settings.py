@@ -1,4 +1,4 @@
-"""The training phases: what both loops share, masked language modelling, contrastive learning."""
+"""The training phases: what their loops share, masked language modelling, contrastive learning, embedding distillation."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,6 +8,7 @@ from raysberta.evaluation.settings import Scoring
 from raysberta.graph import (
     EXECUTION,
     ChoiceRef,
+    DocumentsRef,
     EncoderRef,
     ExamplesRef,
     Natural,
@@ -27,10 +28,11 @@ VERSION: int = 7
 """Of the results; bumped when the same settings and inputs give another result."""
 
 Objective = Literal["info_nce", "cosent", "angle", "distillation"]
+Distance = Literal["cosine", "squared"]
 
 
 class Training(Section):
-    """What the MLM and contrastive loops share."""
+    """What all training loops share."""
 
     from_: EncoderRef = Field(alias="from")
     """The model that training starts from: an entry of `models`, or another phase."""
@@ -187,6 +189,38 @@ class Contrastive(Training):
         return self
 
 
+class Distil(Training):
+    """Embedding distillation: the model learns a teacher's vectors of texts, each read as a side of its task (arXiv 2605.29992).
+
+    Where both have vectors of one dimension they are compared as they are; elsewhere the student's go through a linear layer without bias
+    to the teacher's dimension first, which is trained with the model and left out of it.
+    """
+
+    kind: Literal["distil"]
+    teacher: EncoderRef
+    """Whose vectors are learned: any encoder, which reads a text with its own prefixes. Its vectors are made once, and kept."""
+    pairs: tuple[PairsRef, ...] = (PairsRef("natural"),)
+    """The texts: queries and positives of the training pairs."""
+    examples: tuple[ExamplesRef, ...] = ()
+    """Their texts too, hard negatives among them."""
+    documents: DocumentsRef | None = None
+    """The training documents too, each as a document of retrieval, of which the beginning is read; none where null."""
+    loss: Distance = "cosine"
+    """Of unit vectors: 1 - their cosine, or the square of their distance, which is twice as much."""
+    batch_size: Positive = 256
+    """Texts a step, over all workers."""
+    max_tokens: Positive = 512
+    """Longer texts are cut, by the tokens of whoever reads them."""
+    prefixes: NamedPrefixes | None = None
+    """What the model learns to read before a text: a name (e5, nomic, none) or the texts themselves; null: what it reads already."""
+
+    @model_validator(mode="after")
+    def _trials_have_no_teacher(self) -> Self:
+        if self.search is not None:
+            raise ValueError("search: trials are not given a teacher's vectors; right would be null")
+        return self
+
+
 class Prepared(Section):
     """What a training phase needs beside its own settings, filled in by the recipe's composition."""
 
@@ -209,4 +243,11 @@ class ContrastivePhase(Section):
     """A node of kind `contrastive`."""
 
     phase: Contrastive
+    given: Prepared = Prepared()
+
+
+class DistilPhase(Section):
+    """A node of kind `distil`."""
+
+    phase: Distil
     given: Prepared = Prepared()

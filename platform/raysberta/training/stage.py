@@ -1,4 +1,4 @@
-"""The two training phases on Ray Train: workers, restarts, checkpoints on the run's storage. The only file here that imports Ray.
+"""The training phases on Ray Train: workers, restarts, checkpoints on the run's storage. The only file here that imports Ray.
 
 Prepared data and checkpoints live beside the attempts, in `draft.checkpoints`, so that a run killed at any point goes on from its last
 checkpoint when the same stage with the same fingerprint runs again; they are removed once the model is written.
@@ -8,13 +8,15 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import ray
 import ray.train
@@ -23,19 +25,27 @@ from ray.train.torch import TorchTrainer
 
 from raysberta.board import attach
 from raysberta.errors import InputError
+from raysberta.models.describe import describe
+from raysberta.models.load import load_tokenizer
 from raysberta.progress import progress
+from raysberta.retrieval.mapped import Mapped
+from raysberta.retrieval.vectors import Vectors, View
+from raysberta.retrieval.workers import by_length, embed_to_storage, vectors_folder
 from raysberta.storage.artifacts import Artifact, Draft
 from raysberta.storage.location import filesystem, join
 from raysberta.telemetry import gauge
 from raysberta.training.checkpoint import NotSaved, last_whole, read_state
 from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
 from raysberta.training.dev_curve import DevHalves, read_curve, score_task
+from raysberta.training.distil import train_distil
 from raysberta.training.engine import ALLOCATOR, NotFinite
 from raysberta.training.examples import Examples, Ragged, prepared, prepared_texts, read_arrays, write_arrays
-from raysberta.training.facts import DevPoint, TrainingFacts
+from raysberta.training.facts import DevPoint, DistilFacts, TrainingFacts
+from raysberta.training.fidelity import fidelity
 from raysberta.training.loop import StepMetrics
 from raysberta.training.mlm import train_mlm
-from raysberta.training.settings import Contrastive, ContrastivePhase, Mlm, MlmPhase
+from raysberta.training.settings import Contrastive, ContrastivePhase, Distil, DistilPhase, Mlm, MlmPhase
+from raysberta.training.teacher import Lessons, Readers, Reading, make_lessons, some
 from raysberta.tuning.choice import with_values
 from raysberta.tuning.facts import SearchFacts
 from raysberta.work import Work
@@ -44,21 +54,30 @@ log = logging.getLogger(__name__)
 
 RESTARTS = 2
 CURVE_POINTS = 400
+LEAST_COMPARED = 3
+SIDES = ["task", "query", "positive"]
 CURVE_KEYS = ("step", "loss", "learning_rate", "seconds", "tokens_per_second")
 DATA, RESULT, SCORES = "data.safetensors", "result.json", "scores"
+
+
+AnyPhase = MlmPhase | ContrastivePhase | DistilPhase
 
 
 @dataclass(frozen=True)
 class Fit:
     """What a worker of Ray Train is given. Picklable."""
 
-    phase: Mlm | Contrastive
+    phase: Mlm | Contrastive | Distil
     """With the values that a search chose."""
     model: Artifact
     """To start from."""
-    work: Work[MlmPhase | ContrastivePhase]
+    work: Work[AnyPhase]
     halves: DevHalves | None
     """What checkpoints are scored on; not at all where None."""
+    teacher: Vectors | None = None
+    """Of distillation."""
+    compared: tuple[tuple[str, ...], View] | None = None
+    """Texts on which a student is compared with its teacher, and the teacher's vectors of them; not at all where None."""
 
 
 def mlm(work: Work[MlmPhase]) -> TrainingFacts:
@@ -100,13 +119,72 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
     return TrainingFacts(**result, dev_curve=curve, tokens=len(examples.tokens.values), rows=rows, chosen=best)
 
 
+def distil(work: Work[DistilPhase]) -> DistilFacts:
+    """The training texts of pairs, examples and documents, a teacher, and a model, to the folder `model`.
+
+    Raises:
+        InputError: there is no text, or it does not fit the model.
+    """
+    phase, draft = work.settings.phase, work.draft
+    model, teacher = work.inputs[phase.from_], work.inputs[phase.teacher]
+    readers = Readers(describe(teacher.folder("model")).prefixes, describe(model.folder("model"), prefixes=phase.prefixes).prefixes)
+    readings = set(_readings(work, readers))
+    ordered, vectors, counts = _embedded(work, teacher, readings, phase.max_tokens)
+    lessons = make_lessons(readings, ordered, load_tokenizer(model.folder("model")), phase.max_tokens)
+    del readings, ordered
+    draft.rows_in = draft.rows_out = len(lessons)
+    fs, path = _beside(draft)
+    write_arrays({"values": lessons.tokens.values, "offsets": lessons.tokens.offsets, "row": lessons.row}, f"{path}/{DATA}", fs)
+    log.info(
+        "%s: %d distinct texts, %d tokens, vectors of %d dimensions", work.node, len(lessons), len(lessons.tokens.values), vectors.dimension
+    )
+    compared = _compared(work, readers, teacher)
+    result, curve = _fit(_distil_worker, Fit(phase, model, work, _halves(work), vectors, compared))
+    told = {**result, **counts, "dev_curve": curve, "chosen": {}}
+    return DistilFacts(**told, tokens=len(lessons.tokens.values), rows={"texts": len(lessons)})
+
+
+def _readings(work: Work[DistilPhase], readers: Readers) -> Iterator[Reading]:
+    """What is learned, with repetitions."""
+    phase = work.settings.phase
+    train = pads.field("split") == "train"
+    for name in phase.pairs:
+        yield from readers.of_pairs(work.inputs[name].dataset("pairs").to_batches(columns=SIDES, filter=train))
+    for mined in phase.examples:
+        yield from readers.of_pairs(work.inputs[mined].dataset("examples").to_batches(columns=[*SIDES, "negatives"]))
+    if phase.documents is not None:
+        documents = work.inputs[phase.documents].dataset("documents").to_batches(columns=["text"], filter=train)
+        yield from readers.of_documents(documents, phase.max_tokens)
+
+
+def _compared(work: Work[DistilPhase], readers: Readers, teacher: Artifact) -> tuple[tuple[str, ...], View] | None:
+    """Some texts of dev pairs and the teacher's vectors of them; None where they are too few to be put in an order."""
+    dev = pads.field("split") == "dev"
+    tables = (work.inputs[name].dataset("pairs").to_batches(columns=SIDES, filter=dev) for name in work.settings.phase.pairs)
+    readings = some(reading for batches in tables for reading in readers.of_pairs(batches))
+    if len(readings) < LEAST_COMPARED:
+        return None
+    ordered, vectors, _ = _embedded(work, teacher, readings, work.settings.phase.max_tokens)
+    at = {text: row for row, text in enumerate(ordered)}
+    return tuple(student for _, student in readings), View(vectors, np.asarray([at[text] for text, _ in readings]))
+
+
+def _embedded(
+    work: Work[AnyPhase], teacher: Artifact, readings: Iterable[Reading], max_tokens: int
+) -> tuple[list[str], Vectors, dict[str, int]]:
+    """What a teacher reads in the order of its vectors, these, and how many were made: those of an earlier run are there."""
+    ordered = sorted({text for text, _ in readings}, key=by_length)
+    folder = vectors_folder(work.draft, teacher, max_tokens)
+    return ordered, *embed_to_storage(ordered, folder, teacher, max_tokens, work.workers, work.node)
+
+
 def _best(work: Work[MlmPhase | ContrastivePhase]) -> dict[str, float]:
     """What the phase's search found; empty without one."""
     choice = work.settings.given.choice
     return work.inputs[choice].told(SearchFacts).best if choice is not None else {}
 
 
-def _halves(work: Work[MlmPhase | ContrastivePhase]) -> DevHalves | None:
+def _halves(work: Work[AnyPhase]) -> DevHalves | None:
     """What checkpoints are scored on; None where the phase names no task."""
     names, given = work.settings.phase.dev_tasks, work.settings.given
     if not names or given.tasks is None:
@@ -206,8 +284,31 @@ def _contrastive_worker(config: dict[str, Any]) -> None:
     _train(fit, run)
 
 
-def _train(fit: Fit, run: Callable[..., list[dict[str, float]]]) -> None:
-    """What both loops do on a worker: threads, logging and progress, resuming, reporting; the first worker writes model and result."""
+def _distil_worker(config: dict[str, Any]) -> None:
+    fit: Fit = config["fit"]
+    phase, model = fit.phase, fit.model.folder("model")
+    assert isinstance(phase, Distil) and fit.teacher is not None
+    teacher = Mapped(fit.teacher)
+
+    def run(fs: pafs.FileSystem, path: str, output: Path | None, **running: Any) -> list[dict[str, float]]:
+        arrays = read_arrays(f"{path}/{DATA}", fs)
+        lessons = Lessons(Ragged(arrays["values"], arrays["offsets"]), arrays["row"])
+        return train_distil(phase, model, lessons, teacher, output, **running)
+
+    def told(output: Path) -> dict[str, Any]:
+        if fit.compared is None:
+            return {"fidelity": None}
+        texts, vectors = fit.compared
+        return {"fidelity": fidelity(model, output, texts, vectors[:], phase.max_tokens).model_dump()}
+
+    _train(fit, run, told)
+
+
+def _train(fit: Fit, run: Callable[..., list[dict[str, float]]], told: Callable[[Path], dict[str, Any]] | None = None) -> None:
+    """What all loops do on a worker: threads, logging and progress, resuming, reporting; the first worker writes model and result.
+
+    What `told` says of the model that was written becomes a part of the result.
+    """
     attach()
     torch.set_num_threads(max(1, int(fit.work.workers.cpus)))
     first, node = ray.train.get_context().get_world_rank() == 0, fit.work.node
@@ -236,6 +337,7 @@ def _train(fit: Fit, run: Callable[..., list[dict[str, float]]]) -> None:
         output = stack.enter_context(fit.work.draft.folder("model")) if first else None
         try:
             result = {**_told(run(fs, path, output, **running)), "resumed_after": resumed_after}
+            result |= told(output) if told is not None and output is not None else {}
         except (NotFinite, NotSaved) as error:  # the same again would be the same again: no restart
             result = {"error": str(error)}
         except InputError as error:

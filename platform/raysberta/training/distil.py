@@ -1,0 +1,150 @@
+"""Embedding distillation: texts to a teacher's vectors, every distinct text once an epoch.
+
+The loss is a mean over the texts of a step, so each worker takes that of its own share: no vector need be gathered, and the number of
+workers changes neither loss nor gradient (the contract in engine.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from raysberta.errors import InputError
+from raysberta.models.describe import describe, write_description
+from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.settings import Pooling
+from raysberta.training.batches import MlmPlan
+from raysberta.training.checkpoint import load_plain
+from raysberta.training.chunks import Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
+from raysberta.training.encode import ChunkedEncoder
+from raysberta.training.engine import device_of, workers
+from raysberta.training.examples import check_fits
+from raysberta.training.loop import OnCheckpoint, OnStep, Part, train
+from raysberta.training.settings import Distance, Distil
+from raysberta.training.teacher import Lessons, Projection, Rows, distances, projection, taught
+
+
+@dataclass(frozen=True)
+class DistilBatch:
+    """A worker's part of a step."""
+
+    chunks: Chunks
+    """Its texts."""
+    teacher: torch.Tensor
+    """float32 [its texts, D]: what they are to become, L2-normalised."""
+    scale: float
+    """Times the summed distances gives this worker's share: workers / texts of the whole step."""
+
+
+class DistilModel(nn.Module):
+    """Encoder and projection: forward takes a DistilBatch, gives the worker's share of the mean distance over the step's texts."""
+
+    def __init__(self, encoder: ChunkedEncoder, pooling: Pooling, loss: Distance, projection: Projection | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+        self.loss = loss
+        self.projection = projection
+
+    def forward(self, batch: DistilBatch) -> torch.Tensor:
+        """A scalar."""
+        vectors = self.encoder.embed(batch.chunks, self.pooling)
+        if self.projection is not None:
+            vectors = self.projection(vectors)
+        return distances(vectors, batch.teacher, self.loss).sum() * batch.scale
+
+
+def make_batch(
+    lessons: Lessons, rows: np.ndarray, teacher: Rows, settings: Distil, device: torch.device, rank: int = 0, world: int = 1
+) -> DistilBatch:
+    """A worker's part of a step.
+
+    Args:
+        lessons: All texts.
+        rows: Those of the step, over all workers.
+        teacher: Its vectors.
+        settings: The budget of a chunk.
+        device: Where the tensors go.
+        rank: The worker; it takes every `world`-th text in order of length, so all have as much to do.
+        world: Workers.
+    """
+    lengths = lessons.tokens.lengths[rows]
+    mine = share(lengths, rank, world)
+    budget = budget_of(settings.chunk_tokens, device)
+    most = most_chunks(lengths, world, budget) if settings.zero_stage == 3 else 0
+    chunks = make_chunks([lessons.tokens[row] for row in rows[mine]], plan_chunks(lengths[mine], budget), most)
+    return DistilBatch(chunks.to(device), taught(teacher, lessons.row[rows[mine]], device), world / len(rows))
+
+
+def train_distil(
+    settings: Distil,
+    encoder: Path,
+    lessons: Lessons,
+    teacher: Rows,
+    output: Path | None,
+    *,
+    seed: int,
+    steps: int | None = None,
+    name: str = "distil",
+    checkpoints: Path | None = None,
+    resume: Path | None = None,
+    on_step: OnStep | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
+) -> list[dict[str, float]]:
+    """Train an encoder; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
+
+    Args:
+        settings: How; who the teacher is and where the texts come from is not read.
+        encoder: Model folder to start from, which says how it pools.
+        lessons: Made with that folder's tokenizer.
+        teacher: The teacher's vectors.
+        output: Model folder to write (by the first worker), without the projection; described as the settings have it.
+        seed: Of the texts' order, dropout and projection.
+        steps: Instead of the settings'.
+        name: Of the phase, for log lines.
+        checkpoints: Local folder for checkpoints, the projection in them; none where None.
+        resume: A checkpoint to go on from.
+        on_step: Called after each step on every worker.
+        on_checkpoint: Called after each checkpoint on every worker.
+
+    Returns:
+        The curve, as train_contrastive gives it.
+
+    Raises:
+        InputError: there are fewer texts than workers, they do not fit the encoder, the checkpoint does not fit.
+        NotFinite: the loss or gradient is NaN or infinite.
+        NotSaved: a checkpoint cannot be written.
+    """
+    rank, world = workers()
+    if min(len(lessons), settings.batch_size) < world:
+        raise InputError(f"{len(lessons)} texts in steps of {settings.batch_size} are too few for {world} workers")
+    plan = MlmPlan(len(lessons), settings.batch_size, seed)
+    device, description = device_of(rank), describe(encoder, prefixes=settings.prefixes)
+    loaded = load_encoder(encoder, dropout=settings.dropout)
+    check_fits(lessons.tokens, loaded.config)
+    bridge = projection(loaded.config.hidden_size, teacher.shape[1], seed)
+    nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
+    chunked = ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens)
+    model = DistilModel(chunked, description.pooling, settings.loss, bridge)
+
+    def part_of(step: int, rank: int, world: int) -> Part:
+        rows = plan.step(step)
+        batch = make_batch(lessons, rows, teacher, settings, device, rank, world)
+        shown = ", ".join(str(row) for row in rows[:4])
+        return Part(batch, batch.chunks.real, f"texts {shown}, ... of the distinct training texts")
+
+    def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+        plain = load_encoder(encoder)
+        load_plain(plain, weights)
+        save(plain, load_tokenizer(encoder), folder)
+        write_description(folder, description)
+
+    total = steps or settings.steps or plan.steps(settings.epochs)
+    curve = train(name, model, part_of, settings, total, seed, device, checkpoints, resume, on_step, on_checkpoint, export)
+    if output is not None and rank == 0:
+        save(loaded.cpu(), load_tokenizer(encoder), output)
+        write_description(output, description)
+    return curve
