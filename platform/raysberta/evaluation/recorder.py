@@ -74,7 +74,7 @@ class Recorder:
         if not isinstance(self.task, AbsTaskRetrieval):
             self.predictions = predictions
 
-    def _of_queries(self, scores: Mapping[str, Mapping[str, float]], *more: Any, **named: Any) -> dict[str, float]:
+    def _of_queries(self, scores: dict[str, dict[str, float]], *more: Any, **named: Any) -> dict[str, float]:
         self.predictions = scores
         return self.specific(scores, *more, **named)
 
