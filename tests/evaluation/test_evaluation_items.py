@@ -76,6 +76,8 @@ def test_a_task_of_another_metric_has_no_items(encoder: Path, held_out: Path, ca
     recorder.tables = [pa.table({"value": [0.0, 1.0]})]
     assert recorder.items(0.5) is not None and recorder.items(0.51) is None
     assert "Capitals.test: no interval: its items give 0.500000, mteb 0.510000" in caplog.text
+    recorder.predictions = {"query": {"map_cut_10": 0.5}}
+    assert recorder._table(None, "test", None) is None and "its items cannot be read: KeyError: 'ndcg_cut_10'" in caplog.text
     recorder.tables *= 2
     assert recorder.items(0.5) is None, "two subsets"
 

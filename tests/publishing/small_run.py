@@ -26,7 +26,6 @@ from raysberta.pairs.facts import PairsFacts
 from raysberta.pipeline.stages import stage_of
 from raysberta.prefixes import E5, NOMIC
 from raysberta.publishing import gather, lineage
-from raysberta.publishing import stage as publishing
 from raysberta.publishing.facts import Exported
 from raysberta.publishing.settings import Release
 from raysberta.recipe import Recipe
@@ -338,7 +337,8 @@ class Run:
         """What card and report are made from, of the nodes that are there."""
         settings = self.release.model_copy(update={"about": self.release.about.model_copy(update=about)})
         found = lineage.read(self.manifests)
-        draws = {name: publishing.draws(each) for name, each in self.artifacts.items() if name.startswith("score_")}
+        scored = {name: each.told(ScoresFacts) for name, each in self.artifacts.items() if name.startswith("score_")}
+        draws = {name: {row["task"]: np.array(row["draws"]) for row in drawn(name, each).to_pylist()} for name, each in scored.items()}
         return gather.Told(settings, found, gather.scores(settings, found, draws), model, used)
 
     def _work(self, node: Node, draft: Draft) -> Work[Any]:

@@ -1,4 +1,4 @@
-"""What a search may read: dev halves of the recipe's tasks, own and general ones, nothing else. Refused by name and by half, before any data is opened."""
+"""What a search may read: dev halves of the recipe's tasks, nothing else. Refused by name and by half, before any data is opened."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache

@@ -67,19 +67,26 @@ class Recorder:
         state = self.task.rng_state.getstate()
         self.predictions = None
         result = self.evaluate(model, data_split, **{**given, "prediction_folder": HEARD})
-        self.tables.append(_table(self.task, self.predictions, data_split, state))
+        self.tables.append(self._table(data_split, given["hf_split"], state))
         return result
+
+    def _table(self, data: Any, split: str, state: Any) -> pa.Table | None:
+        try:
+            return _table(self.task, self.predictions, data, split, state)
+        except (KeyError, IndexError, TypeError, ValueError) as error:  # data of a registered task may have any form; its score stands
+            log.warning("%s: no interval: its items cannot be read: %s: %s", self.task.metadata.name, type(error).__name__, error)
+            return None
 
     def _heard(self, predictions: Any, *_: Any, **__: Any) -> None:
         if not isinstance(self.task, AbsTaskRetrieval):
             self.predictions = predictions
 
-    def _of_queries(self, scores: Mapping[str, Mapping[str, float]], *more: Any, **named: Any) -> dict[str, float]:
+    def _of_queries(self, scores: dict[str, dict[str, float]], *more: Any, **named: Any) -> dict[str, float]:
         self.predictions = scores
         return self.specific(scores, *more, **named)
 
 
-def _table(task: AbsTask, predictions: Any, data: Any, state: Any) -> pa.Table | None:
+def _table(task: AbsTask, predictions: Any, data: Any, split: str, state: Any) -> pa.Table | None:
     if predictions is None:
         return None
     match str(task.metadata.type):
@@ -90,7 +97,7 @@ def _table(task: AbsTask, predictions: Any, data: Any, state: Any) -> pa.Table |
         case "PairClassification":
             return _pairs(predictions, data, task.label_column_name)  # type: ignore[attr-defined]
         case "Classification":
-            return _classification(predictions, data[task.metadata.eval_splits[0]][task.label_column_name])  # type: ignore[attr-defined]
+            return _classification(predictions, data[split][task.label_column_name])  # type: ignore[attr-defined]
         case "Clustering":
             return _clustering(task, predictions, data, state)
     return None

@@ -7,6 +7,7 @@ give the same scores. Nothing of one half is in the other, and nothing that trai
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -74,7 +75,7 @@ def write(
                 raise InputError(_too_small(name, task, half, rows.num_rows, scored, name in general))
             in_test = set(_row_keys(rows))
             halves[half] = _write_half(folder / half / name, tables, scored)
-        of = {"type": task.type, "source": task.source, "pair": task.pair, "language": task.language}
+        of: dict[str, Any] = {"type": task.type, "source": task.source, "pair": task.pair, "language": task.language}
         entries[name] = TaskFacts(**of, general=name in general, halves=halves)
     index = Index(seed=seed, tasks=entries, left_out=left_out)
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -153,7 +154,7 @@ def _table(tasks: Sequence[str], found: Mapping[str, _Scored], details: Mapping[
     rows = []
     for task in tasks:
         detail, values = details[task], {model: _estimate(scored, [task]) for model, scored in found.items()}
-        of = {"task": task, "type": detail.type, "metric": main_metric(detail), "scored": detail.scored}
+        of: dict[str, Any] = {"task": task, "type": detail.type, "metric": main_metric(detail), "scored": detail.scored}
         rows.append(Row(**of, scores=values, change=_change([task], found, ends)))
     means = {model: _estimate(scored, tasks) for model, scored in found.items()}
     return TaskTable(rows=rows, means=means, change=_change(tasks, found, ends))
