@@ -81,6 +81,9 @@ def _contrastive(lineage: Lineage, settings: ContrastivePhase, facts: TrainingFa
         *(["negatives within each side too"] if phase.same_tower else []),
         *(["negatives of all devices"] if phase.cross_device_negatives else []),
         *(["negatives masked by the mining encoder"] if phase.guide else []),
+        *([f"hardness {phase.hardness:g}"] if phase.hardness else []),
+        *([f"spread-out term times {phase.spread_out:g}"] if phase.spread_out else []),
+        *([f"distance to vectors of `{lineage.name_of(phase.distil.teacher)}` times {phase.distil.weight:g}"] if phase.distil else []),
         *([f"Matryoshka dimensions {', '.join(map(str, phase.dimensions))}"] if phase.dimensions else []),
     ]
     what = [

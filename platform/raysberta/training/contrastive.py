@@ -26,8 +26,20 @@ from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import device_of, gathered, workers
 from raysberta.training.examples import Examples, check_fits, learned
 from raysberta.training.loop import OnCheckpoint, OnStep, Part, train
-from raysberta.training.objectives import among_queries, angle, cosent, distillation, documents_of, info_nce, relations_of, scores_of
+from raysberta.training.objectives import (
+    among_queries,
+    angle,
+    cosent,
+    distillation,
+    documents_of,
+    hard_of,
+    info_nce,
+    relations_of,
+    scores_of,
+    spread,
+)
 from raysberta.training.settings import Contrastive, Objective
+from raysberta.training.teacher import Projection, Rows, distances, projection, taught
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,8 @@ class DeviceBatch:
     """int8 [B, B]: relations of the queries, where same-tower terms are asked for."""
     scores: torch.Tensor | None
     """float32 [B, N]: the teacher's, NaN where there is none; for objectives that learn from scores."""
+    hard: torch.Tensor | None
+    """bool [B, N]: the queries' own hard negatives, where these are weighted."""
     weight: int
     """Device batches that it stands for: several where negatives are shared across devices."""
 
@@ -62,29 +76,45 @@ class ContrastiveBatch:
     """Distinct texts of the step."""
     batches: list[DeviceBatch]
     """All device batches of the step, over the places of its texts."""
+    sides: tuple[torch.Tensor, torch.Tensor]
+    """int64: places of the step's queries, and of its positives, each text once."""
+    teacher: torch.Tensor | None
+    """float32 [texts, D]: what a teacher makes of them, L2-normalised; where there is one."""
 
 
 class ContrastiveModel(nn.Module):
-    """Encoder and objective: forward takes a ContrastiveBatch, gives the mean loss of the step's device batches."""
+    """Encoder and objective: forward takes a ContrastiveBatch, gives the mean loss of the device batches and the terms added to it."""
 
-    def __init__(self, encoder: ChunkedEncoder, pooling: Pooling, settings: Contrastive) -> None:
+    def __init__(self, encoder: ChunkedEncoder, pooling: Pooling, settings: Contrastive, projection: Projection | None = None) -> None:
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
         self.settings = settings
+        self.projection = projection
 
     def forward(self, batch: ContrastiveBatch) -> torch.Tensor:
-        """The mean loss of the device batches, a scalar, the same on every worker."""
+        """The loss of the step, a scalar, the same on every worker."""
         own = self.encoder.embed(batch.chunks, self.pooling)
         vectors = gathered(own.new_zeros(batch.texts, own.shape[1]).index_copy(0, batch.mine, own))
         views = [vectors, *(F.normalize(vectors[:, :size], dim=-1) for size in self.settings.dimensions)]
         losses = [part.weight * self._loss(part, view) for view in views for part in batch.batches]
-        return torch.stack(losses).sum() / (len(views) * sum(part.weight for part in batch.batches))
+        loss = torch.stack(losses).sum() / (len(views) * sum(part.weight for part in batch.batches))
+        if self.settings.spread_out:
+            loss = loss + self.settings.spread_out * sum(spread(vectors[side]) for side in batch.sides)
+        return loss if batch.teacher is None else loss + self._distance(vectors, batch.teacher)
+
+    def _distance(self, vectors: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """The term of distillation."""
+        assert self.settings.distil is not None
+        bridged = vectors if self.projection is None else self.projection(vectors)
+        return self.settings.distil.weight * distances(bridged, teacher, self.settings.distil.loss).mean()
 
     def _loss(self, part: DeviceBatch, vectors: torch.Tensor) -> torch.Tensor:
         queries, documents, settings = vectors[part.queries], vectors[part.documents], self.settings
         if part.objective == "info_nce":
-            return info_nce(queries, documents, part.relations, settings.temperature, settings.margin, part.among)
+            return info_nce(
+                queries, documents, part.relations, settings.temperature, settings.margin, part.among, part.hard, settings.hardness
+            )
         assert part.scores is not None
         if part.objective in ("cosent", "angle"):
             return cosent(queries, documents, part.scores, settings.temperature, angle if part.objective == "angle" else None)
@@ -92,7 +122,13 @@ class ContrastiveModel(nn.Module):
 
 
 def make_batch(
-    examples: Examples, batches: Sequence[np.ndarray], settings: Contrastive, device: torch.device, rank: int = 0, world: int = 1
+    examples: Examples,
+    batches: Sequence[np.ndarray],
+    settings: Contrastive,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
+    teacher: Rows | None = None,
 ) -> ContrastiveBatch:
     """A worker's part of a step: each distinct text of its device batches is encoded once, by one worker.
 
@@ -103,6 +139,7 @@ def make_batch(
         device: Where the tensors go.
         rank: The worker.
         world: Workers.
+        teacher: The vectors of a teacher, where there is one.
 
     Raises:
         InputError: the step has fewer texts than there are workers.
@@ -121,7 +158,11 @@ def make_batch(
         contrasts = objective == "info_nce"
         among = torch.from_numpy(among_queries(examples, rows)).to(device) if contrasts and settings.same_tower else None
         scores = None if contrasts else torch.from_numpy(scores_of(examples, rows, documents)).to(device)
-        parts.append(DeviceBatch(places(examples.query[rows]), places(documents), relations, objective, among, scores, weight))
+        weighed = contrasts and settings.hardness
+        hard = torch.from_numpy(hard_of(examples, rows, documents)).to(device) if weighed else None
+        parts.append(DeviceBatch(places(examples.query[rows]), places(documents), relations, objective, among, scores, hard, weight))
+    every = np.concatenate(batches)
+    sides = places(_distinct(examples, examples.query[every])), places(_distinct(examples, examples.positive[every]))
     sequences = np.fromiter(place, np.int64, len(place))
     if len(sequences) < world:
         raise InputError(f"resources: {world} workers for a step of {len(sequences)} texts; right would be fewer")
@@ -130,7 +171,13 @@ def make_batch(
     budget = budget_of(settings.chunk_tokens, device)
     most = most_chunks(lengths, world, budget) if settings.zero_stage == 3 else 0
     chunks = make_chunks([examples.tokens[sequence] for sequence in sequences[mine]], plan_chunks(lengths[mine], budget), most)
-    return ContrastiveBatch(chunks.to(device), torch.from_numpy(mine).to(device), len(sequences), parts)
+    aim = taught(teacher, examples.taught[sequences], device) if teacher is not None else None
+    return ContrastiveBatch(chunks.to(device), torch.from_numpy(mine).to(device), len(sequences), parts, sides, aim)
+
+
+def _distinct(examples: Examples, sequences: np.ndarray) -> np.ndarray:
+    """Sequences of different texts, one of each."""
+    return sequences[np.unique(examples.raw[sequences], return_index=True)[1]]
 
 
 def plan_of(examples: Examples, settings: Contrastive, seed: int) -> ContrastivePlan:
@@ -175,6 +222,7 @@ def train_contrastive(
     examples: Examples,
     output: Path | None,
     *,
+    teacher: Rows | None = None,
     seed: int,
     steps: int | None = None,
     name: str = "contrastive",
@@ -193,7 +241,8 @@ def train_contrastive(
         encoder: Model folder to start from, which says how it pools where the settings do not.
         examples: Prepared with that folder's tokenizer.
         output: Model folder to write (by the first worker): loaded back and compared, described as the settings have it.
-        seed: Of batches, dropout and adapters.
+        teacher: The teacher's vectors, where the settings ask for its distance.
+        seed: Of batches, dropout, adapters and projection.
         steps: Instead of the settings'; warm-up and decay then span these steps, the warm-up at most half of them.
         name: Of the phase, for log lines.
         checkpoints: Local folder for checkpoints; none where None.
@@ -224,11 +273,12 @@ def train_contrastive(
     adapted = with_adapters(loaded, settings.lora, seed) if settings.lora else None
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
     chunked = ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens)
-    model = ContrastiveModel(chunked, description.pooling, settings)
+    bridge = projection(loaded.config.hidden_size, teacher.shape[1], seed) if teacher is not None else None
+    model = ContrastiveModel(chunked, description.pooling, settings, bridge)
 
     def part_of(step: int, rank: int, world: int) -> Part:
         batches = plan.step(step)
-        batch = make_batch(examples, batches, settings, device, rank, world)
+        batch = make_batch(examples, batches, settings, device, rank, world, teacher)
         return Part(batch, batch.chunks.real, "; ".join(_name(examples, rows) for rows in batches))
 
     def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:

@@ -8,7 +8,7 @@ worker reads it by path, and a resumed run tokenises nothing.
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,6 +65,16 @@ def ragged(rows: Iterable[Sequence[int]]) -> Ragged:
 
 
 @dataclass(frozen=True)
+class TeacherRows:
+    """Where a teacher's vectors of texts are."""
+
+    prefixes: Prefixes
+    """What the teacher reads before a text."""
+    at: Mapping[str, int]
+    """The row of each text with its prefix."""
+
+
+@dataclass(frozen=True)
 class Examples:
     """Rows of (query, positive, negatives) over tokenised sequences."""
 
@@ -96,6 +106,8 @@ class Examples:
     """float32 [values of negatives]: the same of query and negative."""
     guide: np.ndarray
     """float16 [sequences, H]: the mining encoder's vectors, L2-normalised, zeros where there is none; H is 0 without a guide."""
+    taught: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """int64 [sequences]: rows of a teacher's vectors; none without a teacher."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -126,7 +138,22 @@ class Examples:
         )
         raw, source, query, positive, group = (arrays[name] for name in ("raw", "source", "query", "positive", "group"))
         scores = arrays["positive_score"], arrays["negative_score"]
-        return cls(tokens, raw, sources, source, query, positive, negatives, friends, group, groups, ids, *scores, arrays["guide"])
+        return cls(
+            tokens,
+            raw,
+            sources,
+            source,
+            query,
+            positive,
+            negatives,
+            friends,
+            group,
+            groups,
+            ids,
+            *scores,
+            arrays["guide"],
+            arrays["taught"],
+        )
 
 
 def write_arrays(arrays: Mapping[str, np.ndarray], path: str, filesystem: pafs.FileSystem) -> None:
@@ -148,6 +175,7 @@ def prepare(
     document_tokens: int,
     negatives: int,
     guide: Guide | None = None,
+    teacher: TeacherRows | None = None,
 ) -> Examples:
     """Tokenise the examples of all tables.
 
@@ -159,6 +187,7 @@ def prepare(
         document_tokens: Longer positives and negatives are cut.
         negatives: Keep this many negatives of a row at most, the first ones.
         guide: The mining encoder's vectors, where they are to mask negatives.
+        teacher: Where the vectors of a teacher are that reads all these texts. Where it reads a sequence in several ways, the first counts.
 
     Raises:
         InputError: there is no row at all.
@@ -171,12 +200,14 @@ def prepare(
     sequences = _Numbers[tuple[str, int]]()
     raw: list[int] = []
     guided: list[int] = []
+    taught: list[int] = []
 
     def sequence(text: str, task: Task, side: Side, limit: int) -> int:
         number = sequences[(prefixes.of(task, side) + text, limit)]
         if number == len(raw):
             raw.append(texts[text])
             guided.append(guide.rows.get(guide.prefixes.of(task, side) + text, -1) if guide else -1)
+            taught.extend([teacher.at[teacher.prefixes.of(task, side) + text]] if teacher else [])
         return number
 
     query, positive, hard = [], [], []
@@ -210,16 +241,18 @@ def prepare(
         positive_score=np.asarray([np.nan if score is None else score for score in strings["positive_score"]], np.float32),
         negative_score=np.asarray([np.nan if score is None else score for score in hard_scores], np.float32),
         guide=_guided(guide, np.asarray(guided, np.int64)),
+        taught=np.asarray(taught, np.int64),
     )
 
 
-def prepared(settings: Contrastive, encoder: Path, artifacts: Sequence[Artifact]) -> Examples:
+def prepared(settings: Contrastive, encoder: Path, artifacts: Sequence[Artifact], teacher: TeacherRows | None = None) -> Examples:
     """The examples as a phase trains on them.
 
     Args:
         settings: Of the phase.
         encoder: The folder of the encoder to train.
         artifacts: Examples: the table `examples`, and `vectors` where the settings ask for a guide.
+        teacher: Where the vectors of a teacher are, if there is one.
 
     Raises:
         InputError: there is no row at all, or no guide.
@@ -227,7 +260,7 @@ def prepared(settings: Contrastive, encoder: Path, artifacts: Sequence[Artifact]
     tables = [artifact.table("examples", columns=COLUMNS) for artifact in artifacts]
     guide = guide_of(artifacts) if settings.guide else None
     limits = settings.query_tokens, settings.document_tokens, settings.negatives
-    return prepare(tables, load_tokenizer(encoder), learned(settings, encoder).prefixes, *limits, guide)
+    return prepare(tables, load_tokenizer(encoder), learned(settings, encoder).prefixes, *limits, guide, teacher)
 
 
 def texts_of(pairs: Sequence[Artifact]) -> list[str]:

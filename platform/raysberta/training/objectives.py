@@ -21,6 +21,8 @@ def info_nce(
     temperature: float,
     margin: float = 0.0,
     among: torch.Tensor | None = None,
+    hard: torch.Tensor | None = None,
+    hardness: float = 0.0,
 ) -> torch.Tensor:
     """Mean over all positives of -log softmax of the positive against the negatives of its query.
 
@@ -34,6 +36,9 @@ def info_nce(
         temperature: Divides the cosines.
         margin: Taken off the cosine of each positive (additive margin, arXiv 1902.08564).
         among: int8 [B, B], -1 where a query is a negative of another and 0 elsewhere: adds the same-tower terms.
+        hard: bool [B, N]: the query's own hard negatives, where these are weighted.
+        hardness: Each of them stands exp(hardness * its cosine) times in the denominator; no gradient goes through that weight
+            (EmbeddingGemma, arXiv 2509.20354).
 
     Returns:
         Scalar, float32 (float64 for float64 input). A query without a negative adds a loss of 0.
@@ -49,7 +54,8 @@ def info_nce(
     row, column = torch.nonzero(relations > 0, as_tuple=True)
     with torch.autocast(queries.device.type, enabled=False):
         scores = queries @ documents.T / temperature
-        outside = torch.logsumexp(scores.masked_fill(relations >= 0, never), dim=1)[row]
+        weighted = scores if hard is None else scores + hardness * temperature * scores.detach() * hard
+        outside = torch.logsumexp(weighted.masked_fill(relations >= 0, never), dim=1)[row]
         if among is not None:
             positives = documents[column]
             others = (relations[row] < 0) & (relations > 0).any(0)
@@ -61,6 +67,22 @@ def info_nce(
             outside = torch.logsumexp(torch.cat([outside[:, None], *same], dim=1), dim=1)
     short = outside - scores[row, column] + margin / temperature
     return torch.logaddexp(short, torch.zeros_like(short)).mean()
+
+
+def spread(vectors: torch.Tensor) -> torch.Tensor:
+    """Mean squared cosine of two different ones of some vectors, the spread-out term of EmbeddingGemma (arXiv 2509.20354).
+
+    Args:
+        vectors: [n, H], L2-normalised, of distinct texts.
+
+    Returns:
+        Scalar; 0 of fewer than two.
+    """
+    count = len(vectors)
+    with torch.autocast(vectors.device.type, enabled=False):
+        squares = (vectors @ vectors.T).square()
+    apart = squares.sum() - squares.diagonal().sum()
+    return apart / max(1, count * (count - 1))
 
 
 def cosent(
@@ -171,6 +193,15 @@ def _closer(examples: Examples, rows: np.ndarray, documents: np.ndarray, margin:
 def among_queries(examples: Examples, rows: np.ndarray) -> np.ndarray:
     """Relations int8 [rows, rows] of a batch's queries to each other: -1, or 0 where they are the same, answers, or of one group."""
     return np.minimum(relations_of(examples, rows, examples.query[rows]), 0)
+
+
+def hard_of(examples: Examples, rows: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """Which documents are a row's own hard negatives, bool [rows, documents]."""
+    column = {document: place for place, document in enumerate(documents.tolist())}
+    found = np.zeros((len(rows), len(documents)), bool)
+    for place, row in enumerate(rows):
+        found[place, [column[document] for document in examples.negatives[row].tolist()]] = True
+    return found
 
 
 def scores_of(examples: Examples, rows: np.ndarray, documents: np.ndarray) -> np.ndarray:

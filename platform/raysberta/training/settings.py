@@ -134,6 +134,20 @@ class Lora(Section):
     """Names of the linear layers that get one, such as query and value; all of them where empty."""
 
 
+class DistilTerm(Section):
+    """A distance to a teacher's vectors, added to the contrastive loss: of every distinct text of a step, hard negatives too.
+
+    Dimensions that differ are bridged as the phase `distil` does it. EmbeddingGemma (arXiv 2509.20354) learns hard negatives' vectors too.
+    """
+
+    teacher: EncoderRef
+    """Whose vectors are learned: any encoder, which reads a text with its own prefixes, cut where the longer of both sides is."""
+    weight: PositiveNumber = 1.0
+    """Times the mean distance is added."""
+    loss: Distance = "cosine"
+    """Of unit vectors: 1 - their cosine, or the square of their distance, which is twice as much."""
+
+
 class Contrastive(Training):
     """InfoNCE with hard and in-batch negatives on one-source batches."""
 
@@ -179,8 +193,22 @@ class Contrastive(Training):
     """What a `source/kind` minimises where not info_nce: `cosent` and `angle` order pairs by their scores, `distillation` learns those."""
     teacher_temperature: PositiveNumber = 0.05
     """Divides the examples' scores where they are learned by distillation."""
+    spread_out: NaturalNumber = 0.0
+    """Weight of a term that spreads vectors over the sphere: the mean squared cosine of two queries of a step, plus that of two positives
+    (EmbeddingGemma, arXiv 2509.20354)."""
+    hardness: NaturalNumber = 0.0
+    """A query's own hard negatives count exp(hardness * their cosine) times in the softmax, the cosine taken as a constant
+    (EmbeddingGemma, arXiv 2509.20354, which takes 5)."""
+    distil: DistilTerm | None = None
+    """Learn a teacher's vectors of the same texts beside; none where null."""
     lora: Lora | None = None
     """Train adapters instead of all weights, for large encoders; all weights where null."""
+
+    @model_validator(mode="after")
+    def _trials_have_no_teacher(self) -> Self:
+        if self.search is not None and self.distil is not None:
+            raise ValueError("search: trials are not given a teacher's vectors; right would be null, or distil: null")
+        return self
 
     @model_validator(mode="after")
     def _mixed_batches_have_no_source(self) -> Self:

@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +39,7 @@ from raysberta.training.contrastive import objectives_of, plan_of, train_contras
 from raysberta.training.dev_curve import DevHalves, read_curve, score_task
 from raysberta.training.distil import train_distil
 from raysberta.training.engine import ALLOCATOR, NotFinite
-from raysberta.training.examples import Examples, Ragged, prepared, prepared_texts, read_arrays, write_arrays
+from raysberta.training.examples import Examples, Ragged, TeacherRows, prepared, prepared_texts, read_arrays, write_arrays
 from raysberta.training.facts import DevPoint, DistilFacts, TrainingFacts
 from raysberta.training.fidelity import fidelity
 from raysberta.training.loop import StepMetrics
@@ -75,7 +75,7 @@ class Fit:
     halves: DevHalves | None
     """What checkpoints are scored on; not at all where None."""
     teacher: Vectors | None = None
-    """Of distillation."""
+    """The teacher's, where there is one."""
     compared: tuple[tuple[str, ...], View] | None = None
     """Texts on which a student is compared with its teacher, and the teacher's vectors of them; not at all where None."""
 
@@ -107,7 +107,9 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
     best = _best(work)
     phase, draft = with_values(work.settings.phase, best), work.draft
     model = work.inputs[phase.from_]
-    examples = prepared(phase, model.folder("model"), [work.inputs[name] for name in phase.examples])
+    mined = [work.inputs[name] for name in phase.examples]
+    vectors, at = _taught(work, phase, mined) if phase.distil is not None else (None, None)
+    examples = prepared(phase, model.folder("model"), mined, at)
     plan_of(examples, phase, work.seed)
     objectives_of(examples, phase)
     draft.rows_in = draft.rows_out = len(examples)
@@ -115,7 +117,7 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
     log.info("%s: %d rows, %d distinct texts, temperature %g", work.node, len(examples), len(examples.tokens), phase.temperature)
     fs, path = _beside(draft)
     examples.save(f"{path}/{DATA}", fs)
-    result, curve = _fit(_contrastive_worker, Fit(phase, model, work, _halves(work)))
+    result, curve = _fit(_contrastive_worker, Fit(phase, model, work, _halves(work), vectors))
     return TrainingFacts(**result, dev_curve=curve, tokens=len(examples.tokens.values), rows=rows, chosen=best)
 
 
@@ -142,6 +144,17 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     result, curve = _fit(_distil_worker, Fit(phase, model, work, _halves(work), vectors, compared))
     told = {**result, **counts, "dev_curve": curve, "chosen": {}}
     return DistilFacts(**told, tokens=len(lessons.tokens.values), rows={"texts": len(lessons)})
+
+
+def _taught(work: Work[ContrastivePhase], phase: Contrastive, mined: Sequence[Artifact]) -> tuple[Vectors, TeacherRows]:
+    """A teacher's vectors of all texts of examples, and where each is."""
+    assert phase.distil is not None
+    teacher = work.inputs[phase.distil.teacher]
+    prefixes = describe(teacher.folder("model")).prefixes
+    tables = (artifact.dataset("examples").to_batches(columns=[*SIDES, "negatives"]) for artifact in mined)
+    readings = {reading for batches in tables for reading in Readers(prefixes, prefixes).of_pairs(batches)}
+    ordered, vectors, _ = _embedded(work, teacher, readings, max(phase.query_tokens, phase.document_tokens))
+    return vectors, TeacherRows(prefixes, {text: row for row, text in enumerate(ordered)})
 
 
 def _readings(work: Work[DistilPhase], readers: Readers) -> Iterator[Reading]:
@@ -277,9 +290,10 @@ def _contrastive_worker(config: dict[str, Any]) -> None:
     fit: Fit = config["fit"]
     phase = fit.phase
     assert isinstance(phase, Contrastive)
+    teacher = Mapped(fit.teacher) if fit.teacher is not None else None
 
     def run(fs: pafs.FileSystem, path: str, output: Path | None, **running: Any) -> list[dict[str, float]]:
-        return train_contrastive(phase, fit.model.folder("model"), Examples.load(f"{path}/{DATA}", fs), output, **running)
+        return train_contrastive(phase, fit.model.folder("model"), Examples.load(f"{path}/{DATA}", fs), output, teacher=teacher, **running)
 
     _train(fit, run)
 
