@@ -1,7 +1,6 @@
 """Weights learned by gradient: slopes against differences in float64, a planted optimum, and real models of which one is blind."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,17 +126,6 @@ def test_a_penalty_shortens_the_norm() -> None:
         settings = Learned.model_validate({**HOW, "norm_penalty": penalty})
         found.append(learn(Positions(bowl, bowl, {"place": start}, models, "slerp"), [None] * 600, settings, 0.5)[-1].norm)
     assert found == [pytest.approx(1.0, abs=0.01), pytest.approx(0.75, abs=0.01)], "of (norm - 1)^2 + norm / 2 the least is at 3/4"
-
-
-def test_real_models_lean_to_the_one_that_can_see(inputs: Mapping[str, Artifact], store: Store, good: Path, tmp_path: Path) -> None:
-    """From the blind start: one model is the good one, the other goes elsewhere."""
-    models = {**inputs, "astray": commit_folder(store, "astray", noisy(good, tmp_path / "astray", 1, 0.02))}
-    settings = Learned.model_validate({**HOW, "steps": 12, "learning_rate": 0.15})
-    found = learn_weights(a_merge(["astray", "base"], "spoiled"), settings, models, 1)
-    assert len(found) == 13 and found[0].weights == [0.5, 0.5] and found[0].norm == 1.0
-    assert found[-1].weights[1] > 0.5
-    early, late = (sum(at.loss or 0.0 for at in part) / 3 for part in (found[:3], found[9:12]))
-    assert late < early
 
 
 def test_learning_repeats(given: dict[str, Artifact]) -> None:

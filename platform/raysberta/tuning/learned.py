@@ -166,14 +166,16 @@ def probe(artifact: Artifact, settings: Learned, encoder: Path) -> Examples:
 
 def _contrastive(phase: Merge, settings: Learned) -> Contrastive:
     """The loss, as a contrastive phase would have it."""
-    return Contrastive(
-        kind="contrastive",
-        from_=EncoderRef(phase.of[0]),
-        examples=(settings.examples,),
-        batch_size=settings.batch_size,
-        negatives=settings.negatives,
-        temperature=settings.temperature,
-        precision="fp32",
+    return Contrastive.model_validate(
+        {
+            "kind": "contrastive",
+            "from": EncoderRef(phase.of[0]),
+            "examples": (settings.examples,),
+            "batch_size": settings.batch_size,
+            "negatives": settings.negatives,
+            "temperature": settings.temperature,
+            "precision": "fp32",
+        }
     )
 
 
