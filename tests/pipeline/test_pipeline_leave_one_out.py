@@ -91,19 +91,22 @@ def test_one_source_alone_is_refused() -> None:
 
 
 def test_the_source_that_is_missed_most_comes_first() -> None:
-    def point(score: float) -> DevPoint:
-        return DevPoint(step=2, score=score, scores={"Words": score}, seconds=1.0)
+    def point(own: float, general: float | None = None) -> DevPoint:
+        return DevPoint(step=2, own=own, general=general, scores={"Words": own}, seconds=1.0)
 
-    found = judged(point(0.5), {"a/x": point(0.52), "b/y": point(0.3), "c/z": point(0.5)}, {"a/x": 7, "b/y": 1000, "c/z": 3})
-    assert [(left.source, left.rows, round(left.difference, 6)) for left in found] == [
-        ("b/y", 1000, -0.2),
-        ("c/z", 3, 0.0),
-        ("a/x", 7, 0.02),
+    without = {"a/x": point(0.52), "b/y": point(0.3), "c/z": point(0.5)}
+    found = judged(point(0.5), without, {"a/x": 7, "b/y": 1000, "c/z": 3})
+    assert [(left.source, left.rows, round(left.own_difference or 0.0, 6), left.general_difference) for left in found] == [
+        ("b/y", 1000, -0.2, None),
+        ("c/z", 3, 0.0, None),
+        ("a/x", 7, 0.02, None),
     ]
+    both = judged(point(0.5, 0.5), {"a/x": point(0.49, 0.5), "b/y": point(0.5, 0.4)}, {})
+    assert [left.source for left in both] == ["b/y", "a/x"], "general tasks count as well"
     out = io.StringIO()
-    Console(file=out, width=100).print(table("tuned", point(0.5), found))
+    Console(file=out, width=120).print(table("tuned", point(0.5), found))
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.getvalue().splitlines() if line.startswith("│")]
-    assert cells[0] == ["b/y", "1,000", "30.00", "-20.00", "30.00"] and cells[-1] == ["nothing", "", "50.00", "", "50.00"]
+    assert cells[0] == ["b/y", "1,000", "30.00", "-20.00", "", "", "30.00"] and cells[-1] == ["nothing", "", "50.00", "", "", "", "50.00"]
 
 
 def test_the_job_plans_without_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

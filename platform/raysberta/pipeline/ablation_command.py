@@ -57,7 +57,8 @@ def _ablate(paths: Sequence[str], changes: Sequence[str], vary: Sequence[str], p
     whole = ends[recipe.name]
     found = leave_one_out.judged(whole, {key: ends[each.name] for key, each in variants.items()}, rows)
     Console(width=None if sys.stdout.isatty() else 140).print(table(phase, whole, found))
-    result = {"recipe": recipe.name, "phase": phase, "steps": whole.step, "all": whole.scores, "all_mean": whole.score}
+    result = {"recipe": recipe.name, "phase": phase, "steps": whole.step, "all": whole.scores}
+    result |= {"all_own": whole.own, "all_general": whole.general}
     result |= {"without": [asdict(left) for left in found], "seconds": round(time.monotonic() - begun, 1), "reused": outcome.reused}
     print(json.dumps(result, ensure_ascii=False), flush=True)
     return 0
@@ -78,10 +79,16 @@ def _rows(recipe: Recipe, name: str, store: Store) -> Mapping[str, int]:
 def table(phase: str, whole: DevPoint, found: Sequence[Left]) -> Table:
     """A line for each source, and the phase with all of them at the end."""
     made = Table(title=f"{phase}: dev halves x 100, with one source left out", title_justify="left")
-    for heading in ("left out", "rows", "mean", "difference", *whole.scores):
+    headings = ("left out", "rows", "own mean", "difference", "general mean", "difference", *whole.scores)
+    for heading in headings:
         made.add_column(heading, justify="left" if heading == "left out" else "right", overflow="fold")
     for left in found:
-        scores = (f"{100 * left.scores[task]:.2f}" for task in whole.scores)
-        made.add_row(left.source, f"{left.rows:,}", f"{100 * left.mean:.2f}", f"{100 * left.difference:+.2f}", *scores)
-    made.add_row("nothing", "", f"{100 * whole.score:.2f}", "", *(f"{100 * score:.2f}" for score in whole.scores.values()))
+        means = _shown(left.own), _shown(left.own_difference, "+"), _shown(left.general), _shown(left.general_difference, "+")
+        made.add_row(left.source, f"{left.rows:,}", *means, *(_shown(left.scores[task]) for task in whole.scores))
+    made.add_row("nothing", "", _shown(whole.own), "", _shown(whole.general), "", *(_shown(score) for score in whole.scores.values()))
     return made
+
+
+def _shown(score: float | None, sign: str = "") -> str:
+    """A fraction x 100; nothing where there is none."""
+    return "" if score is None else f"{100 * score:{sign}.2f}"

@@ -29,10 +29,13 @@ class Left:
     """`source/kind`."""
     rows: int
     """Its examples."""
-    mean: float
-    """Over the dev halves, a fraction."""
-    difference: float
+    own: float | None
+    """The mean over the dev halves of the own tasks, a fraction; None where there is none."""
+    general: float | None
+    """The same of the general tasks."""
+    own_difference: float | None
     """To the mean with all sources: below 0 where the source helps."""
+    general_difference: float | None
     scores: dict[str, float]
     """By task."""
 
@@ -105,8 +108,23 @@ def variants(recipe: Recipe, name: str, keys: Sequence[str]) -> dict[str, Recipe
 
 def judged(whole: DevPoint, without: Mapping[str, DevPoint], rows: Mapping[str, int]) -> list[Left]:
     """What each source is worth, the one that is missed most first."""
-    found = [Left(key, rows.get(key, 0), point.score, point.score - whole.score, dict(point.scores)) for key, point in without.items()]
-    return sorted(found, key=lambda left: (left.difference, left.source))
+    found = [
+        Left(
+            source=key,
+            rows=rows.get(key, 0),
+            own=point.own,
+            general=point.general,
+            own_difference=_difference(point.own, whole.own),
+            general_difference=_difference(point.general, whole.general),
+            scores=dict(point.scores),
+        )
+        for key, point in without.items()
+    ]
+    return sorted(found, key=lambda left: ((left.own_difference or 0.0) + (left.general_difference or 0.0), left.source))
+
+
+def _difference(without: float | None, whole: float | None) -> float | None:
+    return None if without is None or whole is None else without - whole
 
 
 def _phase(recipe: Recipe, name: str) -> Contrastive:
