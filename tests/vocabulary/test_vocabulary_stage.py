@@ -100,9 +100,9 @@ def test_training_documents_are_texts_where_they_are_named(store: Store, inputs:
     """Their titles, texts and sections, never those of dev; the table of pairs is English without them only by its prefixes."""
     draft = store.draft("corpus", "corpus")
     blank = dict.fromkeys(DOCUMENT.names, "x")
-    sections = [{"heading": "usage", "text": "\n".join(english[80:])}]
+    sections = [{"heading": "usage", "text": " ".join(english[80:])}]
     rows = [
-        {**blank, "split": "train", "title": "kitchen", "text": "\n".join(english[:80]), "sections": sections},
+        {**blank, "split": "train", "title": "kitchen", "text": " ".join(english[:80]), "sections": sections},
         {**blank, "split": "dev", "title": "Zanzibar", "text": "Zanzibar", "sections": []},
     ]
     draft.write_table("documents", pa.Table.from_pylist(rows, DOCUMENT))
