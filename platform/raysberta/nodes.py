@@ -209,7 +209,7 @@ def _subset(recipe: Recipe, reader: str, names: tuple[str, ...], key: str, subse
 
 def _held_out(recipe: Recipe, names: Sequence[str]) -> HeldOutTasks:
     tasks = {name: recipe.tasks[name] for name in names}
-    general = tuple(name for name, task in tasks.items() if getattr(recipe.sources[task.source], "held_out", False))
+    general = tuple(name for name, task in tasks.items() if getattr(recipe.sources.get(task.source), "held_out", False))
     return HeldOutTasks(documents=DocumentsRef(CORPUS), pairs=PairsRef(NATURAL), tasks=tasks, general=general)
 
 
