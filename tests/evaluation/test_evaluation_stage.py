@@ -3,19 +3,22 @@
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from pydantic import BaseModel
+from safetensors.torch import load_file, save_file
 
 from raysberta.errors import InputError
 from raysberta.evaluation import items, snapshot, stage
 from raysberta.evaluation.facts import BenchmarkFacts, ScoresFacts, TasksFacts
 from raysberta.evaluation.outside import benchmark_state, check_benchmark
 from raysberta.evaluation.score import score_model, score_own, score_tasks
-from raysberta.evaluation.settings import Benchmark, HeldOutTasks, ModelScores, Scoring
+from raysberta.evaluation.settings import VERSION, Benchmark, HeldOutTasks, ModelScores, Scoring
 from raysberta.graph import BenchmarkRef, DocumentsRef, EncoderRef, PairsRef, TasksRef
 from raysberta.models.describe import Description, write_description
 from raysberta.prefixes import E5, NOMIC
@@ -121,6 +124,38 @@ def test_a_model_is_scored_with_what_it_was_trained_to_read(
     assert drawn["Capitals"] == items.draws(table, items.seed_of("Capitals", detail.revision)).tolist()
     result = json.loads((Path(drafts["e5"].uri) / "results" / "Intents.json").read_text(encoding="utf-8"))
     assert len(result["scores"]["test"][0]["scores_per_experiment"]) == 10
+
+
+def test_a_model_of_the_same_content_is_not_scored_again(
+    ray_local: None, store: Store, held: Artifact, models: dict[str, Artifact], encoder: Path
+) -> None:
+    settings = ModelScores(model=EncoderRef("e5"), tasks=TasksRef("tasks"), benchmarks=(), how=HOW)
+    inputs: dict[str, Artifact] = {**models, "tasks": held}
+    draft = store.draft("score", "1" * 16)
+    first = stage.score(Work(settings, inputs, draft, Workers(cpus=0.5), node="score_e5"))
+    identity = {"version": VERSION, "settings": {"model": "e5/x", "tasks": held.manifest.id, "benchmarks": [], "how": HOW.model_dump()}}
+    store.commit(draft, "score", "1" * 16, identity, {}, 42, time.time(), first)
+
+    def scored(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], how: Scoring = HOW) -> tuple[ScoresFacts, Draft]:
+        made = store.draft("merge", "2" * 16)
+        with made.folder("model") as folder:
+            shutil.copytree(encoder, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+            tensors = {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+            [file.unlink() for file in folder.glob("*.safetensors*")]
+            save_file(change(tensors), folder / "model.safetensors", {"format": "pt", "made_by": "a merge"})
+        inputs["same"] = commit(store, "merge", made)
+        draft = store.draft("score", "3" * 16)
+        asked = settings.model_copy(update={"model": EncoderRef("same"), "how": how})
+        return stage.score(Work(asked, inputs, draft, Workers(cpus=0.5), node="score_same")), draft
+
+    again, taken = scored(lambda tensors: dict(reversed(tensors.items())))
+    assert again == first.model_copy(update={"taken_from": f"score/{'1' * 16}"})
+    for name in ("results", "items", "draws"):
+        assert {file.name for file in (Path(taken.uri) / name).iterdir()} == {file.name for file in (Path(draft.uri) / name).iterdir()}
+    name = "encoder.layer.0.output.dense.bias"
+    other, _ = scored(lambda tensors: {**tensors, name: tensors[name] + 0.01})
+    assert other.taken_from is None and other.content != first.content
+    assert scored(lambda tensors: tensors, Scoring(max_tokens=16, precision="bf16"))[0].taken_from is None
 
 
 def test_registered_benchmarks_are_checked_and_scored_beside_held_out_tasks(

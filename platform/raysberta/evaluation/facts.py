@@ -78,3 +78,7 @@ class ScoresFacts(Facts):
     """How the model pooled: as its folder says."""
     prefixes: dict[str, str]
     """What it was given to read before a text: as its folder says, fields of Prefixes."""
+    content: str = ""
+    """A hash of the model's weights, tokenizer and description."""
+    taken_from: str | None = None
+    """Id of the scores that these are: of a model of the same content, under another name; None where the model was scored itself."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,13 +72,19 @@ def score(work: Work[ModelScores]) -> ScoresFacts:
 
     Writes the folders `results` with mteb's full result of each task and `items` with a table of what each query, pair or text adds to
     its score (items.py), and the table `draws` (DRAWS): the score of each task in each draw of the bootstrap, the same draws whatever
-    the model.
+    the model. A model that was scored before under another name is not scored again.
 
     Raises:
         InputError: there is no task at all, or a benchmark's snapshot is missing or altered.
     """
+    from raysberta.evaluation.same import content_of, scored_before
+
     own = _own_tasks(work)
     wanted = _wanted(work, own)
+    content = content_of(work.inputs[work.settings.model].folder("model"))
+    before = scored_before(work, content)
+    if before is not None:
+        return _taken(work, before)
     started = time.monotonic()
     parts = _score(work, wanted)
     done = {key: one for part in parts for key, one in part.scores.items()}
@@ -94,7 +101,21 @@ def score(work: Work[ModelScores]) -> ScoresFacts:
         seconds={key: one.seconds for key, one in found.items()},
         pooling=parts[0].pooling,
         prefixes=parts[0].prefixes,
+        content=content,
+        taken_from=None,
     )
+
+
+def _taken(work: Work[ModelScores], scores: Artifact) -> ScoresFacts:
+    """Take scores over."""
+    for name in ("results", "items"):
+        with work.draft.folder(name) as folder:
+            shutil.copytree(scores.folder(name), folder, dirs_exist_ok=True)
+    work.draft.write_table("draws", scores.table("draws"))
+    told = scores.told(ScoresFacts)
+    work.draft.rows_out = len(told.scores)
+    log.info("%s: the same model as that of %s, whose scores are taken over", work.node, scores.manifest.id)
+    return told.model_copy(update={"taken_from": told.taken_from or scores.manifest.id})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""Whether a model was scored before under another name: a merge of weight 0 has the weights of the model that it leaves as it is.
+
+The graph is made before any weight is chosen, so that two models are the same shows only once both are there: by their content.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from raysberta.errors import InputError
+from raysberta.evaluation.facts import ScoresFacts
+from raysberta.evaluation.settings import VERSION, ModelScores
+from raysberta.models.describe import describe
+from raysberta.storage.artifacts import Artifact, Store
+from raysberta.work import Work
+
+LOOKED_AT = 100
+"""Scores of the storage, the newest ones."""
+
+
+def content_of(folder: Path) -> str:
+    """A hash of what decides a model's vectors: tensors, tokenizer, and what the folder says of its use; 64 hexadecimal digits.
+
+    How the tensors are shared out among files, and what else the files hold, does not count. Memory: one tensor.
+    """
+    said = describe(folder)
+    digest = hashlib.sha256(json.dumps([said.pooling, said.prefixes.model_dump(), said.max_tokens]).encode())
+    for file in sorted(folder.glob("*.json")):
+        if file.name in ("config.json", "tokenizer.json"):
+            digest.update(file.read_bytes())
+    places = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            places |= dict.fromkeys(tensors.keys(), file)
+    for name in sorted(places):
+        with safe_open(places[name], framework="pt") as tensors:
+            tensor = tensors.get_tensor(name)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def scored_before(work: Work[ModelScores], content: str) -> Artifact | None:
+    """An artifact with the scores of a model of the same content, on the same tasks in the same way; None where there is none."""
+    store, asked = Store(work.draft.storage), _asked(work)
+    for manifest in store.earlier("score", LOOKED_AT):
+        settings = {key: value for key, value in manifest.settings.items() if key != "model"}
+        if manifest.identity.get("version") != VERSION or settings != asked:
+            continue
+        try:
+            told = manifest.told(ScoresFacts)
+        except InputError:
+            continue
+        if told.content == content and (found := store.find("score", manifest.fingerprint)) is not None:
+            return found
+    return None
+
+
+def _asked(work: Work[ModelScores]) -> dict[str, object]:
+    """The settings but the model, with references as manifests have them."""
+    settings = work.settings
+    return {
+        "tasks": None if settings.tasks is None else work.inputs[settings.tasks].manifest.id,
+        "benchmarks": [work.inputs[name].manifest.id for name in settings.benchmarks],
+        "how": settings.how.model_dump(mode="json"),
+    }
