@@ -106,8 +106,8 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def general(told: dict[str, TaskFacts]) -> list[str]:
-    """Names of the tasks about language in general; those about the recipe's own domain are the others."""
-    return [name for name, task in told.items() if getattr(task, "general", False)]
+    """Names of the general tasks, whose sources are held out whole; the others are the recipe's own."""
+    return [name for name, task in told.items() if task.general]
 
 
 def with_prompts(pairs: pa.Table, model: Path) -> pa.Table:

@@ -21,11 +21,22 @@ from raysberta.recipe import Recipe
 JOB = Path(__file__).parents[1] / "jobs" / "full_pipeline.py"
 Figure = dict[str, Any]
 
+UNMERGED = ("phases.merged=null", "resources.score_merged=null")
+BRANCH = ("phases.softened=null", "phases.adapted=null")
+NOTHING_TUNED = (*UNMERGED, "phases.kept=null", "phases.tuned=null")
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "without the last merge": ("phases.merged=null", "final=tuned"),
+    "without distil": ("phases.adapted.from=trimmed", "phases.softened.of=[adapted, trimmed]", "phases.settled=null"),
+    "without general text": ("phases.trimmed.documents=null", "phases.settled.documents=null"),
+    "without the branch": ("final=kept", *UNMERGED, *BRANCH, "phases.settled=null", "phases.trimmed=null"),
+    "without the merge towards the base": ("phases.kept=null", "phases.merged.of=[tuned, softened]"),
+    "without soup": ("final=tuned", *UNMERGED, "phases.kept=null", *BRANCH, "phases.settled=null", "phases.trimmed=null"),
+    "without prefixes": ("phases.tuned.prefixes=none",),
     "without hard negatives": ("phases.tuned.negatives=0",),
+    "20,000 pieces": ("final=settled", *NOTHING_TUNED, *BRANCH, "phases.trimmed.size=20000"),
+    "48,000 pieces": ("final=settled", *NOTHING_TUNED, *BRANCH, "phases.trimmed.size=48000"),
+    "90,000 pieces": ("final=settled", *NOTHING_TUNED, *BRANCH, "phases.trimmed.size=90000"),
 }
-"""Ablations: what each changes, as `--set` has it."""
+"""Ablations: what each changes, as `--set` has it. The last three are what surgery costs once it is distilled back."""
 WHOLE = "the recipe"
 SEEDS = (42, 43, 44)
 
