@@ -21,20 +21,28 @@ from raysberta.recipe import Recipe
 JOB = Path(__file__).parents[1] / "jobs" / "full_pipeline.py"
 Figure = dict[str, Any]
 
-UNMERGED = ("phases.merged=null", "resources.score_merged=null")
-BRANCH = ("phases.softened=null", "phases.adapted=null")
-NOTHING_TUNED = (*UNMERGED, "phases.kept=null", "phases.tuned=null")
+NO_BRANCH = ("phases.softened=null", "phases.adapted=null", "phases.settled=null", "phases.trimmed=null")
+NOT_MERGED = ("phases.merged=null", "resources.score_merged=null")
+SURGERY = ("final=settled", *NOT_MERGED, "phases.tuned=null", "phases.softened=null", "phases.adapted=null")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "without distil": ("phases.adapted.from=trimmed", "phases.softened.of=[adapted, trimmed]", "phases.settled=null"),
     "without general text": ("phases.trimmed.documents=null", "phases.settled.documents=null"),
-    "without the branch": ("final=kept", *UNMERGED, *BRANCH, "phases.settled=null", "phases.trimmed=null"),
-    "without the merge towards the base": ("phases.kept=null", "phases.merged.of=[tuned, softened]"),
-    "without soup": ("final=tuned", *UNMERGED, "phases.kept=null", *BRANCH, "phases.settled=null", "phases.trimmed=null"),
+    "without the branch": (
+        *("phases.merged.of=[tuned, e5]", "phases.merged.weights=[1.0, 0.3]", "phases.merged.search.over={weights.1: [0.2, 0.6]}"),
+        *NO_BRANCH,
+    ),
+    "without the merge towards the base": (
+        "phases.merged.of=[tuned, softened]",
+        "phases.merged.weights=[1.0, 0.15]",
+        "phases.merged.search.over={weights.1: [0.0, 0.15]}",
+    ),
+    "without soup": ("final=tuned", *NOT_MERGED, *NO_BRANCH),
     "without prefixes": ("phases.tuned.prefixes=none",),
     "without hard negatives": ("phases.tuned.negatives=0",),
-    "20,000 pieces": ("final=settled", *NOTHING_TUNED, *BRANCH, "phases.trimmed.size=20000"),
-    "48,000 pieces": ("final=settled", *NOTHING_TUNED, *BRANCH, "phases.trimmed.size=48000"),
-    "90,000 pieces": ("final=settled", *NOTHING_TUNED, *BRANCH, "phases.trimmed.size=90000"),
+    "without frozen embeddings": ("phases.tuned.freeze_embeddings=false",),
+    "20,000 pieces": (*SURGERY, "phases.trimmed.size=20000"),
+    "48,000 pieces": (*SURGERY, "phases.trimmed.size=48000"),
+    "90,000 pieces": (*SURGERY, "phases.trimmed.size=90000"),
 }
 """Ablations: what each changes, as `--set` has it. The last three are what surgery costs once it is distilled back."""
 WHOLE = "the recipe"

@@ -22,7 +22,7 @@ from raysberta.training.adapters import merged, with_adapters
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.checkpoint import load_plain
 from raysberta.training.chunks import Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
-from raysberta.training.encode import ChunkedEncoder
+from raysberta.training.encode import ChunkedEncoder, trainable
 from raysberta.training.engine import device_of, gathered, workers
 from raysberta.training.examples import Examples, check_fits, learned
 from raysberta.training.loop import OnCheckpoint, OnStep, Part, train
@@ -263,7 +263,7 @@ def train_contrastive(
     plan = plan_of(examples, settings, seed)
     objectives_of(examples, settings)
     device, description = device_of(rank), learned(settings, encoder)
-    loaded = load_encoder(encoder, dropout=settings.dropout)
+    loaded = trainable(load_encoder(encoder, dropout=settings.dropout), settings)
     check_fits(examples.tokens, loaded.config)
     for size in settings.dimensions:
         if size >= loaded.config.hidden_size:

@@ -19,7 +19,7 @@ from raysberta.models.settings import Pooling
 from raysberta.training.batches import MlmPlan
 from raysberta.training.checkpoint import load_plain
 from raysberta.training.chunks import Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
-from raysberta.training.encode import ChunkedEncoder
+from raysberta.training.encode import ChunkedEncoder, trainable
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import check_fits
 from raysberta.training.loop import OnCheckpoint, OnStep, Part, train
@@ -123,7 +123,7 @@ def train_distil(
         raise InputError(f"{len(lessons)} texts in steps of {settings.batch_size} are too few for {world} workers")
     plan = MlmPlan(len(lessons), settings.batch_size, seed)
     device, description = device_of(rank), describe(encoder, prefixes=settings.prefixes)
-    loaded = load_encoder(encoder, dropout=settings.dropout)
+    loaded = trainable(load_encoder(encoder, dropout=settings.dropout), settings)
     check_fits(lessons.tokens, loaded.config)
     bridge = projection(loaded.config.hidden_size, teacher.shape[1], seed)
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is

@@ -24,6 +24,7 @@ from raysberta.models.pool import pool
 from raysberta.models.settings import Pooling
 from raysberta.training.attention import PACKED, arguments_of, packs, pays
 from raysberta.training.chunks import Chunk, Chunks
+from raysberta.training.settings import Training
 
 Precision = Literal["bf16", "fp32"]
 
@@ -95,3 +96,9 @@ class ChunkedEncoder(nn.Module):
         if self.recompute and not keep and torch.is_grad_enabled():
             return checkpoint(part, *arguments, use_reentrant=False, preserve_rng_state=True)
         return part(*arguments)
+
+
+def trainable(encoder: PreTrainedModel, settings: Training) -> PreTrainedModel:
+    """The same encoder, its embeddings of pieces left out of training where the settings say so."""
+    encoder.get_input_embeddings().weight.requires_grad_(not settings.freeze_embeddings)
+    return encoder

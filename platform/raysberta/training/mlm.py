@@ -26,7 +26,7 @@ from raysberta.models.settings import Pooling
 from raysberta.training.batches import MlmPlan
 from raysberta.training.checkpoint import load_plain
 from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
-from raysberta.training.encode import ChunkedEncoder
+from raysberta.training.encode import ChunkedEncoder, trainable
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import Ragged, check_fits
 from raysberta.training.loop import OnCheckpoint, OnStep, Part, train
@@ -299,7 +299,7 @@ def train_mlm(
     pieces = pieces_of(tokenizer, settings.whole_words)
     plan = MlmPlan(len(texts), settings.batch_size, seed)
     device = device_of(rank)
-    loaded = load_encoder(encoder, dropout=settings.dropout)
+    loaded = trainable(load_encoder(encoder, dropout=settings.dropout), settings)
     check_fits(texts, loaded.config)
     head = load_head(encoder, loaded)
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is

@@ -53,6 +53,9 @@ class Training(Section):
     """Gradients are clipped to this norm."""
     dropout: Share | None = None
     """Dropout probability; the base's own where null."""
+    freeze_embeddings: bool = False
+    """Leave the embeddings of the pieces as they are: pieces that the texts lack stay fit to those that they hold, and with a vocabulary of
+    hundreds of thousands the optimizer has a fraction of the weights to keep."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast precision; weights and optimizer stay fp32."""
     zero_stage: Annotated[int, Field(strict=True, ge=0, le=3)] = 1
