@@ -319,8 +319,14 @@ def test_names_that_nothing_fits_are_told_by_what_they_make(graph: Graph) -> Non
 
 def test_shipped_recipes_give_their_graphs() -> None:
     found = {path.stem: nodes_of(load(path)) for path in sorted((ROOT / "recipes").glob("*.yaml"))}
-    assert found.keys() >= {"c_pack", "laptop", "ru_en_rosberta", "smoke"}
+    assert found.keys() == {"berta", "c_pack", "laptop", "ru_en_rosberta", "ru_en_rosberta_plus", "rubert_mini_frida", "smoke"}
     assert len(found["c_pack"]) == 17 and len(found["ru_en_rosberta"]) == 18
+    for name in ("rubert_mini_frida", "berta"):
+        assert found[name]["others"].made_from == ("base", "frida_others", "natural", "corpus")
+        assert found[name]["taught"].made_from == ("others", "frida", "natural", "questions", "news", "corpus")
+        assert found[name]["soup"].made_from == ("mixed", "even", "taught", "search_soup")
+    assert found["ru_en_rosberta_plus"]["tuned"].made_from == ("taught", "mined", "supplied")
+    assert found["ru_en_rosberta_plus"]["untaught"].made_from == ("softened", "mined", "supplied")
     c_pack = found["c_pack"]
     assert c_pack["general"].made_from == ("pretrained", "weak") and c_pack["mined"].made_from == ("natural", "general")
     assert c_pack["instructed"].made_from == c_pack["plain"].made_from == ("general", "mined", "others")

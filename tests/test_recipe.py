@@ -108,3 +108,43 @@ def test_c_pack_puts_its_instruction_before_queries_alone() -> None:
     ]
     assert {*texts, instructed.prefixes.of("paraphrase", "query"), plain.prefixes.of("retrieval", "query")} == {""}
     assert instructed.model_copy(update={"prefixes": None}) == plain.model_copy(update={"prefixes": None})
+
+
+@pytest.mark.parametrize("name", ["rubert_mini_frida", "berta"])
+def test_what_is_distilled_from_frida_learns_all_of_its_prefixes(name: str) -> None:
+    recipe = load(ROOT / "recipes" / f"{name}.yaml")
+    others, taught = recipe.phases["others"], recipe.phases["taught"]
+    assert others.kind == taught.kind == "distil"
+    learned = set[str]()
+    for phase in (others, taught):
+        teacher = recipe.models[phase.teacher]
+        assert (teacher.pooling, teacher.max_tokens, teacher.prefixes) == ("cls", 512, phase.prefixes)
+        learned |= set(phase.prefixes.named_prompts().values())
+    kinds = ("categorize", "categorize_sentiment", "categorize_topic", "categorize_entailment")
+    assert learned == {f"{word}: " for word in ("search_query", "search_document", "paraphrase", *kinds)}
+    assert recipe.models["published"].prefixes == taught.prefixes and recipe.models["base"].pooling == "mean"
+    assert (recipe.final, recipe.compare_with) == ("soup", "published")
+
+
+@pytest.mark.parametrize("name", ["rubert_mini_frida", "berta", "ru_en_rosberta_plus"])
+def test_tasks_that_frida_was_trained_on_are_told_apart(name: str) -> None:
+    import mteb
+
+    declared = mteb.get_model_meta("ai-forever/FRIDA").training_datasets
+    tasks = [task.metadata.name for task in mteb.get_benchmark("MTEB(rus, v1.1)").tasks]
+    learned = {task for task in tasks if task.removesuffix(".v2") in declared}
+    benchmark = load(ROOT / "recipes" / f"{name}.yaml").benchmarks["rumteb"]
+    assert set(benchmark.in_domain) == learned and (len(learned), len(tasks)) == (16, 23)
+
+
+def test_ru_en_rosberta_plus_is_the_published_recipe_with_changes() -> None:
+    plain, plus = (load(ROOT / "recipes" / f"{name}.yaml") for name in ("ru_en_rosberta", "ru_en_rosberta_plus"))
+    assert {name: source for name, source in plus.sources.items() if source.kind == "dataset"} == plain.sources
+    assert all(source.held_out for name, source in plus.sources.items() if name not in plain.sources)
+    assert plus.phases["adapted"] == plain.phases["adapted"] and plus.phases["softened"] == plain.phases["softened"]
+    assert plus.examples["supplied"] == plain.examples["supplied"] and plus.examples["mined"].only == plain.examples["mined"].only
+    assert (plus.corpus, plus.pairs) == (plain.corpus, plain.pairs)
+    changed = {"from_": "softened", "epochs": 1.0, "steps": None, "distil": None, "hardness": 0.0, "spread_out": 0.0}
+    assert plus.phases["tuned"].model_copy(update=changed) == plain.phases["tuned"]
+    untaught = plus.phases["tuned"].model_copy(update={"from_": "softened", "distil": None})
+    assert plus.phases["untaught"] == untaught

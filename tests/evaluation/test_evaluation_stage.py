@@ -176,6 +176,22 @@ def test_registered_benchmarks_are_checked_and_scored_beside_held_out_tasks(
     assert scored.details["TERRa"].general and scored.details["TERRa"].interval is not None
 
 
+def test_a_registered_task_that_is_in_domain_is_no_general_one(
+    ray_local: None, store: Store, models: dict[str, Artifact], terra: Benchmark
+) -> None:
+    learned = terra.model_copy(update={"in_domain": ("TERRa",)})
+    draft = store.draft("rus", "f" * 16)
+    told = stage.benchmark(Work(learned, {}, draft, node="rus"))
+    assert told.in_domain == ["TERRa"]
+    inputs = {**models, "rus": commit(store, "rus", draft, told)}
+    settings = ModelScores(model=EncoderRef("e5"), tasks=None, benchmarks=(BenchmarkRef("rus"),), how=HOW)
+    detail = stage.score(Work(settings, inputs, store.draft("score", "f" * 16))).details["TERRa"]
+    assert not detail.general and not detail.held_out and detail.dataset == "TERRa"
+    wrong = terra.model_copy(update={"in_domain": ("STS22",)})
+    with pytest.raises(InputError, match=r"benchmarks\.rus\.in_domain: the snapshot has no task 'STS22'; right would be TERRa"):
+        stage.benchmark(Work(wrong, {}, store.draft("other", "f" * 16), node="rus"))
+
+
 def test_a_task_of_two_benchmarks_is_scored_for_both(
     ray_local: None, store: Store, models: dict[str, Artifact], terra: Benchmark, tmp_path: Path
 ) -> None:

@@ -1,5 +1,7 @@
 """What the manifests of tasks, benchmarks and scores say."""
 
+from pydantic import Field
+
 from raysberta.evaluation.settings import TaskType
 from raysberta.work import Facts
 
@@ -43,6 +45,8 @@ class BenchmarkFacts(Facts):
     """The folder it is read from."""
     tasks: list[str]
     """Names of those that the folder holds, sorted."""
+    in_domain: list[str] = Field(default=[])
+    """Names of those that count as own tasks, sorted."""
 
 
 class ScoreDetail(Facts):
@@ -52,7 +56,7 @@ class ScoreDetail(Facts):
     """Of a registered task its name in mteb."""
     held_out: bool
     general: bool
-    """Whether it is of a source that is held out whole, or a registered task: nothing of its kind was trained on."""
+    """Whether it is of a source that is held out whole, or a registered task that is not in domain: nothing of its kind was trained on."""
     type: str
     config: str
     split: str

@@ -46,6 +46,9 @@ class Benchmark(Section):
     """Its name in mteb, e.g. MTEB(rus, v1.1)."""
     snapshot: str
     """Folder that `jobs/fetch_benchmark.py` filled."""
+    in_domain: tuple[str, ...] = ()
+    """Tasks of it whose training parts a model of the recipe has learned from, its teacher too: they count as own tasks, all others as
+    general ones."""
 
 
 class Scoring(Section):

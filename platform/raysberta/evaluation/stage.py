@@ -56,15 +56,18 @@ def benchmark(work: Work[Benchmark]) -> BenchmarkFacts:
     """Compare every file of a registered benchmark's snapshot with the hash that its index has of it. Nothing is written.
 
     Raises:
-        InputError: the snapshot is missing, of another benchmark or revision, or altered.
+        InputError: the snapshot is missing, of another benchmark or revision, or altered, or lacks a task that is said to be in domain.
     """
     from raysberta.evaluation import snapshot
 
     settings = work.settings
     found = sorted(snapshot.load(settings.name, settings.snapshot, hashes=True))
+    for name in settings.in_domain:
+        if name not in found:
+            raise InputError(f"benchmarks.{work.node}.in_domain: the snapshot has no task {name!r}; right would be {', '.join(found)}")
     work.draft.rows_out = len(found)
     log.info("%s: %d tasks of %s are whole", work.node, len(found), settings.name)
-    return BenchmarkFacts(name=settings.name, snapshot=settings.snapshot, tasks=found)
+    return BenchmarkFacts(name=settings.name, snapshot=settings.snapshot, tasks=found, in_domain=sorted(settings.in_domain))
 
 
 def score(work: Work[ModelScores]) -> ScoresFacts:
@@ -234,10 +237,11 @@ def _detail(wanted: _Wanted, found: _Score, own: TaskFacts | None) -> ScoreDetai
     first = subsets[0]
     metrics = {key: value for key, value in first.items() if isinstance(value, int | float) and not isinstance(value, bool)}
     held_out = own if wanted.benchmark is None else None
+    in_domain = wanted.benchmark is not None and wanted.task in wanted.benchmark.in_domain
     return ScoreDetail(
         dataset=f"held out from {held_out.source}" if held_out else wanted.task,
         held_out=held_out is not None,
-        general=held_out is None or held_out.general,
+        general=not in_domain and (held_out is None or held_out.general),
         type=found.type,
         config=first["hf_subset"],
         split=split,

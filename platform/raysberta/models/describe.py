@@ -27,6 +27,8 @@ LENGTH = "sentence_bert_config.json"
 TOKENIZER = "tokenizer_config.json"
 WITHOUT_POOLER = ("bert", "roberta", "xlm-roberta")
 """Model types that would otherwise be given a random pooling layer on loading."""
+ENCODER_DECODER = "t5"
+"""The model type whose encoder is used without its decoder."""
 POSITIONS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Model types that number positions from past the padding's id, so that fewer are left for the text."""
 MODES = {
@@ -113,7 +115,7 @@ def write_description(folder: Path, description: Description) -> None:
         LENGTH: {"max_seq_length": longest, "do_lower_case": False, **arguments},
         PROMPTS: {"prompts": prompts(description.prefixes), "default_prompt_name": None, "similarity_fn_name": "cosine"},
         "1_Pooling/config.json": {
-            "word_embedding_dimension": config["hidden_size"],
+            "word_embedding_dimension": width(config),
             **{switch: mode == description.pooling for switch, mode in MODES.items()},
             "include_prompt": True,
         },
@@ -129,6 +131,11 @@ def write_description(folder: Path, description: Description) -> None:
 def prompts(prefixes: Prefixes) -> dict[str, str]:
     """All prompts of a model by name: those a person uses, and those that mteb looks up."""
     return {**prefixes.named_prompts(), **prefixes.mteb_prompts()}
+
+
+def width(config: Mapping[str, Any]) -> int:
+    """Dimension of a model's vectors by its config.json, where T5 has a name of its own for it."""
+    return int(config["d_model"] if config["model_type"] == ENCODER_DECODER else config["hidden_size"])
 
 
 def positions(config: Mapping[str, Any]) -> int | None:

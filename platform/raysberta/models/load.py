@@ -1,9 +1,13 @@
-"""Load and save encoders as plain Hugging Face folders: safetensors only, no remote code, loaded back before it counts."""
+"""Load and save encoders as plain Hugging Face folders: safetensors only, no remote code, loaded back before it counts.
+
+Of an encoder-decoder of type T5 the encoder is taken, whether its decoder lies beside it or not.
+"""
 
 import json
 import math
 import shutil
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import safe_open
@@ -11,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from raysberta.errors import InputError
 from raysberta.models.auto import AutoConfig, AutoModel, AutoTokenizer
-from raysberta.models.describe import WITHOUT_POOLER
+from raysberta.models.describe import ENCODER_DECODER, WITHOUT_POOLER
 from raysberta.models.head import FILE as HEAD
 
 PROBE = "Проба: the same sentence, encoded before and after saving."
@@ -32,10 +36,20 @@ def load_encoder(folder: Path, dropout: float | None = None, layers: int | None 
     if layers is not None:
         config.num_hidden_layers = min(layers, config.num_hidden_layers)
     if dropout is not None:
-        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+        for name in ("dropout_rate",) if config.model_type == ENCODER_DECODER else ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            setattr(config, name, dropout)
     pooler = {"add_pooling_layer": False} if config.model_type in WITHOUT_POOLER else {}
-    model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, dtype=torch.float32, **pooler)
+    model = _kind(config).from_pretrained(folder, config=config, use_safetensors=True, dtype=torch.float32, **pooler)
     return model.eval()
+
+
+def _kind(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class to load with: AutoModel would give both halves of a T5, whose forward wants the decoder's tokens too."""
+    if config.model_type != ENCODER_DECODER:
+        return cast(type[PreTrainedModel], AutoModel)
+    from transformers import T5EncoderModel  # here, for few recipes need its module
+
+    return T5EncoderModel
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

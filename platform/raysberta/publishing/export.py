@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from raysberta.models import head
-from raysberta.models.describe import check_loads, describe
+from raysberta.models.describe import check_loads, describe, width
 from raysberta.publishing.facts import Exported
 from raysberta.retrieval.embed import Embedder
 
@@ -26,7 +26,7 @@ def export(source: Path, target: Path) -> Exported:
     own = Embedder(source, precision="fp32", device="cpu")
     difference, parameters = check_loads(target, own.encode)
     return Exported(
-        dimension=json.loads((target / "config.json").read_text(encoding="utf-8"))["hidden_size"],
+        dimension=width(json.loads((target / "config.json").read_text(encoding="utf-8"))),
         max_tokens=describe(target).max_tokens,
         parameters=parameters,
         difference=difference,

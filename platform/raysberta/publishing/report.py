@@ -21,8 +21,11 @@ from raysberta.publishing.template import PAGE
 from raysberta.publishing.verdict import changed, scored
 
 ABOUT = {
-    "own": ("Own tasks", "From other documents of sources that are trained on as well."),
-    "general": ("General tasks", "From sources that are held out whole, and registered benchmarks: nothing of their kind is trained on."),
+    "own": (
+        "Own tasks",
+        "From other documents of sources that are trained on as well, and registered tasks said to be in domain.",
+    ),
+    "general": ("General tasks", "From sources that are held out whole, and other registered tasks: nothing of their kind is trained on."),
 }
 """Title and a sentence on each table."""
 

@@ -316,7 +316,8 @@ def tasks(lineage: Lineage) -> list[Part]:
             rows.append([task, side, about.type, source, about.language, *sizes])
         found.append(Part(name, "tasks", table=Table(["task", "", "type", "source", "language", "dev half", "test half"], rows)))
     for name, settings, benchmark in lineage.each(BenchmarkName, BenchmarkFacts):
-        found.append(Part(name, "benchmark", f"{settings.name}, {len(benchmark.tasks)} tasks: {', '.join(benchmark.tasks)}."))
+        learned = f" In domain: {', '.join(benchmark.in_domain)}." if benchmark.in_domain else ""
+        found.append(Part(name, "benchmark", f"{settings.name}, {len(benchmark.tasks)} tasks: {', '.join(benchmark.tasks)}.{learned}"))
     return found
 
 
