@@ -105,14 +105,14 @@ def test_pairs_of_documents_labels_and_data_sets(tmp_path: Path):
 
 
 def test_labels_of_a_dictionary_add_pairs_and_change_no_other(tmp_path: Path):
-    """Every third document names its field, one of two."""
-    store, kinds = Store(str(tmp_path / "store")), {"dictionary": KINDS["dictionary"]}
+    """Every third document names its field, one of four."""
+    store = Store(str(tmp_path / "store"))
     rows = [{**row, "label": ("", f"field{number % 4}", "")[number // 2 % 3]} for number, row in enumerate(documents()[::2])]
-    tables = {}
+    given, tables = corpus(store, rows, 3), {}
     for name, more in (("plain", {}), ("labels", {"same_label": "topic"})):
-        given = {"documents": "corpus", "kinds": {"dictionary": {**kinds["dictionary"], **more}}, "data_sets": {}, "rules": {}}
+        asked = {"documents": "corpus", "kinds": {"dictionary": {**KINDS["dictionary"], **more}}, "data_sets": {}, "rules": {}}
         draft = store.draft("natural", name)
-        stage.run(Work(NaturalPairs.model_validate(given), {"corpus": corpus(store, rows, 3)}, draft))
+        stage.run(Work(NaturalPairs.model_validate(asked), {"corpus": given}, draft))
         tables[name] = store.commit(draft, "natural", name, {}, {}, 42, time.time()).table("pairs").to_pylist()
     added = [pair for pair in tables["labels"] if pair["kind"] == "same_label"]
     assert [pair for pair in tables["labels"] if pair["kind"] != "same_label"] == tables["plain"]
