@@ -68,7 +68,7 @@ def mine(
             found = miner.mine(some, vectors, scores[low:high], rows[low:high])
             if settings.too_few == "drop":
                 kept = [row for row in found if len(row["negatives"]) >= negatives]
-                dropped["too_few_negatives"] += len(found) - len(kept)
+                dropped["too_few_negatives"] += sum(not row["promoted"] for row in found) - sum(not row["promoted"] for row in kept)
                 found = kept
             yield pa.Table.from_pylist(found, schema=MINED)
 
