@@ -3,18 +3,23 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from mined_words import ANIMALS, pairs_of_words
+from pydantic import ValidationError
 
+from raysberta.mining import miner
 from raysberta.mining.choose import draw, normalise
 from raysberta.mining.miner import Judge, depth, mine, sample, usable
 from raysberta.mining.pool import Pool, make_texts
 from raysberta.mining.settings import Mining
+from raysberta.retrieval.embed import Embedder
 from raysberta.retrieval.search import Slices
 from raysberta.retrieval.workers import Plan, Ranking
-from raysberta.schema import PAIR
+from raysberta.schema import PAIR, text_id
 
 
 def row(number: int, query: str, positive: str, **values: object) -> dict:
@@ -186,6 +191,116 @@ def test_a_cross_encoder_s_scores_stand_for_the_cosines_in_the_limits() -> None:
     assert set(first["negatives"]) == {item["positive"] for item in ROWS[2:]} - {"d word"}
     assert ("Отмена", "b abort") in asked
     assert np.isclose(first["negative_scores"][0], np.cos(1.2 * 2 / 11), atol=1e-5), "what is written stays the cosine"
+
+
+JUDGED = {**WHOLE, "cross_encoder": "judge", "cross_encoder_for": "limits"}
+
+
+def test_what_is_judged_as_relevant_as_every_positive_becomes_a_positive() -> None:
+    """Of four such candidates the best two; none of the four is a negative of a pair of the query, not even one that a source supplies."""
+    rows = [{**item, "negatives": ["Given.", "f word!"] if item["query"] == "отмена " else []} for item in ROWS]
+    rows.append(row(12, "слово 12", "D  word!"))
+    pool, queries = planted(rows)
+    relevance = {"a cancel": 0.5, "b abort": 0.4, "c word": 0.45, "d word": 0.8, "e word": 0.9, "f word": 0.5, "g word": 0.6}
+
+    def judge(questions: list[str], texts: list[str]) -> np.ndarray:
+        of_others = {item["positive"]: 1.0 for item in rows}
+        found = [
+            relevance.get(text, 0.1) if normalise(query) == "отмена" else of_others[text] * (f"слово {ord(text[0].lower()) - 97}" == query)
+            for query, text in zip(questions, texts, strict=True)
+        ]
+        return np.array(found, np.float32)
+
+    found = mined(ruled(**JUDGED, promoted=2), MANY, pool, rows, queries, judge=judge)
+    first, best, good, second = found[:4]
+    assert [(item["query"], item["positive"]) for item in (best, good)] == [("Отмена", "e word"), ("Отмена", "d word")]
+    assert [item["promoted"] for item in found] == [False, True, True, *[False] * 11], "the query's first pair alone brings them in"
+    for item in (best, good):
+        assert item["pair_id"] == text_id("promoted", first["pair_id"], item["positive"])
+        assert {**first, **{name: item[name] for name in ("query", "group", "doc_id", "source", "kind", "task", "language")}} == first
+        assert item["positive_score"] < first["positive_score"] and item["positive_rank"] > 0
+    for item in (first, best, good, second):
+        assert not {"a cancel", "b abort", "d word", "D  word!", "e word", "f word", "f word!", "g word"} & set(item["negatives"])
+        assert "c word" in item["negatives"], "less relevant than one of the positives"
+    assert second["negatives"][0] == "Given."
+    assert {"reason": "judged_relevant", "count": 5} in first["skipped"]
+    assert "e word" in found[4]["negatives"], "of another query it still is"
+    few = mined(ruled(**{**JUDGED, "ranks": (3, 4), "too_few": "top_up"}, promoted=2), MANY, pool, rows, queries, judge=judge)
+    assert not {"d word", "e word", "f word", "g word"} & {text for item in few if item["query"] == "Отмена" for text in item["negatives"]}
+    assert sum(item["topped_up"] for item in few[:2]) > 0
+
+
+@pytest.mark.parametrize("slicing", ["flag_embedding", "sentence_transformers"])
+def test_relabelling_agrees_with_brute_force_however_many_are_in_hand(slicing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = np.random.default_rng(3)
+    rows = [row(number, f"q{number % 60}", f"p{number % 70}", group=f"g{number // 3}") for number in range(90)]
+    candidates = make_texts(table(rows))
+    vectors = draws.normal(size=(70, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    by_query = {item["query"]: vectors[candidates.row(item["positive"])] for item in rows}
+    queries = np.stack([by_query[item["query"]] for item in rows])
+
+    def relevance(query: str, text: str) -> float:
+        return draw(query, text)[0] / 256 + 0.7 * any(item["query"] == query and item["positive"] == text for item in rows)
+
+    def judge(questions: list[str], texts: list[str]) -> np.ndarray:
+        return np.array([relevance(*each) for each in zip(questions, texts, strict=True)], np.float32)
+
+    settings = ruled(**{**JUDGED, "ranks": (5, 40), "slicing": slicing, "sampling": "random"}, promoted=3)
+    found = mined(settings, 6, Pool(candidates, vectors), rows, queries, judge=judge)
+    monkeypatch.setattr(miner, "IN_HAND", 7)
+    assert mined(settings, 6, Pool(candidates, vectors), rows, queries, judge=judge) == found
+    given = {item["pair_id"] for item in rows}
+    gained = [item for item in found if item["pair_id"] not in given]
+    assert len({item["pair_id"] for item in found}) == len(found) and len(gained) > 60
+    expected, relevant = [], {}
+    first, deep = (5, 40) if slicing == "flag_embedding" else (0, depth(settings, candidates))
+    for number, item in enumerate(rows):
+        positives = {other["positive"] for other in rows if other["query"] == item["query"]}
+        tied = {other["positive"] for other in rows if other["group"] == item["group"]}
+        ranked = [candidates.texts[place] for place in np.argsort(-(vectors @ queries[number]), kind="stable")[first:deep]]
+        least = max(relevance(item["query"], text) for text in positives)
+        high = [text for text in ranked if text not in positives | tied and relevance(item["query"], text) >= least]
+        if item["query"] not in relevant:
+            best = sorted(high, key=lambda text: -relevance(item["query"], text))[:3]
+            expected += [(item["query"], text) for text in best]
+        relevant.setdefault(item["query"], set()).update(high)
+    assert [(item["query"], item["positive"]) for item in gained] == expected
+    assert not any(set(item["negatives"]) & {text for query, text in expected if query == item["query"]} for item in found)
+
+
+def test_a_planted_second_definition_of_a_word_becomes_its_positive(e5_folder: Path) -> None:
+    """Real words ranked by the real encoder, each with a second definition under another headword; the judge knows which word is meant."""
+    words = pairs_of_words().to_pylist()
+    extra = [
+        row(number, f"{word} (зоология)", f"Зверь, которого зовут «{word}», знаком всем с детства") for number, word in enumerate(ANIMALS)
+    ]
+    rows = sorted([{**item, "source": "words", "kind": "term_definition"} for item in (*words, *extra)], key=lambda item: item["pair_id"])
+    candidates = make_texts(table(rows))
+    embedder = Embedder(e5_folder, 32, device="cpu")
+    pool = Pool(candidates, embedder.encode([f"passage: {text}" for text in candidates.texts]))
+    queries = embedder.encode([f"query: {item['query']}" for item in rows])
+
+    def judge(questions: list[str], texts: list[str]) -> np.ndarray:
+        return np.array([query.split()[0] in text for query, text in zip(questions, texts, strict=True)], np.float32)
+
+    def confused(found: list[dict]) -> int:
+        return sum(item["query"].split()[0] in text for item in found for text in item["negatives"])
+
+    settings = {"ranks": (0, 36), "cross_encoder": "judge", "cross_encoder_for": "limits"}
+    before = mined(ruled(**settings), 35, pool, rows, queries, judge=judge)
+    after = mined(ruled(**settings, promoted=1), 35, pool, rows, queries, judge=judge)
+    assert confused(before) == 24 and confused(after) == 0
+    assert {(item["query"].split()[0], item["promoted"]) for item in after} >= {(word, True) for word in ANIMALS}
+    assert len(after) == len(before) + 24
+    assert [item for item in after if item["query"] == "молоток"] == [item for item in before if item["query"] == "молоток"]
+
+
+def test_relabelling_needs_a_judge() -> None:
+    with pytest.raises(
+        ValidationError, match="promoted: nothing judges the candidates; right would be a cross_encoder and cross_encoder_for"
+    ):
+        ruled(cross_encoder="judge", promoted=1)
 
 
 CASES = {

@@ -27,7 +27,14 @@ def mined(first: int, last: int) -> pa.Table:
     for number in range(first, last):
         supplied = number % 3 == 0
         base = dict.fromkeys(EXAMPLE.names, "x") | {"pair_id": f"{number:016x}", "kind": f"k{number % 2}", "query": f"q{number}"}
-        base |= {"positive": "right", "negatives": ["wrong"], "positive_score": 1 - number / 10, "looked_at": 5, "topped_up": 0}
+        base |= {
+            "positive": "right",
+            "negatives": ["wrong"],
+            "positive_score": 1 - number / 10,
+            "looked_at": 5,
+            "topped_up": 0,
+            "promoted": number > 7,
+        }
         base |= {"negative_scores": [math.nan if supplied else 0.45], "negative_ranks": [-1 if supplied else 3]}
         skipped = [{"reason": "own_text", "count": 2}]
         rows.append({**base, "positive_rank": -1 if number % 4 == 3 else 0, "skipped": skipped})
@@ -51,6 +58,7 @@ def test_files_and_counts(draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None
     assert repr(whole.to_pylist()) == repr(mined(0, 10).select(EXAMPLE.names).to_pylist()), "as text, for some scores are NaN"
     assert output.suspects == 2
     facts = count(output, 2)
+    assert facts["promoted"] == 2
     assert facts["examples"] == {"x/k0": 5, "x/k1": 5}
     assert (facts["negatives"], facts["examples_with_fewer_negatives"], facts["looked_at"]) == (10, 10, 50)
     assert facts["skipped"] == {"own_text": 20}

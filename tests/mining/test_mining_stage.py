@@ -148,6 +148,31 @@ def test_two_workers_judge_as_one_does(commit: Commit, make: Made, e5_folder: Pa
     assert told(one).false_negatives == told(two).false_negatives
 
 
+@pytest.mark.usefixtures("ray_local")
+def test_a_cross_encoder_relabels_what_it_scores_as_high_as_the_positive(
+    commit: Commit, make: Made, e5_folder: Path, cross_folder: Path, words: pa.Table
+) -> None:
+    """Against its scores of all texts: every query gains the best two of those above its positive, and no such text is a negative."""
+    settings = {**MINE, "ranks": [0, 24], "cross_encoder": "cross", "cross_encoder_for": "limits", "keep_vectors": True}
+    inputs = {"e5": commit("e5", model=e5_folder), "natural": commit("natural", words), "cross": commit("cross", model=cross_folder)}
+    artifact = make({"mine": {**settings, "promoted": 2}}, **inputs)
+    judge, texts = CrossEncoder(cross_folder, 256, device="cpu"), words["positive"].to_pylist()
+    expected, relevant = set(), set()
+    for row in words.to_pylist():
+        scores = dict(zip(texts, judge.score([row["query"]] * len(texts), texts).tolist(), strict=True))
+        above = sorted((text for text in texts if scores[text] > scores[row["positive"]]), key=scores.__getitem__, reverse=True)
+        expected |= {(row["query"], text) for text in (row["positive"], *above[:2])}
+        relevant |= {(row["query"], text) for text in (row["positive"], *above)}
+    rows, facts = artifact.table("examples").to_pylist(), told(artifact)
+    assert {(row["query"], row["positive"]) for row in rows} == expected and len(expected) > 36
+    assert not relevant & {(row["query"], text) for row in rows for text in row["negatives"]}
+    assert facts.promoted == len(rows) - 24 == artifact.manifest.rows_out - artifact.manifest.rows_in
+    assert (
+        facts.false_negatives is not None and facts.false_negatives.share == 0.0 and facts.skipped["judged_relevant"] > facts.promoted / 2
+    )
+    assert len(artifact.table("vectors")) == 48 and len({row["pair_id"] for row in rows}) == len(rows)
+
+
 @pytest.mark.parametrize("workers", [Workers(), Workers(workers=3), Workers(gpus=1.0), Workers(workers=4, cpus=2.0, gpus=1.0)])
 def test_ranking_and_judging_share_what_the_stage_may_use(workers: Workers) -> None:
     ranking, judging = share(workers)

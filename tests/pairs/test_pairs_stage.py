@@ -104,6 +104,24 @@ def test_pairs_of_documents_labels_and_data_sets(tmp_path: Path):
     assert not set(train["query"].to_pylist()) & set(test["query"].to_pylist())
 
 
+def test_labels_of_a_dictionary_add_pairs_and_change_no_other(tmp_path: Path):
+    """Every third document names its field, one of four."""
+    store = Store(str(tmp_path / "store"))
+    rows = [{**row, "label": ("", f"field{number % 4}", "")[number // 2 % 3]} for number, row in enumerate(documents()[::2])]
+    given, tables = corpus(store, rows, 3), {}
+    for name, more in (("plain", {}), ("labels", {"same_label": "topic"})):
+        asked = {"documents": "corpus", "kinds": {"dictionary": {**KINDS["dictionary"], **more}}, "data_sets": {}, "rules": {}}
+        draft = store.draft("natural", name)
+        stage.run(Work(NaturalPairs.model_validate(asked), {"corpus": given}, draft))
+        tables[name] = store.commit(draft, "natural", name, {}, {}, 42, time.time()).table("pairs").to_pylist()
+    added = [pair for pair in tables["labels"] if pair["kind"] == "same_label"]
+    assert [pair for pair in tables["labels"] if pair["kind"] != "same_label"] == tables["plain"]
+    field = {row["text"]: row["label"] for row in rows}
+    assert len(added) > 30
+    assert all(field[pair["query"]] == field[pair["positive"]] != "" and pair["task"] == "topic" for pair in added)
+    assert {pair["group"] for pair in added if pair["split"] == "train"} <= {f"dictionary/field{number}/train" for number in range(4)}
+
+
 def test_the_layout_of_the_input_does_not_matter(tmp_path: Path):
     store, asked = Store(str(tmp_path / "store")), settings(tmp_path)
     assert ran(store, asked, 1)[1].table("pairs").equals(ran(store, asked, 5)[1].table("pairs"))

@@ -173,6 +173,7 @@ def examples(rows: dict[str, int], mined: bool) -> ExamplesFacts:
         negatives=2 * sum(rows.values()) if mined else 0,
         examples_with_fewer_negatives=0,
         topped_up=0,
+        promoted=1031 if mined else 0,
         suspects=17 if mined else 0,
         negatives_above_the_positive=3,
         looked_at=100,

@@ -152,6 +152,7 @@ def test_counts_and_engines_are_under_their_nodes(page: Page) -> None:
     assert rows["requested"] == ["500"] and rows["dropped: round trip"] == ["163"]
     assert "How do I add up elements?" in page.text
     assert "A cross-encoder scores 12.5 % of 400 negatives at least as high as their positive." in page.text
+    assert "By its verdict 1,031 candidates became positives." in page.text
     assert ["dictionary/term_definition", "5,600", "5,600", "10 to 60"] in found and ["senses/same_label", "400", "5,600", ""] in found
     assert ["DictionaryRetrieval", "own", "Retrieval", "dictionary/term_definition", "ru"] in [row[:5] for row in found]
 

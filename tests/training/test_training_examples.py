@@ -11,6 +11,7 @@ from raysberta.prefixes import E5, Prefixes
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.training.examples import Examples, prepare, prepared
 from raysberta.training.guide import make_guide
+from raysberta.training.objectives import relations_of
 
 
 def row(table: pa.Table, **changes) -> dict:
@@ -66,6 +67,19 @@ def test_friends_are_other_answers_and_texts_know_their_groups(tiny, table):
     assert examples.group.tolist() == [0, 1, 0, 2]
     groups = {name: examples.groups[number].tolist() for number, name in text.items()}
     assert groups == {"мост": [0, 1], "окно": [0], "дом": [0, 2], "река": [1], "поезд": [0], "яблоко": [2]}
+
+
+def test_what_became_a_positive_of_a_query_is_no_negative_of_its_other_rows(tiny, table):
+    """As relabelling writes it: the same query and group, the text of another pair as positive."""
+    rows = [
+        row(table, pair_id="a", group="1", query="мост", positive="дом", negatives=["окно"]),
+        row(table, pair_id="b", group="1", query="мост", positive="река", negatives=["окно"]),
+        row(table, pair_id="c", group="2", query="поезд", positive="река", negatives=["дом"]),
+    ]
+    examples = made(tiny, table, rows)
+    documents = np.asarray([examples.positive[0], examples.positive[1], examples.negatives[0][0]])
+    relations = relations_of(examples, np.arange(3), documents)
+    assert relations.tolist() == [[1, 0, -1], [0, 1, -1], [-1, 1, -1]]
 
 
 def test_the_order_of_rows_and_tables_does_not_matter(tiny, table):

@@ -26,13 +26,13 @@ class _Source(Section):
 
 
 class DictionarySource(_Source):
-    """Russian dictionary articles carried by the package wiki-ru-wordnet."""
+    """Russian dictionary articles carried by the package wiki-ru-wordnet; the label is the field of knowledge, where one is named."""
 
     kind: Literal["wiki_ru_wordnet"]
-    pairs: dict[Literal["term_definition", "definition_usage"], Task] = Field(
+    pairs: dict[Literal["term_definition", "definition_usage", "same_label"], Task] = Field(
         default={"term_definition": "retrieval", "definition_usage": "topic"}
     )
-    """Which pairs to make, each with its task."""
+    """Which pairs to make, each with its task; `same_label`: two definitions of one field of knowledge, for `topic`."""
 
 
 class DocstringSource(_Source):

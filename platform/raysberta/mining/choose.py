@@ -26,6 +26,7 @@ REASONS = (
     "score_too_high",
     "score_too_low",
     "like_the_positive",
+    "judged_relevant",
 )
 """Why a candidate may not be a negative, by number; the first that holds counts."""
 NOT_WORD = re.compile(r"[\W_]+")

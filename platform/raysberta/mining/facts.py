@@ -39,6 +39,8 @@ class ExamplesFacts(Facts):
     negatives: int
     examples_with_fewer_negatives: int
     topped_up: int
+    promoted: int
+    """Examples whose positive was a candidate until the cross-encoder judged it."""
     suspects: int
     """Positives that their own query does not rank within the window."""
     negatives_above_the_positive: int

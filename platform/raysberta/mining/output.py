@@ -20,7 +20,7 @@ class Output:
     """The tables `examples` and `suspects`: examples whose positive stands below the window of its own query."""
 
     def __init__(self, draft: Draft) -> None:
-        self.draft, self.rows, self.suspects = draft, 0, 0
+        self.draft, self.rows, self.suspects, self.promoted = draft, 0, 0, 0
         self._files: list[str] = []
         self._waiting: list[pa.Table] = []
         self._counts: list[pa.Table] = []
@@ -29,6 +29,7 @@ class Output:
         """Take up rows of MINED; whole files are written at once."""
         self._waiting.append(table)
         self.rows += table.num_rows
+        self.promoted += pc.sum(table["promoted"]).as_py() or 0
         if sum(part.num_rows for part in self._waiting) >= ROWS_PER_FILE:
             self._write()
 

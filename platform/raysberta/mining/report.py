@@ -37,6 +37,7 @@ def count(output: Output, negatives: int) -> dict[str, Any]:
         "negatives": int(pc.sum(table["count"]).as_py() or 0),
         "examples_with_fewer_negatives": int(pc.sum(pc.less(table["count"], negatives)).as_py() or 0),
         "topped_up": int(pc.sum(table["topped_up"]).as_py() or 0),
+        "promoted": output.promoted,
         "suspects": output.suspects,
         "negatives_above_the_positive": int((margin < 0).sum()),
         "looked_at": int(pc.sum(table["looked_at"]).as_py() or 0),

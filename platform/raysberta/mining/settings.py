@@ -65,6 +65,10 @@ class Mining(Section):
     """Examples of the estimate, chosen by hash of their id."""
     cross_encoder_tokens: Positive = 256
     """Longer pairs are cut."""
+    promoted: Natural = 0
+    """Relabelling (RLHN, arXiv 2505.16967): candidates that the cross-encoder scores at least as high as every positive of the query are no
+    negatives of it, and so many of them, the best first, become positives, each in an example of its own. Off where 0. It looks at the
+    window alone, and so at the best ones where `ranks` begins at 0."""
 
     @model_validator(mode="after")
     def _window(self) -> Self:
@@ -72,6 +76,8 @@ class Mining(Section):
             raise ValueError(f"ranks: {self.ranks[1]} is not after {self.ranks[0]}")
         if self.cross_encoder_for == "limits" and self.cross_encoder is None:
             raise ValueError("cross_encoder_for: limits without a cross_encoder; right would be cross_encoder: <name of a model>")
+        if self.promoted and self.cross_encoder_for != "limits":
+            raise ValueError("promoted: nothing judges the candidates; right would be a cross_encoder and cross_encoder_for: limits")
         return self
 
 

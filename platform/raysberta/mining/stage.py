@@ -73,7 +73,7 @@ def run(work: Work[Examples]) -> ExamplesFacts:
         languages = sorted({language for table in tables.values() for language in pc.unique(table["language"]).to_pylist()})
         for found in _mine(work, settings.mine, parts, pools, languages, dropped, done):
             output.add(found)
-            progress(work.node, "pairs mined", output.rows, pairs.num_rows)
+            progress(work.node, "pairs mined", output.rows - output.promoted, pairs.num_rows)
     output.close()
     for reason, count in dropped.items():
         draft.drop(reason, count)

@@ -1,7 +1,9 @@
-"""Pairs of two documents that share a label: sentences of one intent, contexts of one word sense."""
+"""Pairs of two documents that share a label: sentences of one intent, contexts of one word sense, definitions of one field."""
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import pyarrow as pa
 
@@ -51,12 +53,13 @@ def _matches(members: list[Document]) -> list[tuple[Document, Document]]:
     by_language: dict[str, list[int]] = defaultdict(list)
     for number, member in enumerate(members):
         by_language[member["language"]].append(number)
+    elsewhere = {language: sorted(chain(*(by_language[other] for other in by_language if other != language))) for language in by_language}
     taken: set[frozenset[int]] = set()
     matches = []
     for number, member in enumerate(members):
         own = by_language[member["language"]]
         crossing = int(text_id("cross", member["doc_id"]), 16) < CROSS_LANGUAGE * 16**16
-        others = [other for other in range(len(members)) if members[other]["language"] != member["language"]] if crossing else []
+        others = elsewhere[member["language"]] if crossing else []
         partner = _next(number, others or own, members, taken)
         if partner is not None:
             taken.add(frozenset((number, partner)))
@@ -65,13 +68,19 @@ def _matches(members: list[Document]) -> list[tuple[Document, Document]]:
 
 
 def _next(number: int, candidates: list[int], members: list[Document], taken: set[frozenset[int]]) -> int | None:
-    """The next candidate round the circle that is not yet paired with this one: of another group, else of the same."""
-    after = [other for other in candidates if other > number] + [other for other in candidates if other < number]
+    """The next candidate round the circle that is not yet paired with this one: of another group, else of the same. Candidates rise."""
     fallback = None
-    for other in after:
+    for other in _round(number, candidates):
         if frozenset((number, other)) in taken:
             continue
         if members[other]["group"] != members[number]["group"]:
             return other
         fallback = other if fallback is None else fallback
     return fallback
+
+
+def _round(number: int, candidates: list[int]) -> Iterator[int]:
+    """The candidates above a number, then those below it; mostly the first one will do, so a label may have many documents."""
+    above, below = bisect_right(candidates, number), bisect_left(candidates, number)
+    yield from (candidates[place] for place in range(above, len(candidates)))
+    yield from (candidates[place] for place in range(below))

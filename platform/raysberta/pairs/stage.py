@@ -105,7 +105,8 @@ def _from_labels(corpus: Artifact, mappings: Mappings, longest: int) -> pa.Table
     tasks = {name: kinds["same_label"] for name, kinds in mappings.items() if "same_label" in kinds}
     if not tasks:
         return PAIR.empty_table()
-    labelled = corpus.dataset("documents").to_table(columns=LABELLED, filter=pc.field("source").isin(sorted(tasks)))
+    wanted = pc.field("source").isin(sorted(tasks)) & (pc.field("label") != "")
+    labelled = corpus.dataset("documents").to_table(columns=LABELLED, filter=wanted)
     return same_label(labelled, tasks, longest)
 
 

@@ -141,7 +141,8 @@ def _doubts(facts: ExamplesFacts) -> str:
     if facts.false_negatives is None:
         return ""
     share, looked = facts.false_negatives.share, facts.false_negatives.negatives
-    return f" A cross-encoder scores {100 * share:.1f} % of {looked:,} negatives at least as high as their positive."
+    relabelled = f" By its verdict {facts.promoted:,} candidates became positives." if facts.promoted else ""
+    return f" A cross-encoder scores {100 * share:.1f} % of {looked:,} negatives at least as high as their positive.{relabelled}"
 
 
 def _histograms(name: str, facts: ExamplesFacts) -> Markup | None:
