@@ -117,6 +117,18 @@ class NameSource(_Source):
     """Which pairs to make, each with its task."""
 
 
+class OfficeHelpSource(_Source):
+    """LibreOffice's help in Russian and English: packages libreoffice-help-ru and -en-us of Debian and Ubuntu, fetched once."""
+
+    kind: Literal["libreoffice_help"]
+    if_missing: Annotated[Literal["stop", "skip"], EXECUTION] = "stop"
+    """Where the packages are not there and cannot be fetched: stop, or go on as if the recipe had neither this source nor its tasks."""
+    pairs: dict[Literal["translation", "heading_section"], Task] = Field(
+        default={"translation": "paraphrase", "heading_section": "retrieval"}
+    )
+    """Which pairs to make, each with its task; translations are of Russian elements, sections are in both languages."""
+
+
 class FilesSource(_Source):
     """Folders, globs or files: HTML, Markdown, text, JSONL (.gz, .zst), Parquet, WARC (.gz)."""
 
@@ -164,6 +176,7 @@ TextSource = (
     | CloudSource
     | DiseaseSource
     | NameSource
+    | OfficeHelpSource
     | FilesSource
 )
 """A source of documents."""
