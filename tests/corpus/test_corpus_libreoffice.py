@@ -97,7 +97,10 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_not_there_is_one_line(nowhere: Path) -> None:
-    with pytest.raises(InputError, match=r"^sources\.help: libreoffice-help-ru is not in .*; right would be .*if_missing: skip$"):
+    with pytest.raises(
+        InputError,
+        match=r"^sources\.help: libreoffice-help-ru is not in .*; right would be .*, where a run fetches it$",
+    ):
         check_source("help", SOURCE)
     with pytest.raises(InputError, match=r"^sources\.help: .* cannot be fetched without apt-get; right would be Debian or Ubuntu$"):
         fetch_source("help", SOURCE)

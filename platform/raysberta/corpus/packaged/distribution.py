@@ -31,7 +31,7 @@ def folder(package: str, key: str) -> Path:
     """
     found = sorted(HOME.glob(f"{package}_*"))
     if not found:
-        raise InputError(f"{key}: {package} is not in {HOME}; right would be Debian or Ubuntu, where a run fetches it, or if_missing: skip")
+        raise InputError(f"{key}: {package} is not in {HOME}; right would be Debian or Ubuntu, where a run fetches it")
     return found[-1]
 
 
