@@ -14,6 +14,7 @@ from raysberta.corpus.language import model_size
 from raysberta.corpus.locate import File, locate, peek, state
 from raysberta.corpus.packaged import (
     cloud,
+    descriptions,
     diseases,
     distribution,
     docstrings,
@@ -30,6 +31,7 @@ from raysberta.corpus.packaged.place import folder, installed_version
 from raysberta.corpus.scoring import scorer_identity
 from raysberta.corpus.settings import (
     CloudSource,
+    DescriptionSource,
     DictionarySource,
     DiseaseSource,
     DocstringSource,
@@ -76,8 +78,8 @@ def check_source(name: str, source: TextSource) -> None:
         files = locate(source.path, f"{key}.path")
         for file in files[:: max(1, len(files) // PEEKED_FILES)]:
             peek(file, f"{key}.path")
-    elif isinstance(source, OfficeHelpSource):
-        _unpacked(key)
+    elif isinstance(source, OfficeHelpSource | DescriptionSource):
+        _unpacked(source, key)
     else:
         for package in _packages(source):
             folder(package, f"{key}.packages" if isinstance(source, DocstringSource) else key)
@@ -91,6 +93,8 @@ def fetch_source(name: str, source: TextSource) -> None:
     """
     if isinstance(source, OfficeHelpSource):
         distribution.fetch(tuple(libreoffice.PACKAGES.values()), f"sources.{name}")
+    elif isinstance(source, DescriptionSource):
+        distribution.fetch_descriptions(descriptions.LANGUAGES, f"sources.{name}")
 
 
 def check_documents(settings: Documents) -> list[str]:
@@ -119,8 +123,8 @@ def source_state(name: str, source: TextSource) -> dict[str, Any]:
     try:
         if isinstance(source, FilesSource):
             return state(locate(source.path, f"sources.{name}.path"))
-        if isinstance(source, OfficeHelpSource):
-            return _unpacked(f"sources.{name}")
+        if isinstance(source, OfficeHelpSource | DescriptionSource):
+            return _unpacked(source, f"sources.{name}")
         return {package: installed_version(package) for package in _packages(source)}
     except InputError:
         return {"missing": True}
@@ -197,6 +201,8 @@ def _packaged(shard: Shard, source: TextSource, key: str) -> Iterator[Found]:
             return names.read(shard.items, key)
         case OfficeHelpSource():
             return libreoffice.read(shard.items, key)
+        case DescriptionSource():
+            return descriptions.read(shard.items, key)
         case FilesSource():
             raise AssertionError(f"{key}: not a packaged source")
         case _:
@@ -227,6 +233,8 @@ def _parts(source: TextSource, key: str) -> list[tuple[str, ...]]:
             return names.parts()
         case OfficeHelpSource():
             return libreoffice.parts(key)
+        case DescriptionSource():
+            return descriptions.parts(source.languages, key)
         case FilesSource():
             raise AssertionError(f"{key}: not a packaged source")
         case _:
@@ -255,15 +263,16 @@ def _packages(source: TextSource) -> tuple[str, ...]:
             return (diseases.PACKAGE,)
         case NameSource():
             return (names.PACKAGE,)
-        case OfficeHelpSource() | FilesSource():
+        case OfficeHelpSource() | DescriptionSource() | FilesSource():
             return ()
         case _:
             assert_never(source)
 
 
-def _unpacked(key: str) -> dict[str, str]:
-    """Versions of the distribution's packages."""
-    return {package: distribution.unpacked_version(package, key) for package in libreoffice.PACKAGES.values()}
+def _unpacked(source: OfficeHelpSource | DescriptionSource, key: str) -> dict[str, str]:
+    """Versions of what lies unpacked from the distribution."""
+    packages = libreoffice.PACKAGES.values() if isinstance(source, OfficeHelpSource) else [distribution.DESCRIPTIONS]
+    return {package: distribution.unpacked_version(package, key) for package in packages}
 
 
 def _bundled(files: list[File]) -> list[tuple[File, ...]]:

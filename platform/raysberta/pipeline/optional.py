@@ -1,7 +1,7 @@
 """Sources that a recipe can do without: fetched where that can be, else left out, and why is said in a line."""
 
 from raysberta.corpus.read import check_source, fetch_source
-from raysberta.corpus.settings import DatasetSource, OfficeHelpSource
+from raysberta.corpus.settings import DatasetSource
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe
 
@@ -20,7 +20,7 @@ def with_what_is_there(recipe: Recipe, fetch: bool) -> Recipe:
     for name, source in recipe.sources.items():
         if isinstance(source, DatasetSource):
             continue
-        skips = isinstance(source, OfficeHelpSource) and source.if_missing == "skip"
+        skips = getattr(source, "if_missing", "stop") == "skip"
         try:
             if fetch:
                 fetch_source(name, source)

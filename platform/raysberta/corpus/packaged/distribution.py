@@ -1,20 +1,24 @@
 """Packages of Debian and Ubuntu that hold texts: fetched by `apt-get download`, unpacked by `dpkg-deb -x`, never installed, without root.
 
 They lie beside the Python packages, in the environment that the program runs in, each in a folder named by its version. So what holds for
-a Python package holds for them: every node that reads has them, the version is the identity, and a newer one is not taken by itself.
+a Python package holds for them: every node that reads has them, the version is the identity, and a newer one is not taken by itself. The
+descriptions that apt has of all packages lie there in the same way; their version is the hash of what was fetched.
 """
 
+import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 from raysberta.errors import InputError
 
 HOME = Path(sys.prefix) / "share" / "raysberta" / "distribution"
+DESCRIPTIONS = "descriptions"
+"""What the packages' descriptions are called among the packages."""
 LONGEST_SECONDS = 300
 """Of one command: some megabytes over a slow line."""
 
@@ -23,7 +27,7 @@ def folder(package: str, key: str) -> Path:
     """Where a package is unpacked.
 
     Args:
-        package: Its name in the distribution.
+        package: Its name in the distribution, or DESCRIPTIONS.
         key: The recipe's key that asks for it, for the message.
 
     Raises:
@@ -54,41 +58,80 @@ def fetch(packages: Sequence[str], key: str) -> None:
     Raises:
         InputError: apt-get is not here, does not know a package, or has no network.
     """
+
+    def made(aside: Path) -> None:
+        _download(missing, aside)
+        for file in sorted(aside.glob("*.deb")):
+            package, version, _ = unquote(file.stem).split("_")  # package_version_architecture.deb, a colon of it %3a
+            _run(["dpkg-deb", "-x", str(file), str(aside / "unpacked")], aside)
+            _place(aside / "unpacked", package, version)
+
     missing = [package for package in packages if not any(HOME.glob(f"{package}_*"))]
-    if not missing:
-        return
-    for program in ("apt-get", "dpkg-deb"):
+    if missing:
+        _fetched(made, ", ".join(missing), ("apt-get", "dpkg-deb"), key)
+
+
+def fetch_descriptions(languages: Sequence[str], key: str) -> None:
+    """Fetch the descriptions of all packages where they are not there yet, a file of apt's a language and part of the distribution.
+
+    Raises:
+        InputError: apt-get is not here, has no network, or the distribution has no descriptions.
+    """
+
+    def made(aside: Path) -> None:
+        told = ["-o", f"Acquire::Languages={','.join(languages)}", "-o", "Acquire::GzipIndexes=false"]
+        _update(aside, [*told, "-o", "Acquire::IndexTargets::deb::Packages::DefaultEnabled=false"])
+        kept = aside / DESCRIPTIONS
+        kept.mkdir()
+        hashed = hashlib.sha256()
+        for file in sorted((aside / "lists").glob("*_i18n_Translation-*")):
+            hashed.update(file.read_bytes())
+            file.rename(kept / file.name)
+        if not any(kept.iterdir()):
+            raise InputError(f"{key}: the distribution has no descriptions in {' or '.join(languages)}; right would be Debian or Ubuntu")
+        _place(kept, DESCRIPTIONS, hashed.hexdigest()[:16])
+
+    if not any(HOME.glob(f"{DESCRIPTIONS}_*")):
+        _fetched(made, "the descriptions of packages", ("apt-get",), key)
+
+
+def _fetched(make: Callable[[Path], None], what: str, programs: Sequence[str], key: str) -> None:
+    """Make something in a folder of its own, which goes with whatever is left in it."""
+    for program in programs:
         if shutil.which(program) is None:
-            raise InputError(f"{key}: {', '.join(missing)} cannot be fetched without {program}; right would be Debian or Ubuntu")
+            raise InputError(f"{key}: {what} cannot be fetched without {program}; right would be Debian or Ubuntu")
     try:
         HOME.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=HOME) as aside:
-            _download(missing, Path(aside))
-            for file in sorted(Path(aside).glob("*.deb")):
-                _unpack(file, Path(aside) / "unpacked")
+            make(Path(aside))
     except (OSError, subprocess.SubprocessError) as error:
-        raise InputError(f"{key}: {', '.join(missing)} cannot be fetched: {_why(error)}") from error
+        raise InputError(f"{key}: {what} cannot be fetched: {_why(error)}") from error
 
 
-def _download(packages: Sequence[str], target: Path) -> None:
+def _place(made: Path, package: str, version: str) -> None:
+    """Put what is whole where it is looked for, unless another process has."""
+    place = HOME / f"{package}_{version}"
+    if place.exists():
+        shutil.rmtree(made)
+    else:
+        made.rename(place)
+
+
+def _download(packages: Sequence[str], aside: Path) -> None:
     """Where the machine's own lists of packages are empty or old, once more with fresh ones, which are thrown away."""
     try:
-        _run(["apt-get", "download", *packages], target)
+        _run(["apt-get", "download", *packages], aside)
     except subprocess.CalledProcessError:
-        (target / "lists" / "partial").mkdir(parents=True)
-        own = ["-o", f"Dir::State::lists={target / 'lists'}", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="]
-        _run(["apt-get", *own, "-o", "Acquire::Languages=none", "update"], target)
-        _run(["apt-get", *own, "download", *packages], target)
+        own = _update(aside, ["-o", "Acquire::Languages=none"])
+        _run(["apt-get", *own, "download", *packages], aside)
 
 
-def _unpack(file: Path, aside: Path) -> None:
-    """A file `package_version_architecture.deb`, in whose name a colon is %3a, to its folder: whole, or not at all."""
-    package, version, _ = unquote(file.stem).split("_")
-    _run(["dpkg-deb", "-x", str(file), str(aside)], file.parent)
-    place = HOME / f"{package}_{version}"
-    if not place.exists():
-        aside.rename(place)
-    shutil.rmtree(aside, ignore_errors=True)
+def _update(aside: Path, options: Sequence[str]) -> list[str]:
+    """Fresh lists in `lists`; the options by which apt-get reads them."""
+    (aside / "lists" / "partial").mkdir(parents=True)
+    own = ["-o", f"Dir::State::lists={aside / 'lists'}", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="]
+    _run(["apt-get", *own, *options, "update"], aside)
+    return own
 
 
 def _run(command: Sequence[str], folder: Path) -> None:

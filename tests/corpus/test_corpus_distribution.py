@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from raysberta.corpus.documents import Found
-from raysberta.corpus.packaged import distribution, libreoffice
+from raysberta.corpus.packaged import descriptions, distribution, libreoffice
 from raysberta.corpus.read import check_source, fetch_source, read_shard, shards, source_state
-from raysberta.corpus.settings import OfficeHelpSource
+from raysberta.corpus.settings import DescriptionSource, OfficeHelpSource
 from raysberta.errors import InputError
 from raysberta.pairs.make import make
 from raysberta.parsing import load
@@ -14,6 +14,7 @@ from raysberta.pipeline.optional import with_what_is_there
 from raysberta.schema import DOCUMENT
 
 SOURCE = OfficeHelpSource(kind="libreoffice_help")
+DESCRIBED = DescriptionSource(kind="package_descriptions")
 PAGE = """<div id="DisplayArea">
 <h1 id="hd_id1" dir="auto"><a name="top"></a>{title}
 </h1>
@@ -137,6 +138,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patched.setattr(distribution, "HOME", home)
         try:
             fetch_source("help", SOURCE)
+            fetch_source("described", DESCRIBED)
         except InputError as error:
             pytest.skip(f"needs Debian or Ubuntu and a network: {error}")
     return home
@@ -144,7 +146,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_packages_hold_translations_and_sections(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distribution, "HOME", packages)
-    assert len(list(packages.iterdir())) == 2, "nothing is left beside the two packages"
+    assert len(list(packages.iterdir())) == 3, "nothing is left beside two packages and the descriptions"
     fetch_source("help", SOURCE)
     state = source_state("help", SOURCE)
     assert state.keys() == {"libreoffice-help-ru", "libreoffice-help-en-us"} and all(version[0].isdigit() for version in state.values())
@@ -159,6 +161,48 @@ def test_the_packages_hold_translations_and_sections(packages: Path, monkeypatch
     counts = Counter((kind, language) for kind, language, _, _ in pairs)
     assert counts["translation", "ru"] > 12_000 and counts["heading_section", "en"] > 4000 and counts["heading_section", "ru"] > 2500
     assert counts.keys() == {("translation", "ru"), ("heading_section", "en"), ("heading_section", "ru")}
+
+
+RECORDS = """Package: lamp
+Description-md5: 0123abc
+Description-ru: управление лампами по сети
+ Программа находит лампы в домашней сети и показывает
+ их списком. Лампу можно:
+  * включить
+  * выключить
+ .
+ Второй абзац.
+
+Package: broken
+Description-md5: 4567def
+"""
+
+
+def test_descriptions_are_read_as_apt_writes_them() -> None:
+    ((name, said),) = descriptions.descriptions(RECORDS)
+    assert (name, said.title) == ("0123abc", "управление лампами по сети")
+    told = "Программа находит лампы в домашней сети и показывает их списком. Лампу можно:\n* включить\n* выключить\nВторой абзац."
+    assert said.text == told
+    made = descriptions.document(name, said, "ru", descriptions.Description("lamps", "Finds lamps in the home network."))
+    assert made == Found("0123abc", said.title, told, "ru", "", [("translation", "Finds lamps in the home network.")], "")
+    assert (
+        descriptions.document(name, said._replace(text="Finds lamps in the home network and turns them on."), "ru", None).reason
+        == "little_russian"
+    )
+    with pytest.raises(InputError, match=r"^sources\.d\.languages: no descriptions are fetched for 'de'; right would be ru or en$"):
+        shards({"d": DescriptionSource(kind="package_descriptions", languages=("de",))})
+
+
+def test_the_distribution_describes_its_packages(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distribution, "HOME", packages)
+    fetch_source("described", DESCRIBED)
+    assert len(source_state("described", DESCRIBED)["descriptions"]) == 16
+    kept = Counter[str]()
+    for unit in shards({"described": DESCRIBED}):
+        for table in read_shard(unit, DESCRIBED):
+            kept.update(row["language"] for row in table.to_pylist() if not row["reason"])
+            kept.update("translated" for row in table.to_pylist() if not row["reason"] and row["sections"])
+    assert kept["ru"] > 1000 and kept["translated"] > 1000 and kept["en"] > 10_000
 
 
 def _documents(rows: list[dict[str, object]]):  # type: ignore[no-untyped-def]
