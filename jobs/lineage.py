@@ -19,11 +19,12 @@ def main() -> int:
     from raysberta.errors import InputError
     from raysberta.parsing import load
     from raysberta.pipeline.lineage import find, tree
+    from raysberta.pipeline.optional import with_what_is_there
     from raysberta.pipeline.plan import plan
     from raysberta.storage.artifacts import Store
 
     try:
-        recipe = load(arguments.recipe, tuple(arguments.set))
+        recipe = with_what_is_there(load(arguments.recipe, tuple(arguments.set)), fetch=False)
         store = Store(recipe.storage)
         links = plan([recipe], store).ids[recipe.name]
         found = find(store, arguments.model, links)

@@ -15,6 +15,7 @@ from raysberta.parsing import load_all  # noqa: E402
 from raysberta.pipeline import local  # noqa: E402
 from raysberta.pipeline.command import check_inputs  # noqa: E402
 from raysberta.pipeline.environment import check  # noqa: E402
+from raysberta.pipeline.optional import with_what_is_there  # noqa: E402
 from raysberta.pipeline.plan import plan  # noqa: E402
 from raysberta.pipeline.view import view_here  # noqa: E402
 from raysberta.storage.location import is_uri  # noqa: E402
@@ -58,7 +59,7 @@ def run(runs: Path, arguments: argparse.Namespace) -> int:
     recipes = load_all(paths, arguments.set, arguments.vary)
     asked = recipes[0].storage
     storage = asked if is_uri(asked) else os.path.abspath(ROOT / asked)
-    located = [recipe.model_copy(update={"storage": storage}) for recipe in recipes]
+    located = [with_what_is_there(recipe.model_copy(update={"storage": storage}), fetch=True) for recipe in recipes]
     plan(located, check_inputs(located), arguments.until)
     words = [part for path in paths for part in ("--recipe", os.path.relpath(path, ROOT))]
     words += [part for override in [*arguments.set, f"storage={storage}"] for part in ("--set", override)]

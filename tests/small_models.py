@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
-from tokenizers.models import BPE, Unigram
+from tokenizers.models import BPE, Unigram, WordPiece
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from raysberta.models.describe import Description, write_description
@@ -75,6 +75,29 @@ def unigram(russian: list[str], english: list[str]) -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def english_unigram(english: list[str]) -> PreTrainedTokenizerFast:
     return a_unigram(english, 600)
+
+
+def a_wordpiece(texts: list[str], size: int) -> PreTrainedTokenizerFast:
+    """Like that of an English BERT, uncased; letters of other alphabets are pieces as well."""
+    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    letters = [chr(number) for number in range(ord("а"), ord("я") + 1)]
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*named.values()], initial_alphabet=letters, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    state = json.loads(tokenizer.to_str())
+    for text in (f"##{letter}" for letter in letters):  # the trainer lets letters that no text has begin words alone
+        state["model"]["vocab"].setdefault(text, len(state["model"]["vocab"]))
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.post_processor = processors.BertProcessing(*((name, tokenizer.token_to_id(name)) for name in ("[SEP]", "[CLS]")))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **named)
+
+
+@pytest.fixture(scope="session")
+def english_wordpiece(english: list[str]) -> PreTrainedTokenizerFast:
+    return a_wordpiece(english, 500)
 
 
 def bpe(texts: list[str], size: int, special: list[str]) -> PreTrainedTokenizerFast:

@@ -319,7 +319,8 @@ def test_names_that_nothing_fits_are_told_by_what_they_make(graph: Graph) -> Non
 
 def test_shipped_recipes_give_their_graphs() -> None:
     found = {path.stem: nodes_of(load(path)) for path in sorted((ROOT / "recipes").glob("*.yaml"))}
-    assert found.keys() == {"berta", "c_pack", "laptop", "ru_en_rosberta", "ru_en_rosberta_plus", "rubert_mini_frida", "smoke"}
+    large = {"berta", "c_pack", "ru_en_rosberta", "ru_en_rosberta_plus", "rubert_mini_frida"}
+    assert found.keys() == large | {"evening", "laptop", "smoke", "teach_russian"}
     assert len(found["c_pack"]) == 17 and len(found["ru_en_rosberta"]) == 18
     for name in ("rubert_mini_frida", "berta"):
         assert found[name]["others"].made_from == ("base", "frida_others", "natural", "corpus")
@@ -331,6 +332,11 @@ def test_shipped_recipes_give_their_graphs() -> None:
     assert c_pack["general"].made_from == ("pretrained", "weak") and c_pack["mined"].made_from == ("natural", "general")
     assert c_pack["instructed"].made_from == c_pack["plain"].made_from == ("general", "mined", "others")
     assert all(list(nodes)[-1] == "release" for nodes in found.values())
+
+
+def test_a_model_beside_the_final_one_must_be_there(graph: Graph) -> None:
+    assert "aside" in graph("publishing.beside=[aside]")["release"].made_from
+    assert graph.refusal("publishing.beside=[nothing]").startswith("publishing.beside.0: nothing in the recipe is called 'nothing'")
 
 
 def test_tasks_of_a_source_that_is_held_out_whole_are_general(graph: Graph) -> None:

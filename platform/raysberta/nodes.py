@@ -269,6 +269,7 @@ def _check_chosen(recipe: Recipe, nodes: Mapping[str, Node]) -> None:
     """What the recipe says of whole models, before anything follows from it."""
     named = [("final", recipe.final), ("compare_with", recipe.compare_with)]
     named += [(f"score.{number}", model) for number, model in enumerate(recipe.score or ())]
+    named += [(f"publishing.beside.{number}", model) for number, model in enumerate(recipe.publishing.beside)]
     for key, model in named:
         if model is not None:
             _check_reference(model, nodes, key)

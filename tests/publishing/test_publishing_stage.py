@@ -31,7 +31,7 @@ REAL: dict[str, Any] = {
     },
     "tasks": {"InterfaceBitext": {"type": "BitextMining", "source": "interface", "pair": "translation", "language": "ru", "queries": 20}},
     "scoring": {"max_tokens": 32},
-    "publishing": {"model_name": "small"},
+    "publishing": {"model_name": "small", "beside": ["trimmed"]},
 }
 
 
@@ -116,4 +116,7 @@ def test_release_of_a_run_that_its_stages_really_made(ray_local: None, tmp_path:
     card = (published.folder("model") / "README.md").read_text(encoding="utf-8")
     assert "- `merged` (merge): slerp of encoder layers alone, 0.5 of `trimmed`, 0.5 of `e5`." in card
     assert "## Training data" not in card, "nothing was trained"
+    beside = (published.folder("model_trimmed") / "README.md").read_text(encoding="utf-8")
+    assert "# small-trimmed" in beside and "`trimmed` (merge)" not in beside and "`merged`" not in beside.split("## Lineage")[0]
+    assert told.beside["trimmed"].parameters == manifests["trimmed"].facts["parameters_after"] < manifests["e5"].facts["parameters"]
     assert SentenceTransformer(str(published.folder("model")), device="cpu").encode(["замок"]).shape == (1, 384)

@@ -5,6 +5,7 @@ from small_models import (  # noqa: F401 - fixtures
     english,
     english_bpe,
     english_unigram,
+    english_wordpiece,
     russian,
     russian_bpe,
     small_folder,

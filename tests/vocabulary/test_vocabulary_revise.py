@@ -17,7 +17,7 @@ from raysberta.vocabulary.extend import learn
 from raysberta.vocabulary.initialise import install, rows, table
 from raysberta.vocabulary.pieces import read
 from raysberta.vocabulary.revise import apply, fertility, neighbours, revise
-from small_models import a_phase, described
+from small_models import a_config, a_phase, described
 
 
 def tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[str]]:
@@ -175,6 +175,43 @@ def test_trimmed_bpe_is_exact_and_learns_merges(russian_bpe: PreTrainedTokenizer
     used = {token for row in tokens(learned.tokenizer, russian) for token in row}
     assert len(used & set(learned.texts[len(russian_bpe) :])) > 30
     assert fertility(learned.tokenizer, {"ru": russian})["ru"].fertility < fertility(russian_bpe, {"ru": russian})["ru"].fertility
+
+
+def test_an_english_wordpiece_learns_russian(english_wordpiece: PreTrainedTokenizerFast, russian: list[str], english: list[str]) -> None:
+    texts = {"ru": russian, "en": english}
+    revision = revise(english_wordpiece, [russian], a_phase(learn=300))
+    old, new = english_wordpiece.get_vocab(), revision.tokenizer.get_vocab()
+    assert all(new[text] == number for text, number in old.items())
+    before, after = (fertility(tokenizer, texts) for tokenizer in (english_wordpiece, revision.tokenizer))
+    assert before["ru"].fertility > 4 and after["ru"].fertility < 0.5 * before["ru"].fertility
+    assert after["ru"].unknown == before["ru"].unknown == 0
+    assert tokens(revision.tokenizer, english) == tokens(english_wordpiece, english)
+    added = set(new) - set(old)
+    used = {token for row in tokens(revision.tokenizer, russian) for token in row}
+    assert len(added) == revision.counts["learned"] > 200 and len(added & used) > 0.9 * len(added)
+    for number in revision.new:  # what spells a piece is what the old tokenizer makes of it where it begins a word
+        text, origin = revision.texts[number], revision.origins[number]
+        assert isinstance(origin, tuple)
+        spelled = [revision.texts[each] for each in origin]
+        assert spelled[0].startswith("##") == text.startswith("##")
+        assert "".join(piece.removeprefix("##") for piece in spelled) == text.removeprefix("##")
+        if not text.startswith("##"):
+            assert [spelled] == tokens(english_wordpiece, [text])
+
+
+def test_an_extended_wordpiece_comes_back_from_its_folder(
+    tmp_path: Path, english_wordpiece: PreTrainedTokenizerFast, russian: list[str]
+) -> None:
+    torch.manual_seed(1)
+    model = BertModel(a_config(english_wordpiece), add_pooling_layer=False).eval()
+    settings = a_phase(learn=100)
+    revision = revise(english_wordpiece, [russian], settings)
+    apply(model, revision, settings, seed=1)
+    save(model, revision.tokenizer, tmp_path)
+    new = load_tokenizer(tmp_path)
+    assert tokens(new, russian) == tokens(revision.tokenizer, russian)
+    first, *_, last = new("включи свет")["input_ids"]
+    assert (first, last) == (new.cls_token_id, new.sep_token_id)
 
 
 def test_what_cannot_be_done_is_refused(

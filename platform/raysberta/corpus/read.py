@@ -12,11 +12,26 @@ from raysberta.corpus.evaluation_sets import check_evaluation_sets, sets_state
 from raysberta.corpus.formats import read_file
 from raysberta.corpus.language import model_size
 from raysberta.corpus.locate import File, locate, peek, state
-from raysberta.corpus.packaged import cloud, diseases, docstrings, intents, interface, legal, mercurial, names, senses, wiktionary
+from raysberta.corpus.packaged import (
+    cloud,
+    descriptions,
+    diseases,
+    distribution,
+    docstrings,
+    intents,
+    interface,
+    legal,
+    libreoffice,
+    mercurial,
+    names,
+    senses,
+    wiktionary,
+)
 from raysberta.corpus.packaged.place import folder, installed_version
 from raysberta.corpus.scoring import scorer_identity
 from raysberta.corpus.settings import (
     CloudSource,
+    DescriptionSource,
     DictionarySource,
     DiseaseSource,
     DocstringSource,
@@ -27,6 +42,7 @@ from raysberta.corpus.settings import (
     LegalSource,
     MercurialSource,
     NameSource,
+    OfficeHelpSource,
     TextSource,
     WordSenseSource,
 )
@@ -62,9 +78,23 @@ def check_source(name: str, source: TextSource) -> None:
         files = locate(source.path, f"{key}.path")
         for file in files[:: max(1, len(files) // PEEKED_FILES)]:
             peek(file, f"{key}.path")
+    elif isinstance(source, OfficeHelpSource | DescriptionSource):
+        _unpacked(source, key)
     else:
         for package in _packages(source):
             folder(package, f"{key}.packages" if isinstance(source, DocstringSource) else key)
+
+
+def fetch_source(name: str, source: TextSource) -> None:
+    """Fetch what a source is read from, where the source says how and it is not there.
+
+    Raises:
+        InputError: it cannot be fetched.
+    """
+    if isinstance(source, OfficeHelpSource):
+        distribution.fetch(tuple(libreoffice.PACKAGES.values()), f"sources.{name}")
+    elif isinstance(source, DescriptionSource):
+        distribution.fetch_descriptions(descriptions.LANGUAGES, f"sources.{name}")
 
 
 def check_documents(settings: Documents) -> list[str]:
@@ -93,6 +123,8 @@ def source_state(name: str, source: TextSource) -> dict[str, Any]:
     try:
         if isinstance(source, FilesSource):
             return state(locate(source.path, f"sources.{name}.path"))
+        if isinstance(source, OfficeHelpSource | DescriptionSource):
+            return _unpacked(source, f"sources.{name}")
         return {package: installed_version(package) for package in _packages(source)}
     except InputError:
         return {"missing": True}
@@ -167,6 +199,10 @@ def _packaged(shard: Shard, source: TextSource, key: str) -> Iterator[Found]:
             return diseases.read(shard.items, key)
         case NameSource():
             return names.read(shard.items, key)
+        case OfficeHelpSource():
+            return libreoffice.read(shard.items, key)
+        case DescriptionSource():
+            return descriptions.read(shard.items, key)
         case FilesSource():
             raise AssertionError(f"{key}: not a packaged source")
         case _:
@@ -195,6 +231,10 @@ def _parts(source: TextSource, key: str) -> list[tuple[str, ...]]:
             return diseases.parts()
         case NameSource():
             return names.parts()
+        case OfficeHelpSource():
+            return libreoffice.parts(key)
+        case DescriptionSource():
+            return descriptions.parts(source.languages, key)
         case FilesSource():
             raise AssertionError(f"{key}: not a packaged source")
         case _:
@@ -223,10 +263,16 @@ def _packages(source: TextSource) -> tuple[str, ...]:
             return (diseases.PACKAGE,)
         case NameSource():
             return (names.PACKAGE,)
-        case FilesSource():
+        case OfficeHelpSource() | DescriptionSource() | FilesSource():
             return ()
         case _:
             assert_never(source)
+
+
+def _unpacked(source: OfficeHelpSource | DescriptionSource, key: str) -> dict[str, str]:
+    """Versions of what lies unpacked from the distribution."""
+    packages = libreoffice.PACKAGES.values() if isinstance(source, OfficeHelpSource) else [distribution.DESCRIPTIONS]
+    return {package: distribution.unpacked_version(package, key) for package in packages}
 
 
 def _bundled(files: list[File]) -> list[tuple[File, ...]]:

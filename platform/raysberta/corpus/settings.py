@@ -16,6 +16,10 @@ Paths = Annotated[str | tuple[str, ...], EXECUTION]
 """Where files lie. No part of identity, which has their names, sizes and dates instead: the same files elsewhere are the same source."""
 
 
+IfMissing = Annotated[Literal["stop", "skip"], EXECUTION]
+"""What happens to a source that a run fetches, where it cannot."""
+
+
 class _Source(Section):
     limit: Positive | None = None
     """Keep at most this many documents, chosen by hash of their id; all where null."""
@@ -117,6 +121,30 @@ class NameSource(_Source):
     """Which pairs to make, each with its task."""
 
 
+class OfficeHelpSource(_Source):
+    """LibreOffice's help in Russian and English: packages libreoffice-help-ru and -en-us of Debian and Ubuntu, fetched once."""
+
+    kind: Literal["libreoffice_help"]
+    if_missing: IfMissing = "stop"
+    """Where the packages are not there and cannot be fetched: stop, or go on as if the recipe had neither this source nor its tasks."""
+    pairs: dict[Literal["translation", "heading_section"], Task] = Field(
+        default={"translation": "paraphrase", "heading_section": "retrieval"}
+    )
+    """Which pairs to make, each with its task; translations are of Russian elements, sections are in both languages."""
+
+
+class DescriptionSource(_Source):
+    """What Debian and Ubuntu say of their packages, in Russian and English: the lists that apt-get fetches, once."""
+
+    kind: Literal["package_descriptions"]
+    languages: tuple[Language, ...] = ("ru", "en")
+    """Languages of the descriptions to read: some thousand Russian ones, and tens of thousands in English."""
+    if_missing: IfMissing = "stop"
+    """Where the lists are not there and cannot be fetched: stop, or go on as if the recipe had neither this source nor its tasks."""
+    pairs: dict[Literal["title_body", "translation"], Task] = Field(default={"title_body": "retrieval", "translation": "paraphrase"})
+    """Which pairs to make, each with its task; translations are of Russian texts."""
+
+
 class FilesSource(_Source):
     """Folders, globs or files: HTML, Markdown, text, JSONL (.gz, .zst), Parquet, WARC (.gz)."""
 
@@ -164,6 +192,8 @@ TextSource = (
     | CloudSource
     | DiseaseSource
     | NameSource
+    | OfficeHelpSource
+    | DescriptionSource
     | FilesSource
 )
 """A source of documents."""

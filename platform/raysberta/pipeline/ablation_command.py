@@ -17,6 +17,7 @@ from raysberta.pipeline.command import DEFAULT_RECIPE, check_inputs, make, parse
 from raysberta.pipeline.dry_run import print_plan
 from raysberta.pipeline.environment import check
 from raysberta.pipeline.leave_one_out import Left
+from raysberta.pipeline.optional import with_what_is_there
 from raysberta.recipe import Recipe
 from raysberta.storage.artifacts import Store
 from raysberta.training.facts import DevPoint, TrainingFacts
@@ -44,7 +45,8 @@ def _ablate(paths: Sequence[str], changes: Sequence[str], vary: Sequence[str], p
         raise InputError("--recipe: sources of one recipe are left out; right would be one --recipe, and no --vary")
     if steps is not None and steps < 1:
         raise InputError(f"--steps {steps}: right would be a whole number above 0")
-    recipe = with_lasting_storage(leave_one_out.everything(load(paths[0] if paths else DEFAULT_RECIPE, changes), phase, steps))
+    read = with_what_is_there(load(paths[0] if paths else DEFAULT_RECIPE, changes), fetch=not dry_run)
+    recipe = with_lasting_storage(leave_one_out.everything(read, phase, steps))
     if dry_run:
         return print_plan([recipe, *leave_one_out.variants(recipe, phase, leave_one_out.sources(recipe, phase)).values()], [phase])
     store = check_inputs([recipe])

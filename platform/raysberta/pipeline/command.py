@@ -17,6 +17,7 @@ from raysberta.nodes import nodes_of
 from raysberta.parsing import load_all
 from raysberta.pipeline.dry_run import print_plan, problems
 from raysberta.pipeline.environment import check
+from raysberta.pipeline.optional import with_what_is_there
 from raysberta.recipe import Recipe
 from raysberta.storage.artifacts import Store
 from raysberta.storage.location import is_uri
@@ -51,7 +52,8 @@ def main(
 
     def action() -> int:
         check()
-        recipes = [with_lasting_storage(recipe) for recipe in load_all(arguments.recipe or [DEFAULT_RECIPE], arguments.set, arguments.vary)]
+        read = load_all(arguments.recipe or [DEFAULT_RECIPE], arguments.set, arguments.vary)
+        recipes = [with_what_is_there(with_lasting_storage(recipe), fetch=not arguments.dry_run) for recipe in read]
         until = list(arguments.until) if ask_until else []
         until += [name for recipe in recipes for name, node in nodes_of(recipe).items() if node.kind in kinds]
         if arguments.dry_run:

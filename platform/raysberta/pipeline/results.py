@@ -37,13 +37,14 @@ def results(
             releases[recipe.name] = facts
             home = str(link) if link else release.uri
             one |= {"model": shown(join(home, "model")), "report": shown(join(home, "report", "report.html"))}
+            one |= {f"model_{name}": shown(join(home, f"model_{name}")) for name in facts.beside}
             one |= {"base": facts.base, **_means(facts)}
         found.append(one)
     if len(found) > 1:
         parts += _recipes(releases)
     for one in found:
         parts += [f"{name}: {place}" for name, place in one.get("nodes", {}).items()]
-        parts += [f"{name + ':':<7} {one[name]}" for name in ("model", "report") if name in one]
+        parts += [f"{name + ':':<7} {one[name]}" for name in one if name.split("_")[0] in ("model", "report")]
     whole = {"seconds": round(seconds, 1), "reused": outcome.reused}
     return parts, {**found[0], **whole} if len(found) == 1 else {"recipes": found, **whole}
 

@@ -1,5 +1,7 @@
 """What the manifest of a release says."""
 
+from pydantic import Field
+
 from raysberta.work import Facts
 
 
@@ -67,3 +69,5 @@ class ReleaseFacts(Facts):
     final: str
     """Name of the published model."""
     model: Exported
+    beside: dict[str, Exported] = Field(default={})
+    """Models published beside it, by name."""

@@ -41,6 +41,8 @@ LICENCES = {
     "botocore": "Apache-2.0",
     "icd_10_cm": "public domain (ICD-10-CM of the US government, through the MIT package simple-icd-10-cm)",
     "iso_names": "LGPL-2.1 (Debian's iso-codes, through pycountry)",
+    "libreoffice_help": "MPL-2.0",
+    "package_descriptions": "those of the packages described",
     "docstrings": "those of the packages read",
 }
 """Of the texts of a kind of source, as far as it is known."""

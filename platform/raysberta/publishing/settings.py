@@ -15,6 +15,8 @@ class Publishing(Section):
     """Licence in the card."""
     description: str = ""
     """A sentence about the model for the card."""
+    beside: tuple[EncoderRef, ...] = ()
+    """Models that are published beside the final one, such as a smaller one taught by it: each as `model_<name>` with its own card."""
 
 
 class Release(Section):

@@ -1,7 +1,7 @@
 """The stage of the node `release`: the final model with its card, and the report on all nodes of the recipe."""
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -13,17 +13,21 @@ from raysberta.schema import text_id
 from raysberta.storage.artifacts import Artifact
 from raysberta.work import Work
 
+if TYPE_CHECKING:  # the process that leads the stage draws nothing
+    from raysberta.publishing.gather import Scores, Told
+    from raysberta.publishing.lineage import Lineage
+
 log = logging.getLogger(__name__)
 
 SAMPLES_EACH = 5
 
 
 def release(work: Work[Release]) -> ReleaseFacts:
-    """Folders `model` (for SentenceTransformer) and `report` (report.html).
+    """Folders `model` (for SentenceTransformer), `model_<name>` of each published beside it, and `report` (report.html).
 
     Raises:
         InputError: a manifest was written by another version.
-        RuntimeError: the published model gives other vectors than the final one.
+        RuntimeError: a published model gives other vectors than the one it is a copy of.
     """
     told: ReleaseFacts = ray.get(_write.options(name=work.node or "release", num_cpus=work.workers.cpus).remote(work))
     tables = (told.own, told.general)
@@ -37,24 +41,38 @@ def release(work: Work[Release]) -> ReleaseFacts:
 @ray.remote(max_retries=0)
 def _write(work: Work[Release]) -> ReleaseFacts:
     """Export, card and report, in a process of their own: they load the model twice."""
-    from raysberta.models.describe import describe
     from raysberta.publishing import gather, lineage
-    from raysberta.publishing.card import card
-    from raysberta.publishing.export import export
     from raysberta.publishing.report import report
 
     settings = work.settings
     names = dict.fromkeys([*settings.nodes, *settings.scores, settings.base, settings.final])
     found = lineage.read({str(name): work.inputs[name].manifest for name in names})
-    scores = gather.scores(settings, found, {str(name): draws(work.inputs[name]) for name in settings.scores})
-    with work.draft.folder("model") as folder:
-        exported = export(work.inputs[settings.final].folder("model"), folder)
-        told = gather.Told(settings, found, scores, exported, describe(folder))
-        (folder / "README.md").write_text(card(told), encoding="utf-8")
+    drawn = {str(name): draws(work.inputs[name]) for name in settings.scores}
+    told = _published(work, settings, gather.scores(settings, found, drawn), found, "model")
+    beside = {}
+    for name in settings.about.beside:
+        about = settings.about.model_copy(update={"model_name": f"{settings.about.model_name}-{name}"})
+        own = settings.model_copy(update={"final": name, "about": about})
+        beside[str(name)] = _published(work, own, gather.scores(own, found, drawn), found, f"model_{name}").model
     with work.draft.folder("report") as folder:
         shown = {node.name: samples(work.inputs[node.name], work.seed) for node in found if node.kind == "written"}
         (folder / "report.html").write_text(report(told, shown), encoding="utf-8")
-    return ReleaseFacts(own=scores.own, general=scores.general, base=settings.base, final=settings.final, model=exported)
+    ends = {"base": str(settings.base), "final": str(settings.final)}
+    return ReleaseFacts(own=told.scores.own, general=told.scores.general, model=told.model, beside=beside, **ends)
+
+
+def _published(work: Work[Release], settings: Release, scores: "Scores", found: "Lineage", name: str) -> "Told":
+    """Write the final model of the settings, which may be those of a model beside it, and its card to the folder of a name."""
+    from raysberta.models.describe import describe
+    from raysberta.publishing.card import card
+    from raysberta.publishing.export import export
+    from raysberta.publishing.gather import Told
+
+    with work.draft.folder(name) as folder:
+        exported = export(work.inputs[settings.final].folder("model"), folder)
+        told = Told(settings, found, scores, exported, describe(folder))
+        (folder / "README.md").write_text(card(told), encoding="utf-8")
+    return told
 
 
 def draws(scores: Artifact) -> dict[str, np.ndarray]:

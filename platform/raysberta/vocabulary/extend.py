@@ -2,7 +2,8 @@
 
 Learning goes on where the old vocabulary stopped: words stand there as old pieces, and the pair of neighbours that occurs most
 becomes a piece, again and again, as in BPE (Sennrich et al. 2016, arXiv 1508.07909). Each merge saves as many tokens as the pair
-occurs. For BPE the merges are appended; for a Unigram the pieces that survive get the logarithm of their relative frequency.
+occurs. For BPE the merges are appended; for a Unigram the pieces that survive get the logarithm of their relative frequency;
+WordPiece takes the longest piece that fits, whatever it was merged from.
 """
 
 import heapq
@@ -17,10 +18,10 @@ from statistics import median
 from tokenizers import models
 
 from raysberta.errors import InputError
-from raysberta.vocabulary.pieces import Pieces
+from raysberta.vocabulary.pieces import CONTINUING, Kind, Pieces
 
 MIN_COUNT = 5
-MAX_CHARACTERS = {"unigram": 24, "bpe": 48}
+MAX_CHARACTERS = {"unigram": 24, "bpe": 48, "wordpiece": 24}
 REPAIR_ROUNDS = 3
 
 Pair = tuple[int, int]
@@ -30,6 +31,7 @@ Pair = tuple[int, int]
 class _Learner:
     """Words as pieces, with the pairs of neighbours counted."""
 
+    kind: Kind
     texts: list[str]
     words: list[list[int]]
     counts: list[int]
@@ -45,10 +47,15 @@ class _Learner:
                 self.pairs[pair] += count
                 self.places[pair].add(place)
 
+    def text(self, pair: Pair) -> str:
+        """What the pair reads as one piece."""
+        left, right = (self.texts[piece] for piece in pair)
+        return left + (right.removeprefix(CONTINUING) if self.kind == "wordpiece" else right)
+
     def merge(self, pair: Pair) -> set[Pair]:
         """Make the pair one piece wherever it stands; return the pairs whose counts grew."""
         new = len(self.texts)
-        self.texts.append(self.texts[pair[0]] + self.texts[pair[1]])
+        self.texts.append(self.text(pair))
         grown: set[Pair] = set()
         for place in sorted(self.places.pop(pair)):
             old, count = self.words[place], self.counts[place]
@@ -90,14 +97,14 @@ def learn(pieces: Pieces, words: Mapping[tuple[int, ...], int], how_many: int, t
     known = {*taken, *pieces.texts}
     special = {number for number, text in enumerate(pieces.texts) if text in pieces.special}
     usable = {word: count for word, count in words.items() if special.isdisjoint(word)}
-    learner = _Learner(list(pieces.texts), [list(word) for word in usable], list(usable.values()))
+    learner = _Learner(pieces.kind, list(pieces.texts), [list(word) for word in usable], list(usable.values()))
     queue = [_entry(learner, pair) for pair in learner.pairs]
     heapq.heapify(queue)
     parts: dict[int, Pair] = {}
     alive: set[int] = set()
     while queue and len(alive) < how_many:
         pair = heapq.heappop(queue)[-1]
-        text = learner.texts[pair[0]] + learner.texts[pair[1]]
+        text = learner.text(pair)
         if learner.pairs[pair] < MIN_COUNT or text in known or not _may_join(pieces.kind, text):
             continue
         if queue and _entry(learner, pair) > queue[0]:  # its count fell since it was queued
@@ -109,11 +116,14 @@ def learn(pieces: Pieces, words: Mapping[tuple[int, ...], int], how_many: int, t
             heapq.heappush(queue, _entry(learner, grown))
         known.add(text)
         alive.add(new)
-        if pieces.kind == "unigram":  # BPE needs the steps between as well
+        if pieces.kind != "bpe":  # which needs the steps between as well
             alive -= {piece for piece in pair if learner.uses[piece] < MIN_COUNT}
     if pieces.kind == "bpe":
         merges = [(learner.texts[left], learner.texts[right]) for left, right in parts.values()]
         return replace(pieces, texts=learner.texts, merges=pieces.merges + merges)
+    if pieces.kind == "wordpiece":
+        used = [learner.texts[piece] for piece in parts if learner.uses[piece] >= MIN_COUNT]
+        return replace(pieces, texts=pieces.texts + used)
     return _scored(pieces, learner, parts)
 
 
@@ -122,13 +132,14 @@ def _entry(learner: _Learner, pair: Pair) -> tuple[int, str, str, Pair]:
     return -learner.pairs[pair], learner.texts[pair[0]], learner.texts[pair[1]], pair
 
 
-def _may_join(kind: str, text: str) -> bool:
-    """Whether a text may become a piece: not too long and, in a Unigram, without digits and no word with a sign ("word,").
+def _may_join(kind: Kind, text: str) -> bool:
+    """Whether a text may become a piece: not too long and, but in BPE, without digits and no word with a sign ("word,").
 
     Byte-level BPE writes bytes as stand-in characters, and has parted words, numbers and signs before.
     """
     if len(text) > MAX_CHARACTERS[kind]:
         return False
+    text = text.removeprefix(CONTINUING) if kind == "wordpiece" else text
     letters = {unicodedata.category(character)[0] in "LM" for character in text if character != "▁"}
     return kind == "bpe" or (len(letters) <= 1 and not any(character.isdigit() for character in text))
 
@@ -152,7 +163,8 @@ def adopt(pieces: Pieces, donor: Pieces) -> Pieces:
 
     BPE: its merges are appended as well; the old ones go first, so only what they leave apart is joined further. A token that the old
     merges keep from forming gets a merge of its own where two pieces spell it. Unigram: its log probabilities are moved so that, at
-    the median, the pieces that both have agree; text is then cut into the most probable pieces of either.
+    the median, the pieces that both have agree; text is then cut into the most probable pieces of either. WordPiece:
+    into the longest of either.
 
     Raises:
         InputError: the two are of different kinds, or a BPE donor is built on another alphabet.
@@ -162,6 +174,8 @@ def adopt(pieces: Pieces, donor: Pieces) -> Pieces:
     known = set(pieces.texts)
     new = [text for text in donor.texts if text not in known and text not in donor.special]
     texts = pieces.texts + new
+    if pieces.kind == "wordpiece":
+        return replace(pieces, texts=texts)
     if pieces.kind == "unigram":
         ours, theirs = (dict(zip(each.texts, each.scores, strict=True)) for each in (pieces, donor))
         apart = [ours[text] - theirs[text] for text in known & set(donor.texts) - pieces.special - donor.special]
@@ -184,7 +198,7 @@ def adopt(pieces: Pieces, donor: Pieces) -> Pieces:
 
 def unreachable(pieces: Pieces, since: int) -> int:
     """How many tokens from id `since` on no text can bring forth, because other merges come first or other pieces are more probable."""
-    if len(pieces) == since:
+    if len(pieces) == since or pieces.kind == "wordpiece":  # which takes the longest that fits
         return 0
     model = _model(pieces)
     return sum(len(model.tokenize(text)) != 1 for text in pieces.texts[since:])

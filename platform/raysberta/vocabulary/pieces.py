@@ -1,10 +1,11 @@
 """A fast tokenizer's vocabulary as plain lists, and back: a model built anew, never tokens added on top of one.
 
-Unigram (XLM-R, mE5) and BPE (RoBERTa, GPT-2) are understood. Normaliser, pre-tokenizer, decoder and the post-processor's template
-stay as they are; ids are rewritten wherever the file names them.
+Unigram (XLM-R, mE5), BPE (RoBERTa, GPT-2) and WordPiece (BERT) are understood. Normaliser, pre-tokenizer, decoder and the
+post-processor's template stay as they are; ids are rewritten wherever the file names them.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,17 +14,21 @@ from transformers import PreTrainedTokenizerFast
 
 from raysberta.errors import InputError
 
+Kind = Literal["unigram", "bpe", "wordpiece"]
+CONTINUING = "##"
+"""How WordPiece writes a piece that does not begin a word."""
+
 
 @dataclass(frozen=True)
 class Pieces:
     """A vocabulary by id. Tokens that the tokenizer adds on top (`<mask>` of XLM-R) stand at their ids as well."""
 
-    kind: Literal["unigram", "bpe"]
+    kind: Kind
     texts: list[str]
     scores: list[float]
-    """Log probabilities of a Unigram; empty for BPE."""
+    """Log probabilities of a Unigram; empty for others."""
     merges: list[tuple[str, str]]
-    """Of BPE, by falling priority; empty for a Unigram."""
+    """Of BPE, by falling priority; empty for others."""
     special: frozenset[str]
     """Texts that are matched whole before the model sees them."""
 
@@ -42,26 +47,47 @@ def read(tokenizer: PreTrainedTokenizerFast) -> Pieces:
     """The pieces of a tokenizer.
 
     Raises:
-        InputError: its model is neither Unigram nor BPE, or its ids have gaps.
+        InputError: its model is none of these kinds, or its ids have gaps.
     """
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     model = state["model"]
     special = {token["content"] for token in state["added_tokens"]}
+    kind: Kind
     if model["type"] == "Unigram":
+        kind = "unigram"
         by_id = {number: text for number, (text, _) in enumerate(model["vocab"])}
         scores = [score for _, score in model["vocab"]]
     elif model["type"] == "BPE" and not model.get("end_of_word_suffix") and not model.get("continuing_subword_prefix"):
+        kind = "bpe"
+        by_id = {number: text for text, number in model["vocab"].items()}
+        scores = []
+    elif model["type"] == "WordPiece" and model["continuing_subword_prefix"] == CONTINUING:
+        kind = "wordpiece"
         by_id = {number: text for text, number in model["vocab"].items()}
         scores = []
     else:
-        raise InputError(f"the tokenizer is {model['type']}; right would be Unigram or byte-level BPE, or a vocabulary left as it is")
+        raise InputError(
+            f"the tokenizer is {model['type']}; right would be Unigram, byte-level BPE or WordPiece, or a vocabulary left as it is"
+        )
     by_id.update({token["id"]: token["content"] for token in state["added_tokens"]})
     if sorted(by_id) != list(range(len(by_id))):
         raise InputError("the tokenizer's ids have gaps; right would be ids from 0 without any")
     merges = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in model.get("merges", [])]
-    kind: Literal["unigram", "bpe"] = "unigram" if scores else "bpe"
     padded = scores + [0.0] * (len(by_id) - len(scores)) if scores else []
-    return Pieces(kind, [by_id[number] for number in range(len(by_id))], padded, merges, frozenset(special))  # type: ignore[arg-type]
+    return Pieces(kind, [by_id[number] for number in range(len(by_id))], padded, merges, frozenset(special))
+
+
+def cut_greedily(text: str, number_of: Mapping[str, int]) -> tuple[int, ...]:
+    """Ids of the WordPieces that spell a piece, itself one or to be one: always the longest that fits; none where a letter is missing."""
+    at, found = (len(CONTINUING) if text.startswith(CONTINUING) else 0), list[int]()
+    while at < len(text):
+        before = CONTINUING if at else ""
+        end = next((end for end in range(len(text), at, -1) if before + text[at:end] in number_of), None)
+        if end is None:
+            return ()
+        found.append(number_of[before + text[at:end]])
+        at = end
+    return tuple(found)
 
 
 def rebuild(tokenizer: PreTrainedTokenizerFast, pieces: Pieces) -> PreTrainedTokenizerFast:
@@ -75,6 +101,7 @@ def rebuild(tokenizer: PreTrainedTokenizerFast, pieces: Pieces) -> PreTrainedTok
         model["unk_id"] = None if unknown is None else number_of[unknown]
     else:
         model["vocab"] = number_of
+    if pieces.kind == "bpe":
         model["merges"] = [list(merge) for merge in pieces.merges]
     for token in state["added_tokens"]:
         token["id"] = number_of[token["content"]]

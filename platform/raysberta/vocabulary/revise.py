@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from raysberta.errors import InputError
 from raysberta.models.head import MlmHead
 from raysberta.vocabulary.extend import adopt, learn, unreachable
 from raysberta.vocabulary.facts import Fertility, HeldOut, Neighbours
 from raysberta.vocabulary.initialise import Found, Initialisation, Origin, install, resize, rows, table
-from raysberta.vocabulary.pieces import Pieces, read, rebuild
+from raysberta.vocabulary.pieces import Pieces, cut_greedily, read, rebuild
 from raysberta.vocabulary.settings import Vocabulary
 from raysberta.vocabulary.trim import choose, count, keep
 
@@ -50,7 +51,7 @@ def revise(
     """The tokenizer that the settings ask for.
 
     Args:
-        tokenizer: The old one, Unigram or BPE.
+        tokenizer: The old one, Unigram, BPE or WordPiece.
         batches: Texts as the model will read them, prefixes included; read once, and only where trimming or learning asks for it.
         settings: What to do.
         donor: Tokenizer of `settings.extend_from`.
@@ -63,6 +64,8 @@ def revise(
         texts = [str(tokenizer.convert_ids_to_tokens(number)) for number in range(size)]
         return Revision(tokenizer, texts, list(range(size)), _counts(before=size, after=size))
     old = read(tokenizer)
+    if settings.trim and old.kind == "wordpiece":
+        raise InputError("trim: is for Unigram and BPE, the tokenizer is WordPiece; right would be learn or extend_from alone")
     pieces = adopt(old, read(donor)) if donor else old
     counts = _counts(before=len(old), adopted=len(pieces) - len(old), adopted_unreachable=unreachable(pieces, len(old)))
     if settings.trim or settings.learn:
@@ -92,6 +95,8 @@ def _origins(tokenizer: PreTrainedTokenizerFast, old: Pieces, pieces: Pieces) ->
     model = tokenizer.backend_tokenizer.model
 
     def spelled(text: str) -> tuple[int, ...]:
+        if old.kind == "wordpiece":
+            return cut_greedily(text, number_of)
         return tuple(token.id for token in model.tokenize(text) if token.id != unknown)
 
     return [number_of[text] if text in number_of else spelled(text) for text in pieces.texts]
