@@ -31,7 +31,7 @@ def content_of(folder: Path) -> str:
     for file in sorted(folder.glob("*.json")):
         if file.name in ("config.json", "tokenizer.json"):
             digest.update(file.read_bytes())
-    places = {}
+    places: dict[str, Path] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             places |= dict.fromkeys(tensors.keys(), file)

@@ -206,7 +206,7 @@ class _Miner:
         ranked = self._ranked(queries, scores, rows, judged, limits, barred, answers)
         for row, more, asked in zip(pairs, further, ranked, strict=True):
             found.append(self._example(row, asked))
-            for text in (candidates.texts[at] for at in more):
+            for text in (candidates.texts[int(at)] for at in more):
                 gaining = {**row, "pair_id": text_id("promoted", row["pair_id"], text), "positive": text}
                 found.append({**self._example(gaining, asked), "promoted": True})
         return found
