@@ -209,3 +209,20 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(contrastive, tin
     assert comparable(train_contrastive(contrastive, tiny, examples, None, seed=SEED, steps=9, resume=found)) == comparable(whole)
     (before / "state.json").write_text("{")
     assert last_whole([newest, before]) is None
+
+
+def test_frozen_embeddings_stay_as_they_are_and_a_resumed_run_is_the_same(contrastive, mlm, tiny, table, examples, tmp_path):
+    """The other weights learn; a run that goes on from a checkpoint ends with the same bits."""
+    settings = contrastive.model_copy(update={"steps": 6, "checkpoint_every": 3, "freeze_embeddings": True})
+    kept = tmp_path / "checkpoints"
+    whole = train_contrastive(settings, tiny, examples, tmp_path / "whole", seed=SEED, checkpoints=kept)
+    again = train_contrastive(settings, tiny, examples, tmp_path / "again", seed=SEED, resume=kept / "step-00000003")
+    assert comparable(again) == comparable(whole)
+    first, left, right = (weights(folder) for folder in (tiny, tmp_path / "whole", tmp_path / "again"))
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    pieces = "embeddings.word_embeddings.weight"
+    assert torch.equal(left[pieces], first[pieces])
+    assert all(not torch.equal(left[name], first[name]) for name in left if name.endswith("query.weight"))
+    texts = ragged(tokenise(load_tokenizer(tiny), [(text, 16) for text in table["positive"].to_pylist()]))
+    train_mlm(mlm.model_copy(update={"steps": 2, "freeze_embeddings": True}), tiny, texts, tmp_path / "masked", seed=SEED)
+    assert torch.equal(weights(tmp_path / "masked")[pieces], first[pieces])
