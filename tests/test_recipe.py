@@ -119,6 +119,7 @@ def test_what_is_distilled_from_frida_learns_all_of_its_prefixes(name: str) -> N
     for phase in (others, taught):
         teacher = recipe.models[phase.teacher]
         assert (teacher.pooling, teacher.max_tokens, teacher.prefixes) == ("cls", 512, phase.prefixes)
+        assert phase.prefixes is not None
         learned |= set(phase.prefixes.named_prompts().values())
     kinds = ("categorize", "categorize_sentiment", "categorize_topic", "categorize_entailment")
     assert learned == {f"{word}: " for word in ("search_query", "search_document", "paraphrase", *kinds)}
