@@ -185,10 +185,8 @@ def test_descriptions_are_read_as_apt_writes_them() -> None:
     assert said.text == told
     made = descriptions.document(name, said, "ru", descriptions.Description("lamps", "Finds lamps in the home network."))
     assert made == Found("0123abc", said.title, told, "ru", "", [("translation", "Finds lamps in the home network.")], "")
-    assert (
-        descriptions.document(name, said._replace(text="Finds lamps in the home network and turns them on."), "ru", None).reason
-        == "little_russian"
-    )
+    english = said._replace(text="Finds lamps in the home network and turns them on.")
+    assert descriptions.document(name, english, "ru", None).reason == "little_russian"
     with pytest.raises(InputError, match=r"^sources\.d\.languages: no descriptions are fetched for 'de'; right would be ru or en$"):
         shards({"d": DescriptionSource(kind="package_descriptions", languages=("de",))})
 
