@@ -204,17 +204,16 @@ def test_what_is_judged_as_relevant_as_every_positive_becomes_a_positive() -> No
     relevance = {"a cancel": 0.5, "b abort": 0.4, "c word": 0.45, "d word": 0.8, "e word": 0.9, "f word": 0.5, "g word": 0.6}
 
     def judge(questions: list[str], texts: list[str]) -> np.ndarray:
-        of_others = {item["positive"]: 1.0 for item in rows}
-        found = [
-            relevance.get(text, 0.1) if normalise(query) == "отмена" else of_others[text] * (f"слово {ord(text[0].lower()) - 97}" == query)
-            for query, text in zip(questions, texts, strict=True)
-        ]
-        return np.array(found, np.float32)
+        own = {item["query"]: item["positive"] for item in rows}
+        asked = zip(questions, texts, strict=True)
+        return np.array(
+            [relevance.get(text, 0.1) if normalise(query) == "отмена" else own[query] == text for query, text in asked], np.float32
+        )
 
     found = mined(ruled(**JUDGED, promoted=2), MANY, pool, rows, queries, judge=judge)
     first, best, good, second = found[:4]
     assert [(item["query"], item["positive"]) for item in (best, good)] == [("Отмена", "e word"), ("Отмена", "d word")]
-    assert [item["promoted"] for item in found] == [False, True, True, *[False] * 11], "the query's first pair alone brings them in"
+    assert [item["promoted"] for item in found] == [False, True, True, *[False] * 12], "the query's first pair alone brings them in"
     for item in (best, good):
         assert item["pair_id"] == text_id("promoted", first["pair_id"], item["positive"])
         assert {**first, **{name: item[name] for name in ("query", "group", "doc_id", "source", "kind", "task", "language")}} == first
@@ -252,7 +251,7 @@ def test_relabelling_agrees_with_brute_force_however_many_are_in_hand(slicing: s
     assert mined(settings, 6, Pool(candidates, vectors), rows, queries, judge=judge) == found
     given = {item["pair_id"] for item in rows}
     gained = [item for item in found if item["pair_id"] not in given]
-    assert len({item["pair_id"] for item in found}) == len(found) and len(gained) > 60
+    assert len({item["pair_id"] for item in found}) == len(found) and len(gained) > 20
     expected, relevant = [], {}
     first, deep = (5, 40) if slicing == "flag_embedding" else (0, depth(settings, candidates))
     for number, item in enumerate(rows):
