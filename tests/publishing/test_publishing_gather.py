@@ -44,6 +44,20 @@ def test_a_change_is_that_of_the_same_draws(told: Told) -> None:
     assert [row.task for row in told.scores.general.worse] == ["WordSense"] and not told.scores.own.worse
 
 
+def test_each_phase_is_held_against_the_scored_model_that_it_went_on_from(told: Told) -> None:
+    """Phases between that were not scored are passed over; a model from outside is no phase."""
+    found = told.scores
+    steps = {step.model: step for step in found.steps}
+    assert list(steps) == [model for model in found.models if model != "e5"]
+    assert (steps["trimmed"].before, steps["adapted"].before) == ("e5", "trimmed")
+    assert steps["tuned"].before == "adapted", "the phase between was not scored"
+    for step in steps.values():
+        for name, table in found.tables.items():
+            after, before, change = table.means[step.model], table.means[step.before], step.changes[name]
+            assert after is not None and before is not None and change is not None
+            assert change.value == pytest.approx(after.value - before.value) and change.interval is not None
+
+
 def test_without_draws_there_is_no_interval_and_no_change_is_called_one(told: Told) -> None:
     settings = told.settings
     found = gather.scores(settings, told.lineage)

@@ -1,6 +1,6 @@
 """What the card and the report say, gathered from the nodes: numbers and names only, no wording."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +12,7 @@ from raysberta.errors import InputError
 from raysberta.evaluation.bootstrap import interval
 from raysberta.evaluation.facts import ScoreDetail, ScoresFacts
 from raysberta.evaluation.settings import ModelScores
+from raysberta.merging.settings import Merge
 from raysberta.mining.facts import ExamplesFacts
 from raysberta.mining.settings import Examples
 from raysberta.models.describe import Description
@@ -49,6 +50,19 @@ LICENCES = {
 
 
 @dataclass(frozen=True)
+class Step:
+    """A scored model against the scored model that it was made from."""
+
+    model: str
+    before: str
+    """The model that it went on from; of a merge, the first of those merged."""
+    changes: dict[str, Estimate | None]
+    """Of the mean of the own and of the general tasks, where there are such."""
+    seconds: float
+    """That the phase took."""
+
+
+@dataclass(frozen=True)
 class Scores:
     """What the scored models score."""
 
@@ -62,6 +76,8 @@ class Scores:
     """Tasks from sources that are held out whole, and registered ones."""
     details: dict[str, ScoreDetail]
     """What a model card says of the final model's scores, by task."""
+    steps: tuple[Step, ...]
+    """What each phase gave or cost, in the order of the recipe."""
 
     @property
     def tables(self) -> dict[str, TaskTable]:
@@ -133,7 +149,8 @@ def scores(settings: Release, lineage: Lineage, draws: Mapping[str, Draws] = Map
         sides[details[task].general].append(task)
     own, general = (_table(sides[side], found, details, ends) for side in (False, True))
     final = found[settings.final].told.details if settings.final in found else {}
-    return Scores(tuple(found), *ends, own, general, final)
+    by_side = {name: sides[side] for name, side in (("own", False), ("general", True)) if sides[side]}
+    return Scores(tuple(found), *ends, own, general, final, tuple(_steps(lineage, found, by_side)))
 
 
 @dataclass(frozen=True)
@@ -178,6 +195,26 @@ def _change(tasks: Sequence[str], found: Mapping[str, _Scored], ends: tuple[str,
     drawn = base.drawn(tasks), final.drawn(tasks)
     apart = None if drawn[0] is None or drawn[1] is None else interval(after - before, drawn[1] - drawn[0])
     return Estimate(value=after - before, interval=apart)
+
+
+def _steps(lineage: Lineage, found: Mapping[str, _Scored], sides: Mapping[str, Sequence[str]]) -> Iterator[Step]:
+    for model in found:
+        node, before = lineage.get(model), _before(lineage, model)
+        while before is not None and before not in found:
+            before = _before(lineage, before)
+        if node is not None and before is not None:
+            changes = {side: _change(tasks, found, (before, model)) for side, tasks in sides.items()}
+            yield Step(model, before, changes, node.manifest.seconds)
+
+
+def _before(lineage: Lineage, model: str) -> str | None:
+    """The model that a phase went on from, by name; None of a model from outside."""
+    node = lineage.get(model)
+    if node is None or node.kind == "model":
+        return None
+    phase = getattr(node.settings, "phase", node.settings)
+    came_from = phase.of[0] if isinstance(phase, Merge) else getattr(phase, "from_", None)
+    return None if came_from is None else lineage.name_of(str(came_from))
 
 
 def _scored(settings: Release, lineage: Lineage, draws: Mapping[str, Draws]) -> dict[str, _Scored]:

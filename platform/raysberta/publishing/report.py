@@ -46,6 +46,7 @@ def report(told: Told, samples: Mapping[str, Sequence[Sample]] | None = None) ->
         "scores": scores,
         "verdict": scores.verdict(),
         "tables": [_scores(scores, name, table) for name, table in scores.tables.items()],
+        "steps": _steps(scores),
         "tasks": sections.tasks(lineage),
         "groups": [
             {"id": name, "title": title, "parts": parts}
@@ -91,6 +92,15 @@ def _scores(scores: Scores, name: str, table: TaskTable) -> dict[str, Any]:
         else None,
         "drawn": Markup(pictures.means(means, of_each)) if len(means) > 1 else None,
     }
+
+
+def _steps(scores: Scores) -> Table | None:
+    """What each phase gave or cost."""
+    sides = list(scores.tables)
+    rows = [
+        [step.model, step.before, *(changed(step.changes.get(side)) for side in sides), f"{step.seconds:,.0f}"] for step in scores.steps
+    ]
+    return Table(["model", "against", *(f"{side} tasks" for side in sides), "seconds"], rows, (len(sides) + 2,)) if rows else None
 
 
 def _contents(content: Mapping[str, Any]) -> list[dict[str, str]]:

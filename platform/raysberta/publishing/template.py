@@ -156,6 +156,10 @@ bootstrap draws over queries, pairs or texts; a change is called one where that 
 {{ picture(each.changes, "Hollow: the base model. Filled: the final model. Grey: no clear change.") }}
 {{ picture(each.drawn, "Mean over the " + each.title|lower + " of each model.") }}
 {%- endfor %}
+{%- if steps %}
+<h3>What each step gave or cost</h3>
+<p class="small">Each model against the one that it was made from, of a merge the first of those merged: change of the mean.</p>
+{{ table(steps) }}{% endif %}
 {%- if tasks %}<h3>What the tasks are made of</h3>{{ told(tasks) }}{% endif %}
 </section>
 {%- endif %}
