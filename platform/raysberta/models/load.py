@@ -53,11 +53,13 @@ def _kind(config: PreTrainedConfig) -> type[PreTrainedModel]:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of a folder."""
+    """The fast tokenizer of a folder; whoever cuts or pads says so, whatever the folder has (all-MiniLM-L6-v2: 128 tokens)."""
     _config(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"{folder}: no fast tokenizer there; right would be a folder with tokenizer.json")
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
 
 

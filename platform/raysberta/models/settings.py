@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from raysberta.graph import Positive, Section
 from raysberta.prefixes import NamedPrefixes
 
-VERSION: int = 3
+VERSION: int = 4
 """Of the results; bumped when the same settings and inputs give another result."""
 
 Kind = Literal["encoder", "cross_encoder", "generator", "tokenizer"]
