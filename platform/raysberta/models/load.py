@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -38,7 +38,7 @@ def load_encoder(folder: Path, dropout: float | None = None, layers: int | None 
     if dropout is not None:
         for name in ("dropout_rate",) if config.model_type == ENCODER_DECODER else ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             setattr(config, name, dropout)
-    pooler = {"add_pooling_layer": False} if config.model_type in WITHOUT_POOLER else {}
+    pooler: dict[str, Any] = {"add_pooling_layer": False} if config.model_type in WITHOUT_POOLER else {}
     model = _kind(config).from_pretrained(folder, config=config, use_safetensors=True, dtype=torch.float32, **pooler)
     return model.eval()
 
