@@ -165,7 +165,8 @@ def _cuts(tokenizer: PreTrainedTokenizerFast, text: str) -> Counter[tuple[str, t
     """Each token's piece and place in the text; those of half a letter share a place. An unknown part is the unknown piece, not itself."""
     backend = tokenizer.backend_tokenizer
     encoding = backend.encode(text, add_special_tokens=False)
-    return Counter(zip(encoding.tokens, encoding.offsets, strict=True))
+    pieces = (backend.id_to_token(number) or "" for number in encoding.ids)
+    return Counter(zip(pieces, encoding.offsets, strict=True))
 
 
 def fertility(tokenizer: PreTrainedTokenizerFast, texts: Mapping[str, Sequence[str]]) -> dict[str, Fertility]:
