@@ -22,7 +22,17 @@ sys.path.insert(0, str(DOCS))
 import generate  # noqa: E402
 
 COMPOSED = {
-    *("Documents", "NaturalPairs", "HeldOutTasks", "ModelScores", "WrittenPairs", "MergePhase", "MlmPhase", "ContrastivePhase"),
+    *(
+        "Documents",
+        "NaturalPairs",
+        "HeldOutTasks",
+        "ModelScores",
+        "WrittenPairs",
+        "MergePhase",
+        "MlmPhase",
+        "DistilPhase",
+        "ContrastivePhase",
+    ),
     *("SearchTrials", "Release", "Prepared"),
 }
 """What the recipe's composition gives to a stage: nobody writes it."""

@@ -33,7 +33,7 @@ SPEED_ONLY = {
     *("path", "evaluation_sets"),  # where files lie: their names, sizes and dates are in `outside`
 }
 """Fields marked EXECUTION that stages may read, for their effect is speed, memory or the place of what identity has otherwise."""
-NO_RESULT = ["storage", "resources.*", "limits.*", *(f"*.{name}" for name in SPEED_ONLY)]
+NO_RESULT = ["storage", "resources.*", "limits.*", "sources.*.if_missing", *(f"*.{name}" for name in SPEED_ONLY)]
 """Fields of a recipe that change no id."""
 TOLD_APART = {"kind"}
 """Fields that have one value in each class: another would be another class."""
@@ -149,10 +149,10 @@ def test_names_and_order_are_no_identity_but_of_the_release_that_tells_them(tmp_
     monkeypatch.setattr(planning, "outside", lambda node: {})
     text = (ROOT / "recipes" / "laptop.yaml").read_text()
     renamed = tmp_path / "renamed.yaml"
-    renamed.write_text(text.replace("tuned", "taught").replace("mined_questions", "asked"))
+    renamed.write_text(text.replace("tuned", "taught").replace("mined", "asked"))
     store = Store(str(tmp_path / "empty"))
     before, after = _ids(load(ROOT / "recipes" / "laptop.yaml"), store), _ids(load(renamed), store)
-    assert {name for name in before if name not in after} == {"tuned", "mined_questions", "search_tuned", "score_tuned", *_tasks_of(before)}
+    assert {name for name in before if name not in after} == {"tuned", "mined", "search_tuned", "score_tuned", *_tasks_of(before)}
     assert set(before.values()) - set(after.values()) == {before["release"]}
 
 

@@ -71,13 +71,13 @@ def test_each_recipe_plans_whole(job: Job, recipe: str, tmp_path: Path) -> None:
 
 
 def test_until_makes_what_a_node_needs(job: Job, tmp_path: Path) -> None:
-    done = job("run", "--dry-run", "--until", "mined", "--set", f"storage={tmp_path}")
+    done = job("run", "--dry-run", "--until", "settled", "--set", f"storage={tmp_path}")
     assert done.code == 0, done.errors
-    assert "mined" in done.out
+    assert "trimmed" in done.out and "settled" in done.out
     assert "questions" not in done.out and "tuned" not in done.out
-    done = job("run", "--dry-run", "--until", "mind", "--set", f"storage={tmp_path}")
+    done = job("run", "--dry-run", "--until", "settl", "--set", f"storage={tmp_path}")
     assert done.code == 2
-    assert "no node 'mind'" in done.errors
+    assert "no node 'settl'" in done.errors
 
 
 def test_models_are_fetched_alone(job: Job, tmp_path: Path) -> None:

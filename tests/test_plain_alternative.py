@@ -30,7 +30,9 @@ from plain_run import COLUMNS, covered, finished, with_prompts
 
 HALF = HalfFacts(revision="0", scored=20, rows={})
 TOLD = {
-    name: TaskFacts(type="Retrieval", source="dictionary", pair="term_definition", language="ru", halves={"dev": HALF, "test": HALF})
+    name: TaskFacts(
+        type="Retrieval", source="dictionary", pair="term_definition", language="ru", general=False, halves={"dev": HALF, "test": HALF}
+    )
     for name in ("DictionaryRetrieval", "DocstringRetrieval")
 }
 

@@ -168,7 +168,7 @@ def _phase(recipe: Recipe, name: str, phase: Phase, subsets: dict[tuple[str, ...
         choice = ChoiceRef(f"{SEARCH}{name}")
     if isinstance(phase, Merge):
         if phase.choose is not None:
-            alike = phase.model_copy(update={"choose": None, "weights": (1.0,) * len(phase.of)})
+            alike = phase.model_copy(update={"choose": None, "weights": phase.weights or (1.0,) * len(phase.of)})
             yield _chosen(recipe, name, alike, phase.choose, subsets)
             phase, choice = alike, ChoiceRef(f"{SEARCH}{name}")
         yield Node(name, "merge", "encoder", MergePhase(phase=phase.model_copy(update={"search": None}), choice=choice), key)

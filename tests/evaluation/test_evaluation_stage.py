@@ -137,7 +137,7 @@ def test_a_model_of_the_same_content_is_not_scored_again(
     store.commit(draft, "score", "1" * 16, identity, {}, 42, time.time(), first)
 
     def scored(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], how: Scoring = HOW) -> tuple[ScoresFacts, Draft]:
-        made = store.draft("merge", "2" * 16)
+        made = store.draft("merge", "f" * 16)
         with made.folder("model") as folder:
             shutil.copytree(encoder, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
             tensors = {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}

@@ -81,7 +81,10 @@ def test_equal_scores_are_kept_and_worse_ones_are_not() -> None:
     def score(wanted: list[dict[str, float]]) -> list[Trial]:
         asked.append(len(wanted))
         members = [tuple(place for place in range(3) if values[f"weights.{place}"]) for values in wanted]
-        return [Trial(values=v, score=scores[m], scores={}, seconds=0, steps=None) for v, m in zip(wanted, members, strict=True)]
+        return [
+            Trial(values=v, score=scores[m], own=scores[m], general=None, scores={}, seconds=0, steps=None)
+            for v, m in zip(wanted, members, strict=True)
+        ]
 
     best, made = greedy(3, score)  # type: ignore[arg-type]
     assert best.values == {"weights.0": 1.0, "weights.1": 0.0, "weights.2": 1.0} and best.score == 0.9
