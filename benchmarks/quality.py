@@ -22,7 +22,7 @@ JOB = Path(__file__).parents[1] / "jobs" / "full_pipeline.py"
 Figure = dict[str, Any]
 
 NO_BRANCH = ("phases.softened=null", "phases.adapted=null", "phases.settled=null", "phases.trimmed=null")
-NOT_MERGED = ("phases.merged=null", "resources.score_merged=null")
+NOT_MERGED = ("phases.merged=null",)
 SURGERY = ("final=settled", *NOT_MERGED, "phases.tuned=null", "phases.softened=null", "phases.adapted=null")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "without distil": ("phases.adapted.from=trimmed", "phases.softened.of=[adapted, trimmed]", "phases.settled=null"),
