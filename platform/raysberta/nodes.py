@@ -110,7 +110,7 @@ def first_model(nodes: Mapping[str, Node], name: str) -> str:
     while nodes[name].kind != "model":
         settings = nodes[name].settings
         phase: object = getattr(settings, "phase", settings)
-        name = str(phase.of[0] if isinstance(phase, Merge) else phase.from_)  # type: ignore[attr-defined]
+        name = str(phase.from_)  # type: ignore[attr-defined]
     return name
 
 
@@ -245,8 +245,7 @@ def _base(recipe: Recipe, final: EncoderRef) -> EncoderRef | None:
     name, seen = str(final), set()
     while name in recipe.phases and name not in seen:
         seen.add(name)
-        phase = recipe.phases[name]
-        name = str(phase.of[0] if isinstance(phase, Merge) else phase.from_)
+        name = str(recipe.phases[name].from_)
     return EncoderRef(name) if name in recipe.models else None
 
 

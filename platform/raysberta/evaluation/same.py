@@ -5,15 +5,16 @@ The graph is made before any weight is chosen, so that two models are the same s
 
 import hashlib
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from raysberta.errors import InputError
 from raysberta.evaluation.facts import ScoresFacts
 from raysberta.evaluation.settings import VERSION, ModelScores
 from raysberta.models.describe import describe
+from raysberta.models.load import tensor_readers
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.work import Work
 
@@ -28,18 +29,13 @@ def content_of(folder: Path) -> str:
     """
     said = describe(folder)
     digest = hashlib.sha256(json.dumps([said.pooling, said.prefixes.model_dump(), said.max_tokens]).encode())
-    for file in sorted(folder.glob("*.json")):
-        if file.name in ("config.json", "tokenizer.json"):
-            digest.update(file.read_bytes())
-    places: dict[str, Path] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            places |= dict.fromkeys(tensors.keys(), file)
-    for name in sorted(places):
-        with safe_open(places[name], framework="pt") as tensors:
-            tensor = tensors.get_tensor(name)
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    for name in ("config.json", "tokenizer.json"):
+        digest.update((folder / name).read_bytes())
+    with ExitStack() as opened:
+        for name, reader in sorted(tensor_readers(folder, opened).items()):
+            tensor = reader.get_tensor(name)
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

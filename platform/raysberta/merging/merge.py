@@ -24,7 +24,7 @@ from raysberta.merging.differences import add_products, check_differ, coefficien
 from raysberta.merging.settings import Merge, Method, Scope
 from raysberta.merging.slerp import THRESHOLD, cosine_of, slerp
 from raysberta.models.describe import describe
-from raysberta.models.load import load_encoder, weight_files
+from raysberta.models.load import load_encoder, tensor_readers, weight_files
 from raysberta.storage.artifacts import Artifact
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def merge(
     _warn_of_other_use(folders)
     target.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
-        readers = {folder: _readers(folder, opened) for folder in dict.fromkeys([*folders, *origin])}
+        readers = {folder: tensor_readers(folder, opened) for folder in dict.fromkeys([*folders, *origin])}
         merging = _Merge([readers[folder] for folder in folders[1:]], shares, method, scope, Merged())
         for file in weight_files(folders[0]):
             with safe_open(file, "pt") as first:
@@ -205,12 +205,6 @@ def _products(merging: _Merge, folders: Sequence[Path], models: Sequence[dict[st
             add_products(products, [reader[name].get_tensor(name).to(origin.dtype) - origin for reader in models])
     check_differ(folders, products)
     return products
-
-
-def _readers(folder: Path, opened: ExitStack) -> dict[str, Any]:
-    """For each tensor of a folder the open file that holds it."""
-    readers = [opened.enter_context(safe_open(file, "pt")) for file in weight_files(folder)]
-    return {name: reader for reader in readers for name in reader.keys()}  # noqa: SIM118 - not a mapping
 
 
 def check_same(first: Path, other: Path, scope: Scope) -> None:

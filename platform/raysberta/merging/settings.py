@@ -117,6 +117,11 @@ class Merge(Section):
                 raise ValueError(f"choose and {name}: both would say the weights; right would be one of them")
         return self
 
+    @property
+    def from_(self) -> EncoderRef:
+        """The model that it goes on from, as other phases name theirs: the first."""
+        return self.of[0]
+
     def shares(self) -> tuple[float, ...]:
         """The weight of each model, in all 1."""
         if self.weight is not None:

@@ -6,6 +6,7 @@ Of an encoder-decoder of type T5 the encoder is taken, whether its decoder lies 
 import json
 import math
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -119,3 +120,13 @@ def weight_files(folder: Path) -> list[Path]:
     if not files:
         raise InputError(f"{folder}: no safetensors there; right would be a Hugging Face model folder")
     return files
+
+
+def tensor_readers(folder: Path, opened: ExitStack) -> dict[str, Any]:
+    """For each tensor of an encoder's folder, without its head's, the open file that holds it.
+
+    Raises:
+        InputError: there are none.
+    """
+    readers = [opened.enter_context(safe_open(file, "pt")) for file in weight_files(folder)]
+    return {name: reader for reader in readers for name in reader.keys()}  # noqa: SIM118 - not a mapping

@@ -12,7 +12,6 @@ from raysberta.errors import InputError
 from raysberta.evaluation.bootstrap import interval
 from raysberta.evaluation.facts import ScoreDetail, ScoresFacts
 from raysberta.evaluation.settings import ModelScores
-from raysberta.merging.settings import Merge
 from raysberta.mining.facts import ExamplesFacts
 from raysberta.mining.settings import Examples
 from raysberta.models.describe import Description
@@ -212,8 +211,7 @@ def _before(lineage: Lineage, model: str) -> str | None:
     node = lineage.get(model)
     if node is None or node.kind == "model":
         return None
-    phase = getattr(node.settings, "phase", node.settings)
-    came_from = phase.of[0] if isinstance(phase, Merge) else getattr(phase, "from_", None)
+    came_from = getattr(getattr(node.settings, "phase", node.settings), "from_", None)
     return None if came_from is None else lineage.name_of(str(came_from))
 
 

@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
+from raysberta.models.describe import Description, write_description
+from raysberta.models.load import load_encoder, load_tokenizer, save
 from raysberta.training.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -118,6 +120,23 @@ def load_plain(encoder: PreTrainedModel, weights: Mapping[str, torch.Tensor]) ->
     """Put the weights of a module that trains an encoder (ChunkedEncoder, as `encoder` of whatever) into such an encoder."""
     marked = ((name.partition("encoder.encoder."), value) for name, value in weights.items())
     encoder.load_state_dict({name: value for (_, mark, name), value in marked if mark})
+
+
+def save_described(model: PreTrainedModel, encoder: Path, folder: Path, description: Description) -> None:
+    """Write a trained encoder as a folder that describes itself, with the tokenizer of the one that training started from."""
+    save(model, load_tokenizer(encoder), folder)
+    write_description(folder, description)
+
+
+def plain_export(encoder: Path, description: Description) -> Export:
+    """How phases that train the encoder's own weights write it."""
+
+    def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+        plain = load_encoder(encoder)
+        load_plain(plain, weights)
+        save_described(plain, encoder, folder, description)
+
+    return export
 
 
 def load_moments(engine: Engine, folder: Path, steps: int) -> None:

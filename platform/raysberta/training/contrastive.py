@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from raysberta.errors import InputError
-from raysberta.models.describe import write_description
-from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.load import load_encoder
 from raysberta.models.settings import Pooling
 from raysberta.training.adapters import merged, with_adapters
 from raysberta.training.batches import ContrastivePlan
-from raysberta.training.checkpoint import load_plain
+from raysberta.training.checkpoint import load_plain, save_described
 from raysberta.training.chunks import Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder, trainable
 from raysberta.training.engine import device_of, gathered, workers
@@ -285,14 +284,12 @@ def train_contrastive(
         plain = load_encoder(encoder)
         lora = with_adapters(plain, settings.lora, seed) if settings.lora else None
         load_plain(plain, weights)
-        save(merged(lora) if lora else plain, load_tokenizer(encoder), folder)
-        write_description(folder, description)
+        save_described(merged(lora) if lora else plain, encoder, folder, description)
 
     total = steps or settings.steps or plan.steps(settings.epochs)
     curve = train(name, model, part_of, settings, total, seed, device, checkpoints, resume, on_step, on_checkpoint, export)
     if output is not None and rank == 0:
-        save((merged(adapted) if adapted else loaded).cpu(), load_tokenizer(encoder), output)
-        write_description(output, description)
+        save_described((merged(adapted) if adapted else loaded).cpu(), encoder, output, description)
     return curve
 
 

@@ -4,7 +4,6 @@ The loss is a mean over the texts of a step, so each worker takes that of its ow
 workers changes neither loss nor gradient (the contract in engine.py).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import torch
 from torch import nn
 
 from raysberta.errors import InputError
-from raysberta.models.describe import describe, write_description
-from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.describe import describe
+from raysberta.models.load import load_encoder
 from raysberta.models.settings import Pooling
 from raysberta.training.batches import MlmPlan
-from raysberta.training.checkpoint import load_plain
+from raysberta.training.checkpoint import plain_export, save_described
 from raysberta.training.chunks import Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder, trainable
 from raysberta.training.engine import device_of, workers
@@ -136,15 +135,9 @@ def train_distil(
         shown = ", ".join(str(row) for row in rows[:4])
         return Part(batch, batch.chunks.real, f"texts {shown}, ... of the distinct training texts")
 
-    def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-        plain = load_encoder(encoder)
-        load_plain(plain, weights)
-        save(plain, load_tokenizer(encoder), folder)
-        write_description(folder, description)
-
+    export = plain_export(encoder, description)
     total = steps or settings.steps or plan.steps(settings.epochs)
     curve = train(name, model, part_of, settings, total, seed, device, checkpoints, resume, on_step, on_checkpoint, export)
     if output is not None and rank == 0:
-        save(loaded.cpu(), load_tokenizer(encoder), output)
-        write_description(output, description)
+        save_described(loaded.cpu(), encoder, output, description)
     return curve

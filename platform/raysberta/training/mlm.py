@@ -8,7 +8,7 @@ With RetroMAE a decoder reconstructs each text from its vector as well, and the 
 drawn text by text, from the seed, the step and the text: that much would be too much to draw for all workers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from raysberta.errors import InputError
-from raysberta.models.describe import describe, write_description
+from raysberta.models.describe import describe
 from raysberta.models.head import MlmHead, load_head
-from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.load import load_encoder, load_tokenizer
 from raysberta.models.pool import pool
 from raysberta.models.settings import Pooling
 from raysberta.training.batches import MlmPlan
-from raysberta.training.checkpoint import load_plain
+from raysberta.training.checkpoint import plain_export, save_described
 from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder, trainable
 from raysberta.training.engine import device_of, workers
@@ -316,15 +316,9 @@ def train_mlm(
         shown = ", ".join(str(row) for row in rows[:4])
         return Part(batch.to(device), masked.chunks.real, f"texts {shown}, ... of the distinct training texts")
 
-    def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-        plain = load_encoder(encoder)
-        load_plain(plain, weights)
-        save(plain, tokenizer, folder)
-        write_description(folder, description)
-
+    export = plain_export(encoder, description)
     total = steps or settings.steps or plan.steps(settings.epochs)
     curve = train(name, model, part_of, settings, total, seed, device, checkpoints, resume, on_step, on_checkpoint, export)
     if output is not None and rank == 0:
-        save(loaded.cpu(), tokenizer, output)
-        write_description(output, description)
+        save_described(loaded.cpu(), encoder, output, description)
     return curve

@@ -130,9 +130,9 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     phase, draft = work.settings.phase, work.draft
     model, teacher = work.inputs[phase.from_], work.inputs[phase.teacher]
     readers = Readers(describe(teacher.folder("model")).prefixes, describe(model.folder("model"), prefixes=phase.prefixes).prefixes)
-    readings = set(_readings(work, readers))
-    if phase.steps is not None:  # what no step reads is given no vector
-        readings = set(some(readings, phase.steps * phase.batch_size))
+    every = _readings(work, readers)
+    # what no step reads is given no vector
+    readings = set(every if phase.steps is None else some(every, phase.steps * phase.batch_size))
     ordered, vectors, counts = _embedded(work, teacher, readings, phase.max_tokens)
     lessons = make_lessons(readings, ordered, load_tokenizer(model.folder("model")), phase.max_tokens)
     del readings, ordered
