@@ -17,7 +17,7 @@ from raysberta.pairs.settings import Pairs
 from raysberta.pairs.spread import _open
 from raysberta.pairs.text import normalise
 from raysberta.schema import PAIR, REJECTED_PAIR, text_id
-from raysberta.storage.runs import Run, RunWriter, numbers, ranges, read_runs
+from raysberta.storage.runs import Place, Run, RunWriter, numbers, ranges, read_runs
 
 KINDS = ["a/k", "a/other", "b/k"]
 
@@ -66,7 +66,7 @@ def by_ranges(
 ) -> list[Settled]:
     """The same by the steps of the stage, tables of `cut` rows and runs of `most` bytes."""
     names = ("pairs", "keys", "open", "repeated", "verdicts")
-    writers = {name: RunWriter(folder, name, 64, most) for name in names}
+    writers = {name: RunWriter(Place(folder, 64, most), name) for name in names}
     for start in range(0, len(rows), cut):
         judged, keys = judge(pa.Table.from_pylist(rows[start : start + cut], PAIR), Pairs())
         ids = numbers(judged["pair_id"])

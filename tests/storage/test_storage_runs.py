@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from raysberta.schema import text_id
 from raysberta.storage.artifacts import Store
-from raysberta.storage.runs import RunWriter, bucket_of, numbers, power_of_two, ranges, read_runs, texts
+from raysberta.storage.runs import Place, RunWriter, bucket_of, numbers, power_of_two, ranges, read_runs, texts
 
 SCHEMA = pa.schema([("id", pa.uint64()), ("text", pa.string()), ("more", pa.list_(pa.string()))])
 
@@ -31,7 +31,7 @@ def table(ids: list[int]) -> pa.Table:
 )
 def test_every_row_comes_back_in_its_range(ids: list[int], cut: int, most: int, buckets: int, parts: int):
     with TemporaryDirectory() as folder:
-        writer = RunWriter(folder, "rows", buckets, most)
+        writer = RunWriter(Place(folder, buckets, most), "rows")
         for start in range(0, len(ids), cut):
             own = table(ids[start : start + cut])
             writer.add(own, own["id"].to_numpy())
@@ -84,7 +84,7 @@ def _check_scratch(store: Store) -> None:
 
 
 def _written(folder: str) -> list:
-    writer = RunWriter(folder, "rows", 4, 1)
+    writer = Place(folder, 4, 1).writer("rows")
     for ids in ([1, 2**63], [3, 4, 2**62]):
         writer.add(table(ids), np.array(ids, np.uint64))
     return writer.done()

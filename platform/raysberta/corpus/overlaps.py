@@ -4,8 +4,14 @@ A training text has a hundred hashes, of which hardly one is held out. So a tabl
 travel to their range. Bits depend on the upper ones of a hash alone: each range makes its own stretch of the table.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
+
+from raysberta.corpus.evaluation_sets import read_set
+from raysberta.corpus.locate import File
+from raysberta.storage.runs import Place, Run, read_runs
 
 HELD = pa.schema([("hash", pa.uint64()), ("name", pa.string())])
 """What held-out texts say, each with the name of its text: a doc_id, or that of an evaluation item."""
@@ -67,3 +73,27 @@ def meet(held: pa.Table, said: pa.Table) -> pa.Table:
 def smallest(found: pa.Table) -> pa.Table:
     """Each id once, with the smallest of its names, by id: what several ranges found, joined."""
     return found.combine_chunks().group_by("id").aggregate([("name", "min")]).rename_columns({"name_min": "name"}).sort_by("id").cast(FOUND)
+
+
+def set_runs(file: File, ngram: int, place: Place) -> list[Run] | str:
+    """What a file of evaluation items says, schema HELD by hash; or what is wrong with it, in one line."""
+    read = read_set(file, ngram)
+    if isinstance(read, str):
+        return read
+    writer = place.writer("held")
+    for said, names in read:
+        writer.add(pa.table([said.hashes, pa.array(names, pa.string()).take(pa.array(said.rows))], HELD), said.hashes)
+    return writer.done()
+
+
+def bits_of_range(runs: Sequence[Sequence[Run]], first: int, last: int, buckets: int, width: int) -> np.ndarray:
+    """The stretch of the table for a range of hashes; `runs`: HELD."""
+    return bits(read_runs(runs[0], first, last, HELD)["hash"].to_numpy(), first, last, buckets, width)
+
+
+def meet_in_range(runs: Sequence[Sequence[Run]], first: int, last: int, place: Place) -> list[Run]:
+    """Who repeats whom within a range of hashes, schema FOUND by id; `runs`: HELD and SAID."""
+    found = meet(read_runs(runs[0], first, last, HELD), read_runs(runs[1], first, last, SAID))
+    writer = place.writer("found")
+    writer.add(found, found["id"].to_numpy())
+    return writer.done()

@@ -5,7 +5,7 @@ No task holds more than a range or what a writer of runs is told to hold: about 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,9 +14,7 @@ import pyarrow.compute as pc
 
 from raysberta.corpus import overlaps
 from raysberta.corpus.decontaminate import hashed
-from raysberta.corpus.evaluation_sets import read_set
 from raysberta.corpus.length import FILE, token_counts
-from raysberta.corpus.locate import File
 from raysberta.errors import InputError
 from raysberta.pairs.compare import OPEN, REPEATED, VERDICTS, compare, good_pairs, settle
 from raysberta.pairs.filter import KEYS, CountTokens, judge
@@ -26,24 +24,10 @@ from raysberta.pairs.settings import Pairs
 from raysberta.pairs.units import DataSetUnit, DocumentUnit, Unit, by_circle, pairs_of
 from raysberta.schema import REJECTED_PAIR
 from raysberta.storage.artifacts import Artifact, Draft
-from raysberta.storage.runs import Run, RunWriter, numbers, read_runs, texts
+from raysberta.storage.runs import Place, Run, numbers, read_runs, texts
 
 MATCHES = pa.schema([("pair_id", pa.string()), ("held_out", pa.string())])
 Runs = Sequence[Sequence[Run]]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where runs are written, and how."""
-
-    folder: str = field(repr=False)
-    buckets: int
-    most: int
-    """Bytes that a writer holds."""
-
-    def writer(self, name: str) -> RunWriter:
-        """A new one."""
-        return RunWriter(self.folder, name, self.buckets, self.most)
 
 
 @dataclass(frozen=True)
@@ -141,31 +125,6 @@ def label_runs(unit: DocumentUnit, sources: Sequence[str], circles: Circles, lon
     writer = place.writer("labels")
     for table, ids in by_circle(unit, sources, circles, longest):
         writer.add(table, ids)
-    return writer.done()
-
-
-def held_runs(file: File, ngram: int, place: Place) -> list[Run] | str:
-    """What a file of evaluation items says, schema overlaps.HELD by hash; or what is wrong with it."""
-    read = read_set(file, ngram)
-    if isinstance(read, str):
-        return read
-    writer = place.writer("held")
-    for said, names in read:
-        writer.add(pa.table([said.hashes, pa.array(names, pa.string()).take(pa.array(said.rows))], overlaps.HELD), said.hashes)
-    return writer.done()
-
-
-def held_bits(runs: Runs, first: int, last: int, buckets: int, width: int) -> np.ndarray:
-    """The bits of a range of hashes; `runs` are those of `held_runs`."""
-    hashes = read_runs(runs[0], first, last, overlaps.HELD)["hash"].to_numpy()
-    return overlaps.bits(hashes, first, last, buckets, width)
-
-
-def repeated_range(runs: Runs, first: int, last: int, place: Place) -> list[Run]:
-    """Who repeats what within a range of hashes, schema REPEATED by id; `runs` are those of held-out texts and of others."""
-    found = overlaps.meet(read_runs(runs[0], first, last, overlaps.HELD), read_runs(runs[1], first, last, overlaps.SAID))
-    writer = place.writer("repeated")
-    writer.add(found, found["id"].to_numpy())
     return writer.done()
 
 

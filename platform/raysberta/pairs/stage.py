@@ -14,7 +14,7 @@ import ray
 
 from raysberta.corpus.evaluation_sets import evaluation_files
 from raysberta.corpus.length import counted_by
-from raysberta.corpus.overlaps import width_of
+from raysberta.corpus.overlaps import bits_of_range, meet_in_range, set_runs, width_of
 from raysberta.errors import InputError
 from raysberta.pairs.facts import PairsFacts
 from raysberta.pairs.match import CIRCLE, Cluster, circles
@@ -23,21 +23,17 @@ from raysberta.pairs.settings import NaturalPairs
 from raysberta.pairs.spread import (
     Made,
     Making,
-    Place,
     Written,
     compare_range,
     good_range,
-    held_bits,
-    held_runs,
     label_runs,
     make_runs,
-    repeated_range,
     write_range,
 )
 from raysberta.pairs.units import LabelUnit, Unit, data_set_units, document_units, label_counts, labelled
 from raysberta.schema import Split
 from raysberta.spread import by_range, spread
-from raysberta.storage.runs import Run, power_of_two, ranges
+from raysberta.storage.runs import Place, Run, power_of_two, ranges
 from raysberta.work import Work
 
 log = logging.getLogger(__name__)
@@ -86,7 +82,7 @@ class _Stage:
         origin = f"{self.work.inputs[self.settings.documents].manifest.rows_out} documents and {len(self.given)} data set files"
         log.info("%d pairs made of %s", rows, origin)
         verdicts = self._runs(compare_range, [_all(each.keys for each in made)])
-        repeated = self._runs(repeated_range, [held, _all(each.said for each in made)])
+        repeated = self._runs(meet_in_range, [held, _all(each.said for each in made)])
         written = self._written(made, verdicts, repeated)
         facts = PairsFacts(pairs=_by_kind(written))
         for name, split in facts.pairs.items():
@@ -105,7 +101,7 @@ class _Stage:
         if not (self.given and settings.evaluation_sets and settings.decontaminate_ngram):
             return []
         files = evaluation_files(settings.evaluation_sets)
-        return _all(_right(ray.get(spread(held_runs, [(file, settings.decontaminate_ngram, self.place) for file in files], self.workers))))
+        return _all(_right(ray.get(spread(set_runs, [(file, settings.decontaminate_ngram, self.place) for file in files], self.workers))))
 
     def _made(self, held: Sequence[Run]) -> list[Made]:
         """The pairs of all units, the largest first: no worker starts the largest last."""
@@ -124,7 +120,7 @@ class _Stage:
 
     def _bits(self, held: Sequence[Run]) -> np.ndarray:
         width = width_of(_rows(held), self.place.buckets)
-        return np.concatenate(ray.get(self._by_range(held_bits, [held], _rows(held), self.place.buckets, width)))
+        return np.concatenate(ray.get(self._by_range(bits_of_range, [held], _rows(held), self.place.buckets, width)))
 
     def _by_label(self) -> tuple[list[LabelUnit], list[Run]]:
         """Documents that are paired by their labels, together by label."""

@@ -45,20 +45,28 @@ def texts(ids: np.ndarray) -> pa.StringArray:
     return pa.StringArray.from_buffers(len(ids), pa.py_buffer(ends), pa.py_buffer(digits))
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of a stage are written, and how."""
+
+    folder: str = field(repr=False)
+    """Path or URI, which is there."""
+    buckets: int
+    """Of every run, a power of two."""
+    most: int
+    """Bytes of Arrow memory that a writer holds."""
+
+    def writer(self, name: str) -> "RunWriter":
+        """A new one; the names of its files begin so."""
+        return RunWriter(self, name)
+
+
 class RunWriter:
-    """Collects tables and writes a run whenever it holds `most` bytes of them: memory is about three times that at its peak."""
+    """Collects tables and writes a run whenever it holds as many bytes as the place says: memory is about three times that at its peak."""
 
-    def __init__(self, folder: str, name: str, buckets: int, most: int) -> None:
-        """Begin.
-
-        Args:
-            folder: Path or URI, which is there.
-            name: What the files' names begin with.
-            buckets: Of every run.
-            most: Bytes of Arrow memory.
-        """
+    def __init__(self, place: Place, name: str) -> None:
         self.runs: list[Run] = []
-        self._folder, self._name, self._buckets, self._most = folder, name, buckets, most
+        self._place, self._name = place, name
         self._tables: list[pa.Table] = []
         self._ids: list[np.ndarray] = []
         self._bytes = 0
@@ -70,7 +78,7 @@ class RunWriter:
         self._tables.append(table)
         self._ids.append(ids)
         self._bytes += table.nbytes + ids.nbytes
-        if self._bytes >= self._most:
+        if self._bytes >= self._place.most:
             self._flush()
 
     def done(self) -> list[Run]:
@@ -81,12 +89,12 @@ class RunWriter:
 
     def _flush(self) -> None:
         rows = pa.concat_tables(self._tables).combine_chunks().to_batches()[0]
-        buckets = bucket_of(np.concatenate(self._ids), self._buckets)
+        buckets = bucket_of(np.concatenate(self._ids), self._place.buckets)
         self._tables, self._ids, self._bytes = [], [], 0
         order = np.argsort(buckets, kind="stable")
-        counts = np.bincount(buckets, minlength=self._buckets)
-        ends = np.zeros(self._buckets, np.int64)
-        uri = join(self._folder, f"{self._name}-{uuid.uuid4().hex}.arrow")
+        counts = np.bincount(buckets, minlength=self._place.buckets)
+        ends = np.zeros(self._place.buckets, np.int64)
+        uri = join(self._place.folder, f"{self._name}-{uuid.uuid4().hex}.arrow")
         fs, path = filesystem(uri)
         first = 0
         with fs.open_output_stream(path) as stream, pa.ipc.new_stream(stream, rows.schema, options=PACKED) as writer:
