@@ -176,8 +176,9 @@ def test_same_tables_whatever_the_blocks(
     documents = web_and_words(folder)
     one = run(documents, store, models, "one")
     monkeypatch.setattr(read, "SHARD_FILES", 3)
-    monkeypatch.setattr(stage, "ROWS_PER_FILE", 400)
-    monkeypatch.setattr(stage, "HASHES_PER_TASK", 20)
+    monkeypatch.setattr(stage, "PART_BYTES", 60_000)
+    monkeypatch.setattr(stage, "RUN_BYTES", 40_000)
+    monkeypatch.setattr(stage, "ROWS_PER_TASK", 100)
     turned = documents.model_copy(update={"sources": dict(reversed(documents.sources.items()))})
     other = run(turned, store, models, "other")
     assert len([file for file in other.manifest.files if file.path.startswith("rejected/")]) > 1
