@@ -2,14 +2,16 @@
 
 import gzip
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysberta.corpus.decontaminate import hashed, held_out, matches
-from raysberta.corpus.evaluation_sets import all_read, check_evaluation_sets, evaluation_files, read_set, sets_state
+from raysberta.corpus import overlaps
+from raysberta.corpus.decontaminate import Passages, hashed
+from raysberta.corpus.evaluation_sets import check_evaluation_sets, evaluation_files, read_set, sets_state
 from raysberta.errors import InputError
 
 RUN = "один два три четыре пять шесть семь восемь девять десять одиннадцать двенадцать тринадцать"
@@ -20,9 +22,19 @@ def named(*paths: Path) -> tuple[str, ...]:
 
 
 def shared(sets: tuple[str, ...], *texts: str) -> list[str | None]:
-    parts = all_read(read_set(file, 13) for file in evaluation_files(sets))
-    found = hashed(texts, range(len(texts)), [True] * len(texts), 13)
-    return list(matches(found, held_out(parts), len(texts)))
+    held = [(key, names[row]) for file in evaluation_files(sets) for told, names in read_set(file, 13) for key, row in keys(told)]
+    own = keys(hashed(texts, range(len(texts)), [True] * len(texts), 13))
+    found = overlaps.meet(table(held, overlaps.HELD), table(own, overlaps.SAID))
+    names = {row["id"]: row["name"] for row in found.to_pylist()}
+    return [names.get(row) for row in range(len(texts))]
+
+
+def keys(told: Passages) -> list[tuple[int, int]]:
+    return list(zip(told.hashes.tolist(), told.rows.tolist(), strict=True))
+
+
+def table(rows: Iterable[tuple], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
 
 
 def test_queries_and_passages_of_any_layout_count(tmp_path: Path) -> None:
@@ -48,6 +60,23 @@ def test_queries_and_passages_of_any_layout_count(tmp_path: Path) -> None:
     assert told == [first, first, second, "Task#7", None, None, None], "labels and single words stand everywhere"
 
 
+def test_passages_are_told_apart_from_what_is_asked_and_scored(tmp_path: Path) -> None:
+    rows = [
+        {"item": "Task#1", "part": "passage", "text": "Париж стоит на берегах Сены."},
+        {"item": "Task#2", "part": "text", "text": "На какой реке стоит Париж?"},
+        {
+            "question": "Где стоит Эрмитаж сегодня?",
+            "passages": [{"text": "Эрмитаж стоит на Дворцовой площади."}],
+            "answer": "на Дворцовой площади города",
+        },
+        {"item": "Task#9", "part": "passage", "text": "На какой реке стоит Париж?"},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    texts = ("париж стоит на берегах сены", "на какой реке стоит париж", "где стоит эрмитаж сегодня", "эрмитаж стоит на дворцовой площади")
+    found = shared(named(tmp_path / "a.jsonl"), *texts, "на дворцовой площади города")
+    assert found == ["passage:Task#1", "Task#2", "a.jsonl#3", "passage:a.jsonl#3", "a.jsonl#3"]
+
+
 def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "many.jsonl"
     file.write_text("".join(json.dumps({"text": f"строка номер {number} этого набора"}) + "\n" for number in range(10)), encoding="utf-8")
@@ -67,10 +96,8 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         check_evaluation_sets(named(page))
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"text": "a"}\n{"text": \n')
-    told = read_set(evaluation_files(named(broken))[0], 13)
-    assert isinstance(told, str) and told.startswith(f"corpus.evaluation_sets: {broken} is unreadable: ")
-    with pytest.raises(InputError, match=r"broken\.jsonl is unreadable: "):
-        all_read([told])
+    with pytest.raises(InputError, match=r"^corpus\.evaluation_sets: .*broken\.jsonl is unreadable: "):
+        list(read_set(evaluation_files(named(broken))[0], 13))
 
 
 def test_options_of_a_uri_reach_the_files_and_no_message(tmp_path: Path) -> None:

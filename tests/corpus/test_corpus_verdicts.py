@@ -3,6 +3,7 @@ import pyarrow as pa
 import pytest
 
 from raysberta.corpus import verdicts as module
+from raysberta.corpus.facts import Repeats
 from raysberta.corpus.filter import FILTERED
 from raysberta.corpus.filter import Settings as Rules
 from raysberta.corpus.personal import KINDS
@@ -144,7 +145,7 @@ def test_tally_and_matches() -> None:
     found = verdicts({}, {"key": text_id("key", "0"), "characters": 1}, {"doc_id": "d" * 16}, {"source": "b"}, {"source": "b", "bytes": 7})
     drop_exact(found)
     held = pa.table({"id": rows_of(found, 4, 2), "name": ["Set#1", "e" * 16]})
-    drop_repeated(found, held)
+    assert drop_repeated(found, held, passages=True) == Repeats(texts=2, passages_dropped=True)
     assert reasons(found)[2:] == [f"in_evaluation:{'e' * 16}", "", "in_evaluation:Set#1"]
     rows = {(row["source"], row["reason"]): (row["documents"], row["bytes"]) for row in tally(found).to_pylist()}
     assert rows == {
@@ -153,6 +154,16 @@ def test_tally_and_matches() -> None:
     }  # fmt: skip
     expected = sorted([("d" * 16, "e" * 16), (text_id("4"), "Set#1")])
     assert [tuple(row.values()) for row in repeated(found).to_pylist()] == expected
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_what_repeats_a_passage_goes_where_that_is_asked_for(dropped: bool) -> None:
+    found = verdicts({}, {}, {}, {})
+    held = pa.table({"id": rows_of(found, 0, 1, 2), "name": ["passage:Set#5", "Set#1", "passage:Set#5"]})
+    assert drop_repeated(found, held, dropped) == Repeats(texts=1, passages=2, passages_dropped=dropped)
+    passage = "in_passages:Set#5" if dropped else ""
+    assert reasons(found) == [passage, "in_evaluation:Set#1", passage, ""]
+    assert sorted(repeated(found)["held_out"].to_pylist()) == ["Set#1", *["Set#5"] * (2 * dropped)]
 
 
 def test_limit_takes_the_same_documents_whatever_else_there_is() -> None:

@@ -11,7 +11,7 @@ from raysberta.storage.runs import numbers
 def pair(query: str, positive: str, split: str = "train", source: str = "s", kind: str = "k") -> dict:
     return {
         "pair_id": text_id(source, kind, split, query, positive), "doc_id": "d", "group": "g", "split": split, "source": source,
-        "kind": kind, "task": "retrieval", "language": "ru", "query": query, "positive": positive, "negatives": [],
+        "kind": kind, "task": "retrieval", "language": "ru", "query": query, "positive": positive, "given_score": None, "negatives": [],
     }  # fmt: skip
 
 

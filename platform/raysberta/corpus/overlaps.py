@@ -8,9 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from raysberta.corpus.decontaminate import PASSAGE
 from raysberta.corpus.evaluation_sets import read_set
 from raysberta.corpus.locate import File
+from raysberta.errors import InputError
 from raysberta.storage.runs import Place, Run, read_runs
 
 HELD = pa.schema([("hash", pa.uint64()), ("name", pa.string())])
@@ -53,7 +56,7 @@ def may_be_held(hashes: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def meet(held: pa.Table, said: pa.Table) -> pa.Table:
-    """For each id the smallest name that shares a hash with it, schema FOUND, by id.
+    """For each id the smallest name that shares a hash with it, those of passages of benchmarks last; schema FOUND, by id.
 
     Args:
         held: Schema HELD, all of a range of hashes, in any order.
@@ -61,7 +64,7 @@ def meet(held: pa.Table, said: pa.Table) -> pa.Table:
     """
     asked = np.unique(said["hash"].to_numpy())
     held = held.filter(pa.array(np.isin(held["hash"].to_numpy(), asked)))
-    names = sorted(set(held["name"].to_pylist()))
+    names = sorted(set(held["name"].to_pylist()), key=lambda name: (name.startswith(PASSAGE), name))
     place = {name: number for number, name in enumerate(names)}
     owners = np.array([place[name] for name in held["name"].to_pylist()], dtype=np.int64)
     least = np.full(len(asked), len(names), dtype=np.int64)
@@ -72,17 +75,20 @@ def meet(held: pa.Table, said: pa.Table) -> pa.Table:
 
 def smallest(found: pa.Table) -> pa.Table:
     """Each id once, with the smallest of its names, by id: what several ranges found, joined."""
-    return found.combine_chunks().group_by("id").aggregate([("name", "min")]).rename_columns({"name_min": "name"}).sort_by("id").cast(FOUND)
+    ordered = found.append_column("passage", pc.starts_with(found["name"], PASSAGE))
+    ordered = ordered.sort_by([(column, "ascending") for column in ("id", "passage", "name")])
+    ids = ordered["id"].to_numpy()
+    return ordered.select(FOUND.names).filter(pa.array(np.r_[True, ids[1:] != ids[:-1]] if len(ids) else np.empty(0, bool)))
 
 
 def set_runs(file: File, ngram: int, place: Place) -> list[Run] | str:
     """What a file of evaluation items says, schema HELD by hash; or what is wrong with it, in one line."""
-    read = read_set(file, ngram)
-    if isinstance(read, str):
-        return read
     writer = place.writer("held")
-    for said, names in read:
-        writer.add(pa.table([said.hashes, pa.array(names, pa.string()).take(pa.array(said.rows))], HELD), said.hashes)
+    try:
+        for said, names in read_set(file, ngram):
+            writer.add(pa.table([said.hashes, pa.array(names, pa.string()).take(pa.array(said.rows))], HELD), said.hashes)
+    except InputError as error:
+        return str(error)
     return writer.done()
 
 

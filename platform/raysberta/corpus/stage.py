@@ -19,7 +19,7 @@ import ray.data
 
 from raysberta.corpus import components
 from raysberta.corpus.evaluation_sets import evaluation_files
-from raysberta.corpus.facts import CorpusFacts
+from raysberta.corpus.facts import CorpusFacts, Repeats
 from raysberta.corpus.filter import Settings
 from raysberta.corpus.length import counted_by
 from raysberta.corpus.overlaps import FOUND, bits_of_range, meet_in_range, set_runs, smallest, width_of
@@ -100,10 +100,9 @@ class _Stage:
         if rules.near_duplicates:
             self._near(verdicts)
         apply_limits(verdicts, {name: source.limit for name, source in self.sources.items()})
-        if rules.decontaminate_ngram:
-            self._decontaminate(verdicts)
+        repeats = self._decontaminate(verdicts) if rules.decontaminate_ngram else Repeats()
         self._write(verdicts)
-        facts = _told(verdicts, self.sources, self.draft)
+        facts = _told(verdicts, self.sources, repeats, self.draft)
         _show(verdicts, self.draft)
         return facts
 
@@ -152,9 +151,9 @@ class _Stage:
             node, to = table["node"].to_numpy(), table["to"].to_numpy()
             drop_near(verdicts, node[node < to], to[node < to])
 
-    def _decontaminate(self, verdicts: Verdicts) -> None:
-        """Drop training documents that say what a held-out one or an item of an evaluation set says."""
-        size, stays, before = self.rules.decontaminate_ngram, ray.put(verdicts.stays()), len(verdicts.open())
+    def _decontaminate(self, verdicts: Verdicts) -> Repeats:
+        """Drop training documents that say what a held-out one or a test text says, and where asked what passages of benchmarks say."""
+        size, stays = self.rules.decontaminate_ngram, ray.put(verdicts.stays())
         files = evaluation_files(self.rules.evaluation_sets)
         public = ray.get(spread(set_runs, [(file, size, self.place) for file in files], self.workers))
         for problem in public:
@@ -165,10 +164,13 @@ class _Stage:
         held = _all([*own, *public])
         width = width_of(_rows(held), self.place.buckets)
         bits = ray.put(np.concatenate(self._by_range(bits_of_range, [held], self.place.buckets, width)))
-        said = _all(ray.get(by_range(trained_in_range, [self.runs["train"]], spans, self.workers, stays, size, bits, self.place)))
-        found = _all(self._by_range(meet_in_range, [held, said], self.place))
-        drop_repeated(verdicts, smallest(read_runs(found, 0, self.place.buckets, FOUND)))
-        log.info("%d training documents share words with a held-out one or an evaluation set", before - len(verdicts.open()))
+        may = _all(ray.get(by_range(trained_in_range, [self.runs["train"]], spans, self.workers, stays, size, bits, self.place)))
+        found = _all(self._by_range(meet_in_range, [held, may], self.place))
+        joined = smallest(read_runs(found, 0, self.place.buckets, FOUND))
+        repeats = drop_repeated(verdicts, joined, self.rules.decontaminate_passages)
+        said = "%d training documents share words with a held-out one or a test text, %d with passages of benchmarks"
+        log.info(said, repeats.texts, repeats.passages)
+        return repeats
 
     def _write(self, verdicts: Verdicts) -> None:
         """Write both tables, and some documents of each source and reason for a person to read."""
@@ -249,7 +251,7 @@ def _fates(table: pa.Table) -> dict[str, dict[str, int]]:
     return fates
 
 
-def _told(verdicts: Verdicts, sources: Mapping[str, TextSource], draft: Draft) -> CorpusFacts:
+def _told(verdicts: Verdicts, sources: Mapping[str, TextSource], repeats: Repeats, draft: Draft) -> CorpusFacts:
     """Count what was read, kept and dropped."""
     counts = count(verdicts, sources)
     draft.rows_in = len(verdicts.reason)
@@ -261,7 +263,7 @@ def _told(verdicts: Verdicts, sources: Mapping[str, TextSource], draft: Draft) -
             draft.drop(reason, number)
     if not draft.rows_out:
         raise InputError(f"sources: not one document is left after filtering; dropped {draft.dropped}")
-    return CorpusFacts(sources=counts)
+    return CorpusFacts(sources=counts, repeats=repeats)
 
 
 def _all(runs: Iterable[Sequence[Run]]) -> list[Run]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from raysberta.corpus.decontaminate import PASSAGE
 from raysberta.corpus.documents import UNREADABLE
 from raysberta.corpus.duplicates import best_of, exact, preference
-from raysberta.corpus.facts import SourceCounts
+from raysberta.corpus.facts import Repeats, SourceCounts
 from raysberta.corpus.personal import KINDS
 from raysberta.corpus.settings import TextSource
 from raysberta.errors import InputError
@@ -20,9 +22,9 @@ from raysberta.schema import text_id
 from raysberta.storage.runs import bucket_of, power_of_two, texts
 
 SPLITS = ("train", "dev", "test")
-REASONS = ("", "duplicate", "near_duplicate", "in_evaluation", "over_limit")
+REASONS = ("", "duplicate", "near_duplicate", "in_evaluation", "in_passages", "over_limit")
 """The first names of `Verdicts.reasons`; behind them stand those of the rules for single documents."""
-STAYS, DUPLICATE, NEAR_DUPLICATE, IN_EVALUATION, OVER_LIMIT = range(5)
+STAYS, DUPLICATE, NEAR_DUPLICATE, IN_EVALUATION, IN_PASSAGES, OVER_LIMIT = range(6)
 BROKEN = UNREADABLE.removesuffix(": ")
 ROWS = 36
 """Bits of a row's number within its work unit; the unit's number stands above them."""
@@ -86,7 +88,7 @@ class Verdicts:
     doc_id: np.ndarray
     key: np.ndarray
     other: np.ndarray
-    """uint64: the doc_id that is kept instead; for IN_EVALUATION the place in `names`."""
+    """uint64: the doc_id that is kept instead; for IN_EVALUATION and IN_PASSAGES the place in `names`."""
     characters: np.ndarray
     bytes: np.ndarray
     source: np.ndarray
@@ -94,7 +96,7 @@ class Verdicts:
     reason: np.ndarray
     split: np.ndarray
     names: list[str] = field(default_factory=list)
-    """What training documents repeat: doc_ids and evaluation items."""
+    """What training documents repeat: doc_ids, evaluation items and passages of benchmarks."""
     broken: dict[str, str] = field(default_factory=dict)
     masked: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -145,7 +147,7 @@ class Verdicts:
         """What stands for some documents, spelled as in the tables: the reason, and after a colon what is kept instead."""
         others = self.other[places]
         reasons = self.reason[places]
-        held = reasons == IN_EVALUATION
+        held = (reasons == IN_EVALUATION) | (reasons == IN_PASSAGES)
         spelled = np.array(texts(others).to_pylist(), dtype=object)
         spelled[held] = [self.names[each] for each in others[held].tolist()]
         pairs = zip(reasons.tolist(), spelled.tolist(), strict=True)
@@ -233,18 +235,25 @@ def apply_limits(verdicts: Verdicts, limits: Mapping[str, int | None]) -> None:
         verdicts.reason[own[np.argsort(np.array(hashes, np.uint64))[limit:]]] = OVER_LIMIT
 
 
-def drop_repeated(verdicts: Verdicts, found: pa.Table) -> None:
+def drop_repeated(verdicts: Verdicts, found: pa.Table, passages: bool) -> Repeats:
     """Training documents that say what a held-out text says.
 
     Args:
         verdicts: All documents.
         found: Columns `id` (uint64, a row) and `name`, each row once.
+        passages: Whether those go that say what no more than a passage of a benchmark says.
     """
-    names = found["name"].combine_chunks().dictionary_encode()
-    verdicts.names = names.dictionary.to_pylist()
-    places = places_of(found["id"].to_numpy(), verdicts.starts)
-    verdicts.reason[places] = IN_EVALUATION
-    verdicts.other[places] = names.indices.to_numpy().astype(np.uint64)
+    searched = pc.starts_with(found["name"], PASSAGE)
+    number = pc.sum(searched).as_py() or 0
+    for reason, own in ((IN_EVALUATION, pc.invert(searched)), (IN_PASSAGES, searched)):
+        if reason == IN_EVALUATION or passages:
+            rows = found.filter(own)
+            names = rows["name"].combine_chunks().dictionary_encode()
+            places = places_of(rows["id"].to_numpy(), verdicts.starts)
+            verdicts.reason[places] = reason
+            verdicts.other[places] = names.indices.to_numpy().astype(np.uint64) + np.uint64(len(verdicts.names))
+            verdicts.names.extend(name.removeprefix(PASSAGE) for name in names.dictionary.to_pylist())
+    return Repeats(texts=found.num_rows - number, passages=number, passages_dropped=passages)
 
 
 def count(verdicts: Verdicts, sources: Mapping[str, TextSource]) -> dict[str, SourceCounts]:
@@ -290,7 +299,7 @@ def cluster_sizes(verdicts: Verdicts) -> pa.Table:
 
 def repeated(verdicts: Verdicts) -> pa.Table:
     """Training documents that say what a held-out one says, `doc_id`, each with that one, `held_out`."""
-    places = np.flatnonzero(verdicts.reason == IN_EVALUATION)
+    places = np.flatnonzero((verdicts.reason == IN_EVALUATION) | (verdicts.reason == IN_PASSAGES))
     held = [verdicts.names[each] for each in verdicts.other[places].tolist()]
     return pa.table({"doc_id": texts(verdicts.doc_id[places]), "held_out": pa.array(held, pa.string())}).sort_by("doc_id")
 

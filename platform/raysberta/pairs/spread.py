@@ -5,7 +5,7 @@ No task holds more than a range or what a writer of runs is told to hold: about 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysberta.corpus import overlaps
-from raysberta.corpus.decontaminate import hashed
+from raysberta.corpus.decontaminate import PASSAGE, hashed
 from raysberta.corpus.length import FILE, token_counts
 from raysberta.errors import InputError
 from raysberta.pairs.compare import OPEN, REPEATED, VERDICTS, compare, good_pairs, settle
@@ -21,7 +21,7 @@ from raysberta.pairs.filter import KEYS, CountTokens, judge
 from raysberta.pairs.make import Mappings
 from raysberta.pairs.match import Circles
 from raysberta.pairs.settings import Pairs
-from raysberta.pairs.units import DataSetUnit, DocumentUnit, Unit, by_circle, pairs_of
+from raysberta.pairs.units import DataSetUnit, DocumentUnit, PairUnit, by_circle, pairs_of
 from raysberta.schema import REJECTED_PAIR
 from raysberta.storage.artifacts import Artifact, Draft
 from raysberta.storage.runs import Place, Run, numbers, read_runs, texts
@@ -50,6 +50,9 @@ class Made:
     """What came of a work unit."""
 
     rows: int = 0
+    """Read or made, whatever becomes of them."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Rows that data sets leave out themselves, by reason."""
     bytes: int = 0
     """UTF-8 bytes of all sides: the same however the rows lie."""
     pairs: Sequence[Run] = ()
@@ -64,7 +67,7 @@ class Made:
     """What is wrong with the unit; an exception would reach the user with Ray's own lines around it."""
 
 
-def make_runs(unit: Unit, making: Making, held: np.ndarray | None, labels: Sequence[Run]) -> Made:
+def make_runs(unit: PairUnit, making: Making, held: np.ndarray | None, labels: Sequence[Run]) -> Made:
     """Make the pairs of a unit and judge each by itself.
 
     Args:
@@ -77,22 +80,25 @@ def make_runs(unit: Unit, making: Making, held: np.ndarray | None, labels: Seque
     pairs, keys, still, said = (place.writer(name) for name in ("pairs", "keys", "open", "said"))
     counter = _counter(making)
     rows = size = 0
+    left_out: Counter[str] = Counter()
     try:
-        for table in pairs_of(unit, making.mappings, making.rules.max_characters, labels):
-            judged, own = judge(table, making.rules, counter)
+        for taken in pairs_of(unit, making.mappings, making.rules.max_characters, labels):
+            judged, own = judge(taken.pairs, making.rules, counter)
             ids = numbers(judged["pair_id"])
             pairs.add(judged, ids)
+            pairs.add(taken.rejected, numbers(taken.rejected["pair_id"]))
+            left_out.update(taken.dropped)
             keys.add(own, own["high"].to_numpy())
             candidates = _open(judged, ids, making.kinds)
             still.add(candidates, candidates["pair"].to_numpy())
             if held is not None and isinstance(unit, DataSetUnit):
                 repeated = _said(judged, ids, making.ngram, held)
                 said.add(repeated, repeated["hash"].to_numpy())
-            rows += judged.num_rows
+            rows += judged.num_rows + taken.rejected.num_rows
             size += _bytes(judged)
     except InputError as error:
         return Made(problem=str(error))
-    return Made(rows, size, pairs.done(), keys.done(), still.done(), said.done())
+    return Made(rows + left_out.total(), left_out, size, pairs.done(), keys.done(), still.done(), said.done())
 
 
 def _counter(making: Making) -> CountTokens | None:
@@ -136,10 +142,15 @@ def compare_range(runs: Runs, first: int, last: int, place: Place) -> list[Run]:
     return writer.done()
 
 
-def good_range(runs: Runs, first: int, last: int, kinds: int) -> np.ndarray:
-    """Of a range of ids what only limits can drop, int64 [kinds]; `runs`: OPEN, VERDICTS, REPEATED."""
-    tables = (read_runs(own, first, last, schema) for own, schema in zip(runs, (OPEN, VERDICTS, REPEATED), strict=True))
-    return good_pairs(*tables, kinds)
+def good_range(runs: Runs, first: int, last: int, kinds: int, passages: bool) -> np.ndarray:
+    """Of a range of ids what only limits can drop, int64 [kinds]; `runs`: OPEN, VERDICTS, REPEATED. `passages` as for `write_range`."""
+    still, verdicts, repeated = (read_runs(own, first, last, schema) for own, schema in zip(runs, (OPEN, VERDICTS, REPEATED), strict=True))
+    return good_pairs(still, verdicts, _counting(overlaps.smallest(repeated), passages), kinds)
+
+
+def _counting(repeated: pa.Table, passages: bool) -> pa.Table:
+    """Without those that repeat no more than a passage that a benchmark searches, unless these count too."""
+    return repeated if passages else repeated.filter(pc.invert(pc.starts_with(repeated["name"], PASSAGE)))
 
 
 @dataclass(frozen=True)
@@ -150,9 +161,11 @@ class Written:
     """Pairs by source, kind and split."""
     dropped: Counter[str]
     """By reason."""
+    repeats: Counter[bool]
+    """Pairs that repeat an evaluation set, by whether it is but a passage."""
 
 
-def write_range(runs: Runs, first: int, last: int, draft: Draft, part: tuple[int, Mapping[str, int]]) -> Written:
+def write_range(runs: Runs, first: int, last: int, draft: Draft, passages: bool, part: tuple[int, Mapping[str, int]]) -> Written:
     """Write the pairs of a range of ids: kept, rejected, and which repeat an evaluation set.
 
     Args:
@@ -160,6 +173,7 @@ def write_range(runs: Runs, first: int, last: int, draft: Draft, part: tuple[int
         first: First bucket.
         last: The bucket behind the range.
         draft: Where to.
+        passages: Whether passages that a benchmark searches count too.
         part: Its number, and the room that limits leave it.
     """
     number, room = part
@@ -167,9 +181,10 @@ def write_range(runs: Runs, first: int, last: int, draft: Draft, part: tuple[int
         read_runs(own, first, last, schema) for own, schema in zip(runs, (REJECTED_PAIR, VERDICTS, REPEATED), strict=True)
     )
     repeated = overlaps.smallest(repeated)
-    settled = settle(pairs, verdicts, repeated, room)
+    settled = settle(pairs, verdicts, _counting(repeated, passages), room)
     draft.write_table("pairs", settled.kept, number)
     draft.write_table("rejected", settled.rejected, number)
     draft.write_table("matches", pa.table([texts(repeated["id"].to_numpy()), repeated["name"]], MATCHES), number)
     names = (settled.kept[name].to_pylist() for name in ("source", "kind", "split"))
-    return Written(Counter(zip(*names, strict=True)), settled.dropped)
+    searched = pc.starts_with(repeated["name"], PASSAGE).to_pylist()
+    return Written(Counter(zip(*names, strict=True)), settled.dropped, Counter(searched))

@@ -6,19 +6,20 @@ one range, this process holds counts and the runs' names, and the tables are the
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import ray
 
 from raysberta.corpus.evaluation_sets import evaluation_files
+from raysberta.corpus.facts import Repeats
 from raysberta.corpus.length import counted_by
 from raysberta.corpus.overlaps import bits_of_range, meet_in_range, set_runs, width_of
+from raysberta.data_sets.read import KIND
 from raysberta.errors import InputError
 from raysberta.pairs.facts import PairsFacts
 from raysberta.pairs.match import CIRCLE, Cluster, circles
-from raysberta.pairs.read import KIND
 from raysberta.pairs.settings import NaturalPairs
 from raysberta.pairs.spread import (
     Made,
@@ -30,7 +31,7 @@ from raysberta.pairs.spread import (
     make_runs,
     write_range,
 )
-from raysberta.pairs.units import LabelUnit, Unit, data_set_units, document_units, label_counts, labelled
+from raysberta.pairs.units import LabelUnit, PairUnit, data_set_units, document_units, label_counts, labelled
 from raysberta.schema import Split
 from raysberta.spread import by_range, spread
 from raysberta.storage.runs import Place, Run, power_of_two, ranges
@@ -79,19 +80,19 @@ class _Stage:
         held = self._held()
         made = self._made(held)
         rows = sum(each.rows for each in made)
-        origin = f"{self.work.inputs[self.settings.documents].manifest.rows_out} documents and {len(self.given)} data set files"
+        origin = f"{self.work.inputs[self.settings.documents].manifest.rows_out} documents and {len(self.given)} parts of data sets"
         log.info("%d pairs made of %s", rows, origin)
         verdicts = self._runs(compare_range, [_all(each.keys for each in made)])
         repeated = self._runs(meet_in_range, [held, _all(each.said for each in made)])
         written = self._written(made, verdicts, repeated)
-        facts = PairsFacts(pairs=_by_kind(written))
+        facts = PairsFacts(pairs=_by_kind(written), repeats=_repeats(written, self.settings.decontaminate_passages))
         for name, split in facts.pairs.items():
             log.info("%s: %d to train, %d dev, %d test", name, split["train"], split["dev"], split["test"])
         if not any(split["train"] for split in facts.pairs.values()):
             raise InputError(f"sources: no training pair came out of {origin}")
         draft = self.work.draft
         draft.rows_in, draft.rows_out = rows, sum(each.kept.total() for each in written)
-        for reason, number in sorted(sum((each.dropped for each in written), Counter[str]()).items()):
+        for reason, number in sorted(sum((Counter(each) for each in _reasons(made, written)), Counter[str]()).items()):
             draft.drop(reason, number)
         return facts
 
@@ -110,7 +111,7 @@ class _Stage:
         making = ray.put(Making(settings.kinds, rules, counts, self.kinds, settings.decontaminate_ngram, self.place))
         bits = ray.put(self._bits(held)) if held else None
         by_label, labels = self._by_label()
-        units: list[Unit] = sorted([*by_label, *self.documents, *self.given], key=lambda unit: -unit.bytes)
+        units: list[PairUnit] = sorted([*by_label, *self.documents, *self.given], key=lambda unit: -unit.bytes)
         shared = ray.put(labels)
         made: list[Made] = ray.get(spread(make_runs, [(unit, making, bits, shared) for unit in units], self.workers))
         for each in made:
@@ -141,11 +142,15 @@ class _Stage:
         rooms: list[dict[str, int]] = [{} for _ in spans]
         if limits:
             runs = [_all(each.open for each in made), verdicts, repeated]
-            good = np.array(ray.get(by_range(good_range, runs, spans, self.workers, len(self.kinds))))
+            good = np.array(ray.get(by_range(good_range, runs, spans, self.workers, len(self.kinds), self.settings.decontaminate_passages)))
             before = np.cumsum(good, axis=0) - good
             rooms = [{name: max(0, most - int(own[self.kinds.index(name)])) for name, most in limits.items()} for own in before]
         runs = [_all(each.pairs for each in made), verdicts, repeated]
-        return ray.get(by_range(write_range, runs, spans, self.workers, self.work.draft, each=list(enumerate(rooms))))
+        return ray.get(
+            by_range(
+                write_range, runs, spans, self.workers, self.work.draft, self.settings.decontaminate_passages, each=list(enumerate(rooms))
+            )
+        )
 
     def _limits(self) -> dict[str, int]:
         """Training pairs that are kept at most, by `source/kind`: the smaller of what the rules and a data set itself say."""
@@ -171,6 +176,19 @@ def _by_kind(written: Iterable[Written]) -> dict[str, dict[Split, int]]:
     for (source, kind, split), number in sorted(sum((each.kept for each in written), Counter[tuple[str, str, Split]]()).items()):
         found.setdefault(f"{source}/{kind}", {"train": 0, "dev": 0, "test": 0})[split] = number
     return found
+
+
+def _reasons(made: Iterable[Made], written: Iterable[Written]) -> Iterator[Mapping[str, int]]:
+    """Rows by the reason why they are not among the pairs; of unreadable ones the table says more."""
+    yield from (each.left_out for each in made)
+    for each in written:
+        for reason, number in each.dropped.items():
+            yield {reason.partition(":")[0]: number}
+
+
+def _repeats(written: Iterable[Written], passages: bool) -> Repeats:
+    found = sum((each.repeats for each in written), Counter[bool]())
+    return Repeats(texts=found[False], passages=found[True], passages_dropped=passages)
 
 
 def _all(runs: Iterable[Sequence[Run]]) -> list[Run]:

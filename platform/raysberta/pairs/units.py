@@ -1,4 +1,4 @@
-"""Work units that pairs are made from: some row groups of the documents, a file of a data set, some circles of one label."""
+"""Work units that pairs are made from: some row groups of the documents, a unit of a data set, some circles of one label."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raysberta.corpus.locate import File
-from raysberta.corpus.settings import DatasetSource
+from raysberta.data_sets.outside import UNIT_BYTES as DATA_SET_BYTES
+from raysberta.data_sets.outside import units
+from raysberta.data_sets.read import Taken, read
+from raysberta.data_sets.records import Unit
+from raysberta.data_sets.settings import DatasetSource
 from raysberta.pairs.make import Mappings, make
 from raysberta.pairs.match import LABELLED, Circles, Cluster, circle, same_label
-from raysberta.pairs.outside import data_set_files
-from raysberta.pairs.read import read
 from raysberta.pairs.text import cut
-from raysberta.schema import Task, text_id
+from raysberta.schema import REJECTED_PAIR, Task, text_id
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem
 from raysberta.storage.runs import Run, read_runs
@@ -24,6 +25,7 @@ from raysberta.storage.runs import Run, read_runs
 UNIT_BYTES = 16 << 20
 """Of a Parquet file of documents, as it is stored."""
 BATCH_ROWS = 1024
+NOTHING = REJECTED_PAIR.empty_table()
 LABELS = pa.schema([(name, pa.string()) for name in LABELLED])
 """Of what lies in a LabelUnit."""
 
@@ -49,16 +51,16 @@ class DocumentUnit:
 
 @dataclass(frozen=True)
 class DataSetUnit:
-    """A file of a data set."""
+    """What one task reads of a data set."""
 
-    name: str
+    unit: Unit
     source: DatasetSource
-    file: File
 
     @property
     def bytes(self) -> int:
-        """As it is stored."""
-        return self.file.bytes
+        """As it is stored, at most."""
+        whole = self.unit.stop is None and not self.unit.start
+        return self.unit.file.bytes if whole else min(self.unit.file.bytes, DATA_SET_BYTES)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class LabelUnit:
     bytes: int = 0
 
 
-Unit = DocumentUnit | DataSetUnit | LabelUnit
+PairUnit = DocumentUnit | DataSetUnit | LabelUnit
 
 
 def document_units(corpus: Artifact) -> list[DocumentUnit]:
@@ -85,16 +87,16 @@ def document_units(corpus: Artifact) -> list[DocumentUnit]:
 
 
 def data_set_units(data_sets: Mapping[str, DatasetSource]) -> list[DataSetUnit]:
-    """All files of all data sets.
+    """All data sets.
 
     Raises:
         InputError: a data set is not there.
     """
-    return [DataSetUnit(name, source, file) for name, source in data_sets.items() for file in data_set_files(name, source)]
+    return [DataSetUnit(unit, source) for name, source in data_sets.items() for unit in units(name, source)]
 
 
-def pairs_of(unit: Unit, mappings: Mappings, longest: int, labels: Sequence[Run] = ()) -> Iterator[pa.Table]:
-    """Tables of schema PAIR, of bounded size.
+def pairs_of(unit: PairUnit, mappings: Mappings, longest: int, labels: Sequence[Run] = ()) -> Iterator[Taken]:
+    """Tables of bounded size.
 
     Args:
         unit: What to read.
@@ -107,12 +109,12 @@ def pairs_of(unit: Unit, mappings: Mappings, longest: int, labels: Sequence[Run]
     """
     match unit:
         case DocumentUnit():
-            yield from (make(table, mappings, longest) for table in unit.tables())
+            yield from (Taken(make(table, mappings, longest), NOTHING) for table in unit.tables())
         case DataSetUnit():
-            yield from read(unit.name, unit.source, unit.file, longest)
+            yield from read(unit.unit, unit.source, longest)
         case LabelUnit():
             documents = read_runs(labels, unit.first, unit.last, LABELS)
-            yield same_label(documents, labelled(mappings), longest, unit.circles)
+            yield Taken(same_label(documents, labelled(mappings), longest, unit.circles), NOTHING)
 
 
 def labelled(mappings: Mappings) -> dict[str, Task]:
