@@ -26,7 +26,8 @@ def pair(query: str, positive: str, split: str = "train", name: str = "a/k", neg
     source, kind = name.split("/")
     return {
         "pair_id": text_id(source, kind, split, query, positive), "doc_id": "d", "group": "g", "split": split, "source": source,
-        "kind": kind, "task": "retrieval", "language": "ru", "query": query, "positive": positive, "given_score": None, "negatives": list(negatives),
+        "kind": kind, "task": "retrieval", "language": "ru", "query": query, "positive": positive, "negatives": list(negatives),
+        "given_score": None,
     }  # fmt: skip
 
 
