@@ -82,5 +82,5 @@ def test_items_of_a_set_hold_out_their_runs_of_words(tmp_path: Path):
     assert not isinstance(runs, str)
     names = read_runs(runs, 0, 8, HELD)["name"].to_pylist()
     assert sorted(names) == ["Set#9"] * 3 + ["set.jsonl#2"] * 4, "runs of five words, and the whole"
-    (tmp_path / "set.jsonl").write_text("no JSON\n")
-    assert "unreadable" in set_runs(file, 5, Place(str(tmp_path), 8, 1 << 20))
+    (tmp_path / "set.jsonl").write_text('{"q": "a"}\n{"q": \n')
+    assert "set.jsonl is unreadable" in str(set_runs(file, 5, Place(str(tmp_path), 8, 1 << 20)))

@@ -38,6 +38,8 @@ MANIFEST = "manifest.json"
 ATTEMPT = "attempt-"
 CHECKPOINTS = "checkpoints"
 VECTORS = "vectors"
+WEIGHTS = "*.safetensors"
+"""A model's tensors."""
 ROW_GROUP = 20_000
 """Rows that a reader of a table takes at once: some tens of megabytes of text."""
 OBJECT_STORES = ("s3", "gcs", "abfs")
@@ -167,9 +169,14 @@ class Artifact:
     def _files(self, name: str) -> list[File]:
         return [file for file in self.manifest.files if file.path.startswith(f"{name}/")]
 
-    def folder(self, name: str) -> Path:
-        """A folder of the artifact on this machine; copied once into the temporary directory where storage is remote."""
-        return local_folder(join(self.uri, name), self._key(name))
+    def folder(self, name: str, weights: bool = True) -> Path:
+        """A folder of the artifact on this machine; copied once into the temporary directory where storage is remote.
+
+        Args:
+            name: The folder.
+            weights: Whether a model's tensors come along: who counts tokens or asks for prefixes and lengths needs none.
+        """
+        return local_folder(join(self.uri, name), self._key(name), "" if weights else WEIGHTS)
 
     def file(self, name: str) -> Path:
         """One file of the artifact on this machine, copied alone where storage is remote: a tokenizer comes without weights."""
