@@ -40,5 +40,5 @@ def by_range(
         each: A further last argument for each range.
     """
     shared = ray.put(list(runs))
-    further = [(one,) for one in each] or [()] * len(ranges)
+    further: list[tuple[Any, ...]] = [(one,) for one in each] or [()] * len(ranges)
     return spread(function, ((shared, *span, *same, *own) for span, own in zip(ranges, further, strict=True)), workers)

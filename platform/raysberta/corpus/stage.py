@@ -127,12 +127,11 @@ class _Stage:
             compute=ray.data.TaskPoolStrategy(self.workers.workers),
         )
         units = []
-        for batch in judged.iter_batches(batch_size=1, batch_format="pyarrow"):
-            for value in batch["filtered"].to_pylist():
-                found: Filtered = pickle.loads(value)
-                units.extend(found.units)
-                for name, runs in found.runs.items():
-                    self.runs[name].extend(runs)
+        for row in judged.iter_rows():
+            found: Filtered = pickle.loads(row["filtered"])
+            units.extend(found.units)
+            for name, runs in found.runs.items():
+                self.runs[name].extend(runs)
         if not any(len(unit.columns["doc_id"]) for unit in units):
             raise InputError(f"sources: there is not one record in {', '.join(self.sources)}")
         return Verdicts.of(units, list(self.sources))

@@ -22,7 +22,7 @@ from raysberta.pairs.make import Mappings
 from raysberta.pairs.match import Circles
 from raysberta.pairs.settings import Pairs
 from raysberta.pairs.units import DataSetUnit, DocumentUnit, PairUnit, by_circle, pairs_of
-from raysberta.schema import REJECTED_PAIR
+from raysberta.schema import REJECTED_PAIR, Split
 from raysberta.storage.artifacts import Artifact, Draft
 from raysberta.storage.runs import Place, Run, numbers, read_runs, texts
 
@@ -157,7 +157,7 @@ def _counting(repeated: pa.Table, passages: bool) -> pa.Table:
 class Written:
     """What stands in one part of the tables."""
 
-    kept: Counter[tuple[str, str, str]]
+    kept: Counter[tuple[str, str, Split]]
     """Pairs by source, kind and split."""
     dropped: Counter[str]
     """By reason."""

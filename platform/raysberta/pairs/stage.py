@@ -71,7 +71,7 @@ class _Stage:
         self.work, self.settings, self.workers = work, work.settings, work.workers
         self.documents = document_units(work.inputs[self.settings.documents]) if self.settings.kinds else []
         self.given = data_set_units(self.settings.data_sets)
-        size = sum(unit.bytes for unit in (*self.documents, *self.given))
+        size = sum(unit.bytes for unit in self.documents) + sum(unit.bytes for unit in self.given)
         self.place = Place(folder, power_of_two(max(LEAST_BUCKETS, EXPANSION * size / PART_BYTES)), RUN_BYTES)
         own = [f"{name}/{kind}" for name, kinds in self.settings.kinds.items() for kind in kinds]
         self.kinds = sorted([*own, *(f"{name}/{KIND}" for name in self.settings.data_sets)])

@@ -79,11 +79,11 @@ PairUnit = DocumentUnit | DataSetUnit | LabelUnit
 def document_units(corpus: Artifact) -> list[DocumentUnit]:
     """All documents."""
     fs, _ = filesystem(corpus.uri)
-    units = []
+    found: list[DocumentUnit] = []
     for info in fs.get_file_info(corpus.paths("documents")):
         of = -(-info.size // UNIT_BYTES)
-        units.extend(DocumentUnit(corpus.uri, info.path, part, of, info.size // of) for part in range(of))
-    return units
+        found.extend(DocumentUnit(corpus.uri, info.path, part, of, info.size // of) for part in range(of))
+    return found
 
 
 def data_set_units(data_sets: Mapping[str, DatasetSource]) -> list[DataSetUnit]:
