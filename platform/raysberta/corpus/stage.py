@@ -195,8 +195,8 @@ class _Stage:
         return ranges(self.place.buckets, power_of_two(_rows(runs) / ROWS_PER_TASK))
 
     def _by_range(self, function: Callable[..., Any], runs: Sequence[Sequence[Run]], *same: Any) -> list[Any]:
-        """What a function makes of each range of the first runs' rows."""
-        return ray.get(by_range(function, runs, self._ranges(runs[0]), self.workers, *same))
+        """What a function makes of each range, as many as the longest of the runs asks for."""
+        return ray.get(by_range(function, runs, self._ranges(max(runs, key=_rows)), self.workers, *same))
 
 
 def _stored(unit: Shard) -> int:

@@ -164,7 +164,7 @@ class _Stage:
 
     def _runs(self, function: Callable[..., list[Run]], runs: Sequence[Sequence[Run]]) -> list[Run]:
         """What a function writes for each range of the buckets; nothing where there is nothing to compare."""
-        return _all(ray.get(self._by_range(function, runs, _rows(runs[0]), self.place))) if all(runs) else []
+        return _all(ray.get(self._by_range(function, runs, max(map(_rows, runs)), self.place))) if all(runs) else []
 
     def _by_range(self, function: Callable[..., Any], runs: Sequence[Sequence[Run]], rows: int, *same: Any) -> list[Any]:
         return by_range(function, runs, ranges(self.place.buckets, power_of_two(rows / ROWS_PER_TASK)), self.workers, *same)
