@@ -281,6 +281,6 @@ def test_credentials_are_in_no_message(tmp_path: Path):
     _, artifact = ran(Store(str(tmp_path / "store")), asked)
     assert artifact.told(PairsFacts).pairs["given/dataset"]["train"] == 10
     (tmp_path / "worse.jsonl").write_text('{"query": "x"}\n')
-    with pytest.raises(InputError, match=r"worse\.jsonl\?region=here line 1 has no 'positive'") as raised:
+    with pytest.raises(InputError, match=r"no record up to worse\.jsonl line 1 has 'positive'") as raised:
         ran(Store(str(tmp_path / "store")), asked, 2)
     assert "planted" not in str(raised.value)
