@@ -26,7 +26,7 @@ def main() -> int:
     os.environ["HF_HUB_OFFLINE"] = "0" if arguments.downloads is None else "1"
     os.environ.setdefault("HF_DATASETS_CACHE", "/tmp/raysberta-datasets")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     from raysberta.data_sets.fetch import Unreachable, commits, fetch
     from raysberta.data_sets.licences import write_licences
     from raysberta.data_sets.settings import DatasetSource

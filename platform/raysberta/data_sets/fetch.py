@@ -268,7 +268,7 @@ def _asked(key: str, ask: Callable[[], T]) -> T:
         InputError: it refuses.
         Unreachable: it cannot be reached.
     """
-    import httpx
+    import httpx2  # what huggingface_hub asks with
     from huggingface_hub import errors
 
     for attempt in range(1, TRIES + 1):
@@ -280,7 +280,7 @@ def _asked(key: str, ask: Callable[[], T]) -> T:
             raise InputError(f"{key}: the hub refuses: {first_line(error)[:300]}") from error
         except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
             raise Unreachable(f"{key}: the hub cannot be reached: {first_line(error)[:300]}") from error
-        except (errors.HfHubHTTPError, httpx.HTTPError, ConnectionError, TimeoutError) as error:
+        except (errors.HfHubHTTPError, httpx2.HTTPError, ConnectionError, TimeoutError) as error:
             answer = getattr(error, "response", None)
             if answer is not None and answer.status_code < 500 and answer.status_code not in (408, 429):
                 raise InputError(f"{key}: the hub refuses: {first_line(error)[:300]}") from error
