@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import platform
 from pathlib import Path
 
 import pyarrow as pa
@@ -82,6 +83,12 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     page.write_text("<p>text")
     with pytest.raises(InputError, match=r"page\.html: right would be \.parquet or \.jsonl"):
         check_evaluation_sets(named(page))
+    (tmp_path / "gone.parquet").write_bytes(b"PAR1")
+    (file,) = evaluation_files(named(tmp_path / "gone.parquet"))
+    (tmp_path / "gone.parquet").unlink()
+    told = read_set(file, 13)
+    absent = f"is not there on node {platform.node()}; right would be a place that every node reaches"
+    assert told == f"corpus.evaluation_sets: {tmp_path}/gone.parquet {absent}"
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"text": "a"}\n{"text": \n')
     told = read_set(evaluation_files(named(broken))[0], 13)
