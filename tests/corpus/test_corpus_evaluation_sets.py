@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import platform
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -94,6 +95,13 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     page.write_text("<p>text")
     with pytest.raises(InputError, match=r"page\.html: right would be \.parquet or \.jsonl"):
         check_evaluation_sets(named(page))
+    (tmp_path / "gone.parquet").write_bytes(b"PAR1")
+    (file,) = evaluation_files(named(tmp_path / "gone.parquet"))
+    (tmp_path / "gone.parquet").unlink()
+    with pytest.raises(InputError) as raised:
+        list(read_set(file, 13))
+    absent = f"is not there on node {platform.node()}; right would be a place that every node reaches"
+    assert str(raised.value) == f"corpus.evaluation_sets: {tmp_path}/gone.parquet {absent}"
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"text": "a"}\n{"text": \n')
     with pytest.raises(InputError, match=r"^corpus\.evaluation_sets: .*broken\.jsonl is unreadable: "):
@@ -111,5 +119,6 @@ def test_options_of_a_uri_reach_the_files_and_no_message(tmp_path: Path) -> None
     state = sets_state((place,))
     assert state["files"] == 1 and state == sets_state((str(folder),)), "neither the place nor the options are part of it"
     (folder / "broken.jsonl").write_text('{"text": ')
-    told = read_set(evaluation_files((f"file://{folder}/broken.jsonl?region=here&secret_key=planted",))[0], 13)
-    assert isinstance(told, str) and "broken.jsonl?region=here is unreadable" in told and "planted" not in told
+    with pytest.raises(InputError, match=r"broken\.jsonl\?region=here is unreadable") as raised:
+        list(read_set(evaluation_files((f"file://{folder}/broken.jsonl?region=here&secret_key=planted",))[0], 13))
+    assert "planted" not in str(raised.value)
