@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import platform
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,6 +49,23 @@ def test_queries_and_passages_of_any_layout_count(tmp_path: Path) -> None:
     assert told == [first, first, second, "Task#7", None, None, None], "labels and single words stand everywhere"
 
 
+def test_passages_are_told_apart_from_what_is_asked_and_scored(tmp_path: Path) -> None:
+    rows = [
+        {"item": "Task#1", "part": "passage", "text": "Париж стоит на берегах Сены."},
+        {"item": "Task#2", "part": "text", "text": "На какой реке стоит Париж?"},
+        {
+            "question": "Где стоит Эрмитаж сегодня?",
+            "passages": [{"text": "Эрмитаж стоит на Дворцовой площади."}],
+            "answer": "на Дворцовой площади города",
+        },
+        {"item": "Task#9", "part": "passage", "text": "На какой реке стоит Париж?"},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    texts = ("париж стоит на берегах сены", "на какой реке стоит париж", "где стоит эрмитаж сегодня", "эрмитаж стоит на дворцовой площади")
+    found = shared(named(tmp_path / "a.jsonl"), *texts, "на дворцовой площади города")
+    assert found == ["passage:Task#1", "Task#2", "a.jsonl#3", "passage:a.jsonl#3", "a.jsonl#3"]
+
+
 def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "many.jsonl"
     file.write_text("".join(json.dumps({"text": f"строка номер {number} этого набора"}) + "\n" for number in range(10)), encoding="utf-8")
@@ -65,6 +83,12 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     page.write_text("<p>text")
     with pytest.raises(InputError, match=r"page\.html: right would be \.parquet or \.jsonl"):
         check_evaluation_sets(named(page))
+    (tmp_path / "gone.parquet").write_bytes(b"PAR1")
+    (file,) = evaluation_files(named(tmp_path / "gone.parquet"))
+    (tmp_path / "gone.parquet").unlink()
+    told = read_set(file, 13)
+    absent = f"is not there on node {platform.node()}; right would be a place that every node reaches"
+    assert told == f"corpus.evaluation_sets: {tmp_path}/gone.parquet {absent}"
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"text": "a"}\n{"text": \n')
     told = read_set(evaluation_files(named(broken))[0], 13)
