@@ -38,6 +38,10 @@ MANIFEST = "manifest.json"
 ATTEMPT = "attempt-"
 CHECKPOINTS = "checkpoints"
 VECTORS = "vectors"
+WEIGHTS = "*.safetensors"
+"""A model's tensors."""
+ROW_GROUP = 20_000
+"""Rows that a reader of a table takes at once: some tens of megabytes of text."""
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """As pyarrow calls the file systems in which an object appears whole or not at all, and cannot be moved."""
 VERSIONED = (
@@ -165,9 +169,14 @@ class Artifact:
     def _files(self, name: str) -> list[File]:
         return [file for file in self.manifest.files if file.path.startswith(f"{name}/")]
 
-    def folder(self, name: str) -> Path:
-        """A folder of the artifact on this machine; copied once into the temporary directory where storage is remote."""
-        return local_folder(join(self.uri, name), self._key(name))
+    def folder(self, name: str, weights: bool = True) -> Path:
+        """A folder of the artifact on this machine; copied once into the temporary directory where storage is remote.
+
+        Args:
+            name: The folder.
+            weights: Whether a model's tensors come along: who counts tokens or asks for prefixes and lengths needs none.
+        """
+        return local_folder(join(self.uri, name), self._key(name), "" if weights else WEIGHTS)
 
     def file(self, name: str) -> Path:
         """One file of the artifact on this machine, copied alone where storage is remote: a tokenizer comes without weights."""
@@ -205,10 +214,19 @@ class Draft:
         fs.create_dir(f"{path}/{name}", recursive=True)
         return fs, f"{path}/{name}"
 
-    def write_table(self, name: str, table: pa.Table) -> None:
-        """Write a table that fits in memory as one Parquet file."""
+    def write_table(self, name: str, table: pa.Table, part: int = 0) -> None:
+        """Write a table that fits in memory as one Parquet file: the whole of it, or one of its parts, numbered in their order."""
         fs, path = self.path(name)
-        pq.write_table(table, f"{path}/part-00000.parquet", filesystem=fs, compression="zstd")
+        pq.write_table(table, f"{path}/part-{part:05d}.parquet", filesystem=fs, compression="zstd", row_group_size=ROW_GROUP)
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A folder or URI for files between the steps of a stage, which all workers reach; removed on leaving."""
+        fs, path = self.path("scratch")
+        try:
+            yield join(self.uri, "scratch")
+        finally:
+            fs.delete_dir(path)
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
