@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from raysberta.mining.parts import Parts
 from raysberta.mining.passages import Numbers
-from raysberta.retrieval.approximate import Tuned
+from raysberta.retrieval.tuned import Tuned
 from raysberta.retrieval.vectors import Vectors
 from raysberta.storage.location import join
 

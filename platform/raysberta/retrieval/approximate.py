@@ -6,7 +6,7 @@ has a fixed number of passages, so it takes the same memory and finds the same h
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,8 @@ import numpy as np
 
 from raysberta.errors import InputError
 from raysberta.retrieval.search import Find, Slices, exact, faiss_threads, merge, part
+from raysberta.retrieval.tuned import Method, Tuned
 from raysberta.retrieval.vectors import Matrix, steps
-
-Method = Literal["exact", "ivf", "hnsw"]
 
 INDEX_ROWS = 1 << 18
 """Passages of an index: 200 MiB at 384 dimensions, 530 at 1,024."""
@@ -36,21 +35,6 @@ GPU_MOST = 2048
 LINK_BYTES = 2 * LINKS * 4 + 16
 SEED = 1234
 FLOAT16: Any = faiss.ScalarQuantizer.QT_fp16
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """How an index searches, and what that was measured to find."""
-
-    method: Method
-    parameters: dict[str, int]
-    """nlist and nprobe, or links, ef_construction and ef_search."""
-    recall: float
-    """At the k asked for, on the sample."""
-    queries: int
-    """Of the sample."""
-    device: Literal["cpu", "gpu"] = "cpu"
-    """Where it is searched."""
 
 
 Move = Callable[[Any], Any]
