@@ -1,12 +1,15 @@
 """Examples with the real encoder through Ray: text that a reader would call a hard negative, kept supplied ones, reproducible output."""
 
+import contextlib
 import hashlib
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -180,6 +183,32 @@ def test_workers_and_files_change_no_byte(
     assert not any("scratch" in file.path for file in one.manifest.files)
     search = told(one).pools["words/term_definition"].search
     assert search is not None and search["recall_measured"] == 1.0 and search["indexes"][0]["device"] == "cpu"
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_worker_that_is_killed_changes_nothing(commit: Commit, make: Made, e5_folder: Path, words: pa.Table) -> None:
+    """It dies while it embeds; another starts in its place and is asked again."""
+    e5, natural = commit("e5", model=e5_folder), commit("natural", words)
+    killed: list[int] = []
+    ended = threading.Event()
+
+    def kill() -> None:
+        while not killed and not ended.wait(0.05):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if not killed and process.cmdline()[:1] == ["ray::Worker.embed_passages"]:
+                        process.kill()
+                        killed.append(process.pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        one = make({"mine": MINE}, name="one", e5=e5, natural=natural)
+    finally:
+        ended.set()
+        thread.join()
+    assert len(killed) == 1
+    assert hashes(one) == hashes(make({"mine": MINE}, name="two", e5=e5, natural=natural))
 
 
 def hashes(artifact: Artifact) -> dict[str, str]:

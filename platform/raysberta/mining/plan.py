@@ -14,6 +14,15 @@ Place = tuple[int, int]
 """A range of a part, by their numbers."""
 
 
+class Reader(NamedTuple):
+    """Who reads texts."""
+
+    name: str
+    """Of a model, among the inputs."""
+    max_tokens: int
+    """Longer texts are cut."""
+
+
 class Chunk(NamedTuple):
     """Pairs to deal out: some row groups of a file."""
 
@@ -48,8 +57,8 @@ class Plan:
     """Of all pairs."""
     dealt: Dealt = field(default_factory=Dealt)
     numbers: Numbers = field(default_factory=lambda: Numbers((), 1))
-    vectors: Mapping[str, Vectors] = field(default_factory=dict)
-    """Of all passages, by the model that made them."""
+    vectors: Mapping[Reader, Vectors] = field(default_factory=dict)
+    """Of all passages, by the encoder that read them."""
     indexes: Mapping[int, tuple[Tuned, ...]] = field(default_factory=dict)
     """Of parts that are searched by them."""
 

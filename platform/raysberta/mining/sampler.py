@@ -33,7 +33,7 @@ class Mined:
 class Sampler(Dealer):
     """What a worker does where nothing is searched."""
 
-    def pool(self, plan: Plan, part: int, name: str = "") -> Pool:
+    def pool(self, plan: Plan, part: int) -> Pool:
         """The passages that may be negatives of a part, without vectors."""
         homes, passages = plan.parts.pool(part), self.passages(plan)
         numbers = pool_numbers(passages, homes)

@@ -24,10 +24,10 @@ from raysberta.mining.judge import is_cross_encoder
 from raysberta.mining.output import Output, read
 from raysberta.mining.parts import make_parts
 from raysberta.mining.passages import Numbers
-from raysberta.mining.plan import Batch, Chunk, Dealt, Place, Plan
+from raysberta.mining.plan import Batch, Chunk, Dealt, Place, Plan, Reader
 from raysberta.mining.sampler import Mined, Sampler
 from raysberta.mining.settings import Examples
-from raysberta.mining.worker import Worker
+from raysberta.mining.worker import Worker, reader_of
 from raysberta.progress import progress
 from raysberta.retrieval.encoded import dimension_of, rows_of_file
 from raysberta.retrieval.stored import Files, Traffic
@@ -113,10 +113,10 @@ def run(work: Work[Examples]) -> ExamplesFacts:
     settings, made, files = work.settings, _Made(), Files("")
     with _crew(work) as crew:
         plan = _dealt(work, crew, files)
-        models = dict.fromkeys(([settings.mine.by] if settings.mine is not None else []) + _encoding_teacher(work))
-        plan = _numbered(plan, crew, [rows_of_file(dimension_of(work.inputs[name])) for name in models])
+        encoders = ([settings.mine.by] if settings.mine is not None else []) + [reader.name for reader in _encoding_teacher(work)]
+        plan = _numbered(plan, crew, [rows_of_file(dimension_of(work.inputs[name])) for name in encoders])
         if settings.mine is not None:
-            plan = _embedded(work, plan, crew, settings.mine.by, made)
+            plan = _embedded(work, plan, crew, reader_of(settings.mine), made)
             plan = _indexed(work, plan, crew, made)
             (made.prefixes,) = crew.each("encoders described", "described", [(settings.mine.by,)])
         made.used = np.zeros(int(plan.numbers.starts[-1]), bool)
@@ -140,9 +140,12 @@ def run(work: Work[Examples]) -> ExamplesFacts:
     return facts
 
 
-def _encoding_teacher(work: Work[Examples]) -> list[str]:
+def _encoding_teacher(work: Work[Examples]) -> list[Reader]:
+    """The teacher, if it is an encoder."""
     teacher = work.settings.teacher
-    return [teacher] if teacher is not None and not is_cross_encoder(work.inputs[teacher].file("model/config.json")) else []
+    if teacher is None or is_cross_encoder(work.inputs[teacher].file("model/config.json")):
+        return []
+    return [Reader(teacher, work.settings.teacher_tokens)]
 
 
 def _dealt(work: Work[Examples], crew: _Crew, files: Files) -> Plan:
@@ -198,15 +201,15 @@ def _numbered(plan: Plan, crew: _Crew, steps: list[int]) -> Plan:
     return replace(plan, numbers=Numbers(tuple(map(tuple, sizes)), max(steps, default=1)))
 
 
-def _embedded(work: Work[Examples], plan: Plan, crew: _Crew, name: str, made: _Made, queries: bool = True) -> Plan:
+def _embedded(work: Work[Examples], plan: Plan, crew: _Crew, reader: Reader, made: _Made, queries: bool = True) -> Plan:
     """Embed all passages and, unless their teacher reads them later, queries."""
-    shared, dimension = ray.put(plan), dimension_of(work.inputs[name])
+    shared, dimension = ray.put(plan), dimension_of(work.inputs[reader.name])
     rows = rows_of_file(dimension)
     spans = plan.numbers.files(rows)
     if queries:
-        for done in crew.each("ranges of queries embedded", "embed_queries", [(shared, name, place) for place in plan.ranges]):
+        for done in crew.each("ranges of queries embedded", "embed_queries", [(shared, reader, place) for place in plan.ranges]):
             made.embedding.update(done)
-    asked = [(shared, name, *span) for span in spans if span is not None]
+    asked = [(shared, reader, *span) for span in spans if span is not None]
     found = iter(list(crew.each("files of passages embedded", "embed_passages", asked)))
     paths = []
     for span in spans:
@@ -214,7 +217,7 @@ def _embedded(work: Work[Examples], plan: Plan, crew: _Crew, name: str, made: _M
         paths.append(path)
         made.embedding.update(done)
     vectors = Vectors(tuple(paths), int(plan.numbers.starts[-1]), dimension, rows)
-    return replace(plan, vectors={**plan.vectors, name: vectors})
+    return replace(plan, vectors={**plan.vectors, reader: vectors})
 
 
 def _indexed(work: Work[Examples], plan: Plan, crew: _Crew, made: _Made) -> Plan:
@@ -284,11 +287,12 @@ def _false_negatives(work: Work[Examples], plan: Plan, crew: _Crew, made: _Made)
 
 def _teach(work: Work[Examples], plan: Plan, crew: _Crew, made: _Made) -> None:
     """Put the teacher's scores into the examples: a cross-encoder's outputs, or an encoder's cosines."""
-    names = _encoding_teacher(work)
-    if names and names[0] not in plan.vectors:
-        plan = _embedded(work, plan, crew, names[0], made, queries=False)
+    readers = _encoding_teacher(work)
+    for reader in readers:
+        if reader not in plan.vectors:
+            plan = _embedded(work, plan, crew, reader, made, queries=False)
     shared = ray.put(plan)
-    for done in crew.each("ranges taught", "teach", [(shared, place, not names) for place in plan.ranges]):
+    for done in crew.each("ranges taught", "teach", [(shared, place, not readers) for place in plan.ranges]):
         made.embedding.update(done)
 
 

@@ -21,10 +21,10 @@ from raysberta.mining.judge import CrossEncoder
 from raysberta.mining.miner import depth, mine
 from raysberta.mining.output import Table, read, vector_rows, vector_schema
 from raysberta.mining.passages import Pool
-from raysberta.mining.plan import Place, Plan
+from raysberta.mining.plan import Place, Plan, Reader
 from raysberta.mining.positives import usable
 from raysberta.mining.sampler import Mined, Sampler
-from raysberta.mining.settings import Examples
+from raysberta.mining.settings import Examples, Mining
 from raysberta.mining.teacher import Cosines, Teacher, own_texts, with_scores
 from raysberta.models.describe import describe
 from raysberta.prefixes import Prefixes
@@ -55,22 +55,19 @@ class Worker(Sampler):
         self.threads = max(1, int(work.workers.cpus))
         self.device = "cuda" if work.workers.gpus and torch.cuda.is_available() else "cpu"
         self.move = gpu() if self.device == "cuda" else None
-        self.encoders: dict[str, Encoded] = {}
-        self.judges: dict[str, CrossEncoder] = {}
-        self._last: Any = ((-1, ""), None)
+        self.encoders: dict[Reader, Encoded] = {}
+        self.judges: dict[Reader, CrossEncoder] = {}
+        self._last: Any = ((-1, None), None)
         self._finds: dict[int, tuple[int, Find, int]] = {}
 
     # embedding
 
-    def _encoder(self, name: str) -> Encoded:
-        if name not in self.encoders:
-            model = self.work.inputs[name]
-            self.encoders[name] = Encoded(model, self._tokens(name), vectors_folder(self.work.draft, model, self._tokens(name)), self.files)
-        return self.encoders[name]
-
-    def _tokens(self, name: str) -> int:
-        mining = self.settings.mine
-        return mining.max_tokens if mining is not None and name == mining.by else self.settings.teacher_tokens
+    def _encoder(self, reader: Reader) -> Encoded:
+        if reader not in self.encoders:
+            model = self.work.inputs[reader.name]
+            folder = vectors_folder(self.work.draft, model, reader.max_tokens)
+            self.encoders[reader] = Encoded(model, reader.max_tokens, folder, self.files)
+        return self.encoders[reader]
 
     def _prefixes(self, name: str) -> Prefixes:
         return describe(self.work.inputs[name].folder("model")).prefixes
@@ -79,17 +76,17 @@ class Worker(Sampler):
         """What an encoder reads before a text: the fields of Prefixes."""
         return self._prefixes(name).model_dump()
 
-    def embed_passages(self, plan: Plan, name: str, first: int, after: int) -> tuple[str, Counter[str]]:
+    def embed_passages(self, plan: Plan, reader: Reader, first: int, after: int) -> tuple[str, Counter[str]]:
         """Embed the passages of one file of vectors; where it is, and what was done."""
         numbers = np.arange(first, after, dtype=np.int64)
         part = plan.parts.every[int(np.searchsorted(plan.numbers.starts, first, side="right")) - 1]
-        before = self._prefixes(name).of(part.task, "document")
-        vectors, done = self._encoder(name).write([before + text for text in self.passages(plan).texts(numbers)])
+        before = self._prefixes(reader.name).of(part.task, "document")
+        vectors, done = self._encoder(reader).write([before + text for text in self.passages(plan).texts(numbers)])
         return vectors.paths[0], done
 
-    def embed_queries(self, plan: Plan, name: str, place: Place) -> Counter[str]:
+    def embed_queries(self, plan: Plan, reader: Reader, place: Place) -> Counter[str]:
         """Embed the queries of a range; what was done."""
-        return self._encoder(name).write(self._queries(plan, name, place)[0])[1]
+        return self._encoder(reader).write(self._queries(plan, reader.name, place)[0])[1]
 
     def _queries(self, plan: Plan, name: str, place: Place) -> tuple[list[str], pa.Table, int]:
         """The distinct queries of a range, each with its prefix, in the order in which they are embedded; and its pairs as `pairs`."""
@@ -102,12 +99,12 @@ class Worker(Sampler):
 
     # mining
 
-    def pool(self, plan: Plan, part: int, name: str = "") -> Pool:
-        """The passages that may be negatives of a part, with their vectors by a model; the last one asked for is kept."""
-        if self._last[0] != (part, name):
+    def pool(self, plan: Plan, part: int, reader: Reader | None = None) -> Pool:
+        """The passages that may be negatives of a part, with their vectors by an encoder; the last one asked for is kept."""
+        if self._last[0] != (part, reader):
             found = super().pool(plan, part)
-            vectors: Matrix = View(self._mapped(plan.vectors[name]), found.numbers) if name else found.vectors
-            self._last, self._finds = ((part, name), replace(found, vectors=vectors)), {}
+            vectors: Matrix = View(self._mapped(plan.vectors[reader]), found.numbers) if reader is not None else found.vectors
+            self._last, self._finds = ((part, reader), replace(found, vectors=vectors)), {}
         return self._last[1]
 
     def mine(self, plan: Plan, place: Place) -> Mined:
@@ -118,14 +115,13 @@ class Worker(Sampler):
         counts = report.Counts()
         texts, pairs, again = self._queries(plan, mining.by, place)
         counts.dropped["duplicate_id"] += again
-        encoder, pool = self._encoder(mining.by), self.pool(plan, place[0], mining.by)
+        encoder, pool = self._encoder(reader_of(mining)), self.pool(plan, place[0], reader_of(mining))
         encoder.let_go()
         vectors = self._mapped(encoder.vectors(texts))
         at, before = {text: row for row, text in enumerate(texts)}, self._prefixes(mining.by).of(plan.parts.every[place[0]].task, "query")
         rows = np.array([at[before + query] for query in pairs["query"].to_pylist()], np.int64)
         kept, asked = usable(pool, pairs, View(vectors, rows), counts.dropped)
-        limits = mining.cross_encoder if mining.cross_encoder_for == "limits" else None
-        judge = partial(self.judge, limits) if limits is not None else None
+        judge = self._judge(mining) if mining.cross_encoder_for == "limits" else None
         ranked = self._ranked(plan, place[0], pool, asked)
         tables = mine(mining, self.settings.negatives, pool, kept, asked, ranked, counts.dropped, judge)
         found = self.write(plan, place, pool, tables, counts)
@@ -154,13 +150,15 @@ class Worker(Sampler):
             self._finds[part] = slices.queries, find, k
         return self._finds[part]
 
-    def judge(self, name: str, queries: list[str], texts: list[str]) -> np.ndarray:
+    def _judge(self, mining: Mining) -> report.Judge:
+        assert mining.cross_encoder is not None
+        return partial(self.judge, Reader(mining.cross_encoder, mining.cross_encoder_tokens))
+
+    def judge(self, reader: Reader, queries: list[str], texts: list[str]) -> np.ndarray:
         """A cross-encoder's scores, float32; pieces of fixed size, so they do not depend on how many are asked for."""
-        if name not in self.judges:
-            mining = self.settings.mine
-            tokens = mining.cross_encoder_tokens if mining is not None and name == mining.cross_encoder else self.settings.teacher_tokens
-            self.judges = {name: CrossEncoder(self.work.inputs[name].folder("model"), tokens)}
-        model = self.judges[name]
+        if reader not in self.judges:
+            self.judges = {reader: CrossEncoder(self.work.inputs[reader.name].folder("model"), reader.max_tokens)}
+        model = self.judges[reader]
         parts = [model.score(queries[start:stop], texts[start:stop]) for start, stop in steps(len(queries), JUDGED_AT_ONCE)]
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
@@ -170,7 +168,7 @@ class Worker(Sampler):
         """Build an index of a pool, tuned on queries of a range; how it searches, and where it does so quicker."""
         settings = self.settings.mine
         assert settings is not None and settings.search != "exact"
-        pool, asked = self.pool(plan, part, settings.by), self._sample(plan, sampled)
+        pool, asked = self.pool(plan, part, reader_of(settings)), self._sample(plan, sampled)
         first = number * INDEX_ROWS
         after, k = min(first + INDEX_ROWS, len(pool)), min(depth(settings, pool), len(pool))
         memory = self.work.workers.search_memory_mib
@@ -181,7 +179,7 @@ class Worker(Sampler):
     def indexes(self, plan: Plan, part: int) -> int:
         """How many indexes the pool of a part needs."""
         assert self.settings.mine is not None
-        return -(-len(self.pool(plan, part, self.settings.mine.by)) // INDEX_ROWS)
+        return -(-len(self.pool(plan, part, reader_of(self.settings.mine))) // INDEX_ROWS)
 
     def _opened(self, plan: Plan, part: int, number: int) -> Find:
         index = loaded(self.files.local(plan.index(part, number)), plan.indexes[part][number], self.move)
@@ -191,7 +189,7 @@ class Worker(Sampler):
         """The recall of a pool's indexes together on the sample, for the manifest."""
         settings = self.settings.mine
         assert settings is not None
-        pool, asked = self.pool(plan, part, settings.by), self._sample(plan, sampled)
+        pool, asked = self.pool(plan, part, reader_of(settings)), self._sample(plan, sampled)
         _, find, k = self._find(plan, part, pool)
         slices = Slices.within(self.work.workers.search_memory_mib, pool.vectors.shape[1], k)
         truth = exact(pool.vectors, 0, len(pool), slices, self.threads, self.device)(asked, k)[1]
@@ -201,7 +199,7 @@ class Worker(Sampler):
     def _sample(self, plan: Plan, place: Place) -> np.ndarray:
         assert self.settings.mine is not None
         texts = self._queries(plan, self.settings.mine.by, place)[0]
-        return sample_of(self._mapped(self._encoder(self.settings.mine.by).vectors(texts)))
+        return sample_of(self._mapped(self._encoder(reader_of(self.settings.mine)).vectors(texts)))
 
     # what is made of the examples
 
@@ -212,7 +210,7 @@ class Worker(Sampler):
         part = plan.parts.every[int(np.searchsorted(plan.numbers.starts, first, side="right")) - 1]
         before = self._prefixes(by).of(part.task, "document")
         keys = [before + text for text in self.passages(plan).texts(numbers)]
-        self._keep(f"passages-{first:012d}.parquet", keys, View(self._mapped(plan.vectors[by]), numbers))
+        self._keep(f"passages-{first:012d}.parquet", keys, View(self._mapped(plan.vectors[reader_of(self.settings.mine)]), numbers))
 
     def _keep(self, name: str, keys: list[str], vectors: Matrix) -> None:
         table = Table(self.files, join(self.work.draft.uri, "vectors", name), vector_schema(vectors.shape[1]))
@@ -222,8 +220,8 @@ class Worker(Sampler):
 
     def estimate(self, plan: Plan, place: Place, most: int) -> tuple[int, int, int]:
         """Of drawn examples of a range: mined negatives at least as relevant as the positive, mined negatives, examples."""
-        assert self.settings.mine is not None and self.settings.mine.cross_encoder is not None
-        judge = partial(self.judge, self.settings.mine.cross_encoder)
+        assert self.settings.mine is not None
+        judge = self._judge(self.settings.mine)
         found = [0, 0, 0]
         for table in read(self.files, join(self.work.draft.uri, "examples", plan.name(*place))):
             numbers = report.drawn(table["pair_id"].to_pylist(), self.work.seed)
@@ -235,13 +233,13 @@ class Worker(Sampler):
 
     def teach(self, plan: Plan, place: Place, cross: bool) -> Counter[str]:
         """Put the teacher's scores into the examples of a range; what was embedded."""
-        teacher = self.settings.teacher
-        assert teacher is not None
+        assert self.settings.teacher is not None
+        teacher = Reader(self.settings.teacher, self.settings.teacher_tokens)
         written = join(self.work.draft.uri, "examples", plan.name(*place))
         done: Counter[str] = Counter()
         score: Teacher = lambda tasks, queries, texts: self.judge(teacher, queries, texts)  # noqa: E731
         if not cross:
-            pool, prefixes, encoder = self.pool(plan, place[0], teacher), self._prefixes(teacher), self._encoder(teacher)
+            pool, prefixes, encoder = self.pool(plan, place[0], teacher), self._prefixes(teacher.name), self._encoder(teacher)
             texts = sorted(own_texts(read(self.files, written), pool, prefixes), key=by_length)
             vectors, done = encoder.write(texts)
             score = Cosines(prefixes, {text: row for row, text in enumerate(texts)}, self._mapped(vectors), pool)
@@ -250,3 +248,8 @@ class Worker(Sampler):
             output.add(with_scores(table, score))
         output.close()
         return done
+
+
+def reader_of(mining: Mining) -> Reader:
+    """The encoder that ranks."""
+    return Reader(mining.by, mining.max_tokens)
