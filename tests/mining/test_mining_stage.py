@@ -239,7 +239,7 @@ def test_requests_to_an_object_store_are_counted(s3: str, s3_log: Path, e5_folde
 
 
 def requests(log: Path) -> list[str]:
-    return re.findall(r'"((?:GET|PUT|POST|HEAD|DELETE) [^"]*) HTTP', log.read_text())
+    return re.findall(r'"(?:\x1b\[[0-9;]*m)*((?:GET|PUT|POST|HEAD|DELETE) [^"]*) HTTP', log.read_text())
 
 
 @pytest.mark.usefixtures("ray_local")

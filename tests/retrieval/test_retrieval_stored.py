@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from raysberta.retrieval.stored import Files, Traffic
 from raysberta.storage.location import join
@@ -44,5 +45,15 @@ def test_requests_are_as_many_as_the_server_saw(s3: str, s3_log: Path) -> None:
     assert not one.folder.exists()
 
 
+@pytest.mark.parametrize("mib", [1, 9, 12, 25])
+def test_requests_of_a_large_file_are_counted_by_its_parts(mib: int, s3: str, s3_log: Path) -> None:
+    files, data = Files("unit"), np.random.default_rng(0).bytes(mib << 20)
+    files.write(join(s3, "stored", "first"), b"x")
+    files.traffic()
+    before = len(requests(s3_log))
+    files.write(join(s3, "stored", f"large-{mib}"), data)
+    assert files.traffic() == Traffic(len(seen := requests(s3_log)[before:]), 0, len(data)), seen
+
+
 def requests(log: Path) -> list[str]:
-    return re.findall(r'"((?:GET|PUT|POST|HEAD|DELETE) [^"]*) HTTP', log.read_text())
+    return re.findall(r'"(?:\x1b\[[0-9;]*m)*((?:GET|PUT|POST|HEAD|DELETE) [^"]*) HTTP', log.read_text())
