@@ -10,6 +10,10 @@ from raysberta.storage.local_copy import local_file
 from raysberta.storage.location import filesystem
 
 
+MOST = 4096
+"""Files mapped at once: a process may open only so many."""
+
+
 def _local(place: str) -> Path:
     folder, name = filesystem(place)[1].rsplit("/", 2)[1:]
     return local_file(place, f"vectors/{folder}/{name}")
@@ -37,5 +41,7 @@ class Mapped(Vectors):
         maps: dict[int, np.ndarray] = self._maps  # type: ignore[attr-defined]
         if number not in maps:
             local: Callable[[str], Path] = self._local  # type: ignore[attr-defined]
+            if len(maps) == MOST:
+                maps.pop(next(iter(maps)))
             maps[number] = np.memmap(local(self.paths[number]), HALF, "r").reshape(-1, self.dimension)
         return maps[number]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import shutil
 import tempfile
 import uuid
@@ -49,6 +50,8 @@ class Files:
         self.folder = Path(tempfile.gettempdir()) / f"raysberta-{os.getuid()}" / f"files {quote(name, safe='')}"
         self._traffic = Traffic()
         self._local: dict[str, Path] = {}
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a mapped file stays open, and there may be thousands
 
     def traffic(self) -> Traffic:
         """What was asked since the last time."""
