@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,12 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysberta.corpus.documents import CANDIDATE, to_tables
+from raysberta.corpus.packaged import wiktionary
 from raysberta.pairs.compare import OPEN, REPEATED, VERDICTS, Settled, compare, good_pairs, settle
 from raysberta.pairs.filter import KEYS, judge
+from raysberta.pairs.make import make
 from raysberta.pairs.settings import Pairs
 from raysberta.pairs.spread import _open
 from raysberta.pairs.text import normalise
-from raysberta.schema import PAIR, REJECTED_PAIR, text_id
+from raysberta.schema import PAIR, REJECTED_PAIR, split_of, text_id
 from raysberta.storage.runs import Place, Run, RunWriter, numbers, ranges, read_runs
 
 KINDS = ["a/k", "a/other", "b/k"]
@@ -66,6 +70,7 @@ def by_ranges(
     rows: list[dict], limits: Mapping[str, int], repeated: Mapping[str, str], folder: str, cut: int, most: int, parts: int
 ) -> list[Settled]:
     """The same by the steps of the stage, tables of `cut` rows and runs of `most` bytes."""
+    kinds = sorted({f"{row['source']}/{row['kind']}" for row in rows})
     names = ("pairs", "keys", "open", "repeated", "verdicts")
     writers = {name: RunWriter(Place(folder, 64, most), name) for name in names}
     for start in range(0, len(rows), cut):
@@ -73,7 +78,7 @@ def by_ranges(
         ids = numbers(judged["pair_id"])
         writers["pairs"].add(judged, ids)
         writers["keys"].add(keys, keys["high"].to_numpy())
-        still = _open(judged, ids, KINDS)
+        still = _open(judged, ids, kinds)
         writers["open"].add(still, still["pair"].to_numpy())
     known = numbers(pa.array(list(repeated), pa.string()))
     writers["repeated"].add(pa.table([known, pa.array(list(repeated.values()), pa.string())], REPEATED), known)
@@ -82,13 +87,13 @@ def by_ranges(
         found = compare(read_runs(runs["keys"], first, last, KEYS))
         writers["verdicts"].add(found, found["pair"].to_numpy())
     runs["verdicts"] = writers["verdicts"].done()
-    settled, before = [], [0] * len(KINDS)
+    settled, before = [], [0] * len(kinds)
     for first, last in ranges(64, parts):
-        room = {name: max(0, limits[name] - before[KINDS.index(name)]) for name in limits}
+        room = {name: max(0, limits[name] - before[kinds.index(name)]) for name in limits if name in kinds}
         still, verdicts, again = (
             read_runs(runs[name], first, last, schema) for name, schema in (("open", OPEN), ("verdicts", VERDICTS), ("repeated", REPEATED))
         )
-        good = good_pairs(still, verdicts, again, len(KINDS))
+        good = good_pairs(still, verdicts, again, len(kinds))
         before = [had + more for had, more in zip(before, good.tolist(), strict=True)]
         settled.append(settle(read_runs(runs["pairs"], first, last, REJECTED_PAIR), verdicts, again, room))
     return settled
@@ -121,6 +126,10 @@ ROWS = st.lists(
 def test_ranges_give_what_one_pass_gives(rows: list[dict], limits: dict, share: int, cut: int, most: int, parts: int):
     training = sorted({row["pair_id"] for row in rows if row["split"] == "train"})
     repeated = {pair_id: "Set#1" for number, pair_id in enumerate(training) if share and number % share == 0}
+    check(rows, limits, repeated, cut, most, parts)
+
+
+def check(rows: list[dict], limits: dict, repeated: dict, cut: int, most: int, parts: int) -> Counter[str]:
     with TemporaryDirectory() as folder:
         settled = by_ranges(rows, limits, repeated, folder, cut, most, parts)
     expected = in_one_pass(rows, limits, repeated)
@@ -128,7 +137,23 @@ def test_ranges_give_what_one_pass_gives(rows: list[dict], limits: dict, share: 
     rejected = [(row["pair_id"], json.dumps(row["negatives"]), row["reason"]) for own in settled for row in own.rejected.to_pylist()]
     assert kept == [(pair_id, negatives) for pair_id, negatives, reason in expected if not reason]
     assert rejected == [row for row in expected if row[2] not in ("", "over_limit")]
-    assert sum((own.dropped for own in settled), Counter()) == Counter(reason for _, _, reason in expected if reason)
+    dropped = sum((own.dropped for own in settled), Counter())
+    assert dropped == Counter(reason for _, _, reason in expected if reason)
+    return dropped
+
+
+def test_articles_of_a_dictionary(tmp_path: Path):
+    """Definitions and usages of real words, some twice under another name, cut and limited."""
+    found = wiktionary.read(wiktionary.parts()[0], "sources.words")
+    tables = list(islice(to_tables("words", (each for each in found if not each.reason), 0), 2))
+    documents = [{**row, "split": split_of(row["group"], 0.1, 0.1)} for table in tables for row in table.to_pylist()]
+    again = [{**row, "source": "again", "doc_id": text_id(row["doc_id"])} for row in documents[::5]]
+    mappings = {name: {"term_definition": "retrieval", "definition_usage": "topic"} for name in ("words", "again")}
+    rows = make(pa.Table.from_pylist([*documents, *again], CANDIDATE), mappings, 120).to_pylist()
+    repeated = {row["pair_id"]: "Set#1" for row in rows[::97] if row["split"] == "train"}
+    dropped = check(rows, {"words/term_definition": 700, "again/definition_usage": 9}, repeated, 300, 100_000, 16)
+    assert len(rows) > 3000 and {"duplicate", "in_evaluation", "over_limit"} <= dropped.keys()
+    assert min(dropped.values()) > 10
 
 
 def settled(tmp_path: Path, *rows: dict, **limits: int) -> Settled:
