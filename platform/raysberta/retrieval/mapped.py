@@ -9,7 +9,6 @@ from raysberta.retrieval.vectors import HALF, Vectors
 from raysberta.storage.local_copy import local_file
 from raysberta.storage.location import filesystem
 
-
 MOST = 4096
 """Files mapped at once: a process may open only so many."""
 
