@@ -99,6 +99,8 @@ class Passages:
 
     def _by_range(self, numbers: np.ndarray) -> "list[tuple[pa.RecordBatch, np.ndarray, np.ndarray]]":
         """Each range that has some of these passages, which they are, and their rows in it."""
+        if not len(numbers):
+            return []
         places = np.searchsorted(self._starts, numbers, side="right") - 1
         order = np.argsort(places, kind="stable")
         found = []
