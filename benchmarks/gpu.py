@@ -52,11 +52,11 @@ def lines_of(program: Sequence[str], until: float) -> Iterator[str]:
         raise Unfinished(f"{' '.join(map(str, program[1:3]))}: {late}")
 
 
-def tests(until: float) -> Iterator[Line]:
-    """A line for each test that is marked gpu."""
+def tests(until: float, place: str = "tests") -> Iterator[Line]:
+    """A line for each test of a file or folder that is marked gpu; one that was skipped has not passed."""
     with tempfile.TemporaryDirectory() as aside:
         report = Path(aside) / "report.xml"
-        program = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:xdist", "-o", "addopts=", "-q", f"--junitxml={report}"]
+        program = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:xdist", "-o", "addopts=", "-q", f"--junitxml={report}", place]
         try:
             for line in lines_of(program, until):
                 print(line, end="", file=sys.stderr)

@@ -4,11 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import torch
 
 from source_tree import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import gpu
 
 
 def made(target: str, place, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess:
@@ -68,3 +74,31 @@ def test_the_program_says_that_torch_finds_none() -> None:
     ended = subprocess.run([sys.executable, ROOT / "benchmarks" / "gpu.py"], capture_output=True, text=True)
     assert ended.returncode == 2 and ended.stdout == ""
     assert ended.stderr.startswith(f"error: torch {torch.__version__} finds no GPU") and ended.stderr.count("\n") == 1
+
+
+def test_a_part_is_stopped_in_time_with_all_that_it_started(tmp_path) -> None:
+    inner = f"import os, time; open({str(tmp_path / 'inner')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    outer = f"import subprocess, sys; print('a figure', flush=True); subprocess.run([sys.executable, '-c', {inner!r}])"
+    began, found = time.monotonic(), []
+    with pytest.raises(gpu.Unfinished, match="not within the ten minutes"):
+        found.extend(gpu.lines_of([sys.executable, "-c", outer], began + 5))
+        pytest.fail("it ended by itself")
+    assert time.monotonic() - began < 60
+    number = int((tmp_path / "inner").read_text())
+    assert not psutil.pid_exists(number) or psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+
+
+def test_lines_before_the_end_are_kept() -> None:
+    found = gpu.lines_of([sys.executable, "-c", "print('a figure', flush=True); raise SystemExit(3)"], time.monotonic() + 60)
+    assert next(found) == "a figure\n"
+    with pytest.raises(gpu.Unfinished, match="ended with 3"):
+        next(found)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_test_that_found_no_gpu_has_not_passed() -> None:
+    lines = list(gpu.tests(time.monotonic() + 300, "tests/training/test_training_attention.py"))
+    assert len(lines) == 4
+    for line in lines:
+        assert "test_training_attention::test_the_gpu_gives_the_numbers_of_the_cpu" in line["name"]
+        assert line["goal"] == "passes" and line["met"] is False and "no GPU" in line["note"]
