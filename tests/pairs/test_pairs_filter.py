@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysberta.pairs.filter import HELD_OUT, KEYS, PAIR_OF_TEXTS, TRAINED_ON, judge
+from raysberta.pairs.filter import HELD_OUT, KEYS, PAIR_OF_TEXTS, OF_TRAINING, judge
 from raysberta.pairs.settings import Pairs
 from raysberta.schema import PAIR, REJECTED_PAIR, text_id
 from raysberta.storage.runs import numbers
@@ -63,4 +63,4 @@ def test_keys_say_what_was_hashed():
     texts = {(row["high"], row["low"]): set() for row in rows}
     for row in rows:
         texts[row["high"], row["low"]].add(row["role"])
-    assert sorted(map(sorted, texts.values())) == [[PAIR_OF_TEXTS], [PAIR_OF_TEXTS], [TRAINED_ON, HELD_OUT], [TRAINED_ON, HELD_OUT]]
+    assert sorted(map(sorted, texts.values())) == [[PAIR_OF_TEXTS], [PAIR_OF_TEXTS], [OF_TRAINING, HELD_OUT], [OF_TRAINING, HELD_OUT]]

