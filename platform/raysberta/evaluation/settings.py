@@ -4,7 +4,7 @@ from typing import Literal
 
 from raysberta.graph import BenchmarkRef, DocumentsRef, EncoderRef, Language, PairsRef, Positive, Section, TasksRef
 
-VERSION: int = 3
+VERSION: int = 4
 """Of the results; bumped when the same settings and inputs give another result."""
 
 
@@ -45,7 +45,7 @@ class Benchmark(Section):
     name: str
     """Its name in mteb, e.g. MTEB(rus, v1.1)."""
     snapshot: str
-    """Folder that `jobs/fetch_benchmark.py` filled."""
+    """Folder that `jobs/fetch_benchmark.py` filled, or a URI that it was copied to."""
     in_domain: tuple[str, ...] = ()
     """Tasks of it whose training parts a model of the recipe has learned from, its teacher too: they count as own tasks, all others as
     general ones."""
@@ -56,8 +56,9 @@ class Scoring(Section):
 
     max_tokens: Positive = 128
     """Longer texts are cut."""
-    precision: Literal["bf16", "fp32"] = "fp32"
-    """Of the encoder while scoring; bf16 is about twice as fast and moves scores in the fourth digit."""
+    precision: Literal["bf16", "tf32", "fp32"] = "fp32"
+    """Of the encoder while scoring. bf16 is about twice as fast and moves scores in the fourth digit; tf32 multiplies with eleven bits on
+    NVIDIA GPUs from Ampere on, and is fp32 anywhere else."""
 
 
 class ModelScores(Section):

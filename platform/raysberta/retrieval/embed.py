@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +31,7 @@ class Embedder:
         self,
         folder: Path,
         max_tokens: int | None = None,
-        precision: Literal["bf16", "fp32"] = "bf16",
+        precision: Literal["bf16", "tf32", "fp32"] = "bf16",
         device: str | None = None,
         token_budget: int | None = None,
     ) -> None:
@@ -40,7 +40,7 @@ class Embedder:
         Args:
             folder: An encoder folder that describes itself.
             max_tokens: Longer texts are cut; as the folder says where None, and never later than it says.
-            precision: bf16 converts the weights; vectors come back as float32 either way.
+            precision: bf16 converts the weights; tf32 multiplies float32 with eleven bits on a GPU that can. Vectors come back as float32.
             device: A torch device; cuda where there is one and None is given.
             token_budget: Greatest tokens of a batch, padding included; where None, what was measured as fastest
                 (docs/performance.md): 2,048 on a processor, whose cache it should fit, 65,536 on a GPU.
@@ -51,6 +51,7 @@ class Embedder:
         nn.Module.to(self.model, self.device, torch.bfloat16 if precision == "bf16" else torch.float32)
         self.description = describe(folder)
         self.max_tokens = min(max_tokens or self.description.max_tokens, self.description.max_tokens)
+        self.products = "tf32" if precision == "tf32" else "ieee"
         self.token_budget = token_budget or (65536 if self.device.type == "cuda" else 2048)
         if precision == "bf16" and self.device.type == "cpu":
             arranged(self.model, self.token_budget)
@@ -95,6 +96,17 @@ class Embedder:
             tokens[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = 1
         tokens, mask = tokens.to(self.device), mask.to(self.device)
-        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext(), _float32_products(self.products):
             hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
         return F.normalize(pool(hidden.float(), mask, self.description.pooling), dim=-1).cpu().numpy()
+
+
+@contextmanager
+def _float32_products(precision: str) -> Iterator[None]:
+    """How a GPU multiplies float32 within: "ieee", or "tf32" with eleven bits of each factor. Whoever trains beside is left alone."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = precision
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
