@@ -27,6 +27,7 @@ def test_a_processor_gets_the_cores_that_were_granted_whatever_the_recipe_says_o
     assert ("VLLM_ENABLE_V1_MULTIPROCESSING" in environment) == (cpus == 1)
     settings = engine_settings(SETTINGS, CPU, workers)
     assert (settings["max_num_seqs"], settings["max_num_batched_tokens"]) == (16, 4096)
+    assert settings["dtype"] == "bfloat16" and engine_settings(SETTINGS, Found("0.32.0", "cpu", bf16=False), workers)["dtype"] == "float32"
     assert settings["enable_chunked_prefill"] is False and "tensor_parallel_size" not in settings
     assert place(workers)["bundles"] == [{"CPU": cpus, **({"GPU": gpus} if gpus else {})}]
 

@@ -58,7 +58,7 @@ class Scoring(Section):
     """Longer texts are cut."""
     precision: Literal["bf16", "tf32", "fp32"] = "fp32"
     """Of the encoder while scoring. bf16 is about twice as fast and moves scores in the fourth digit; tf32 multiplies with eleven bits on
-    NVIDIA GPUs from Ampere on, and is fp32 anywhere else."""
+    NVIDIA GPUs from Ampere on. Each is fp32 where the device has it not."""
 
 
 class ModelScores(Section):

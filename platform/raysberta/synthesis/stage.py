@@ -20,6 +20,7 @@ import ray.data
 import torch
 
 from raysberta.errors import InputError
+from raysberta.models.arithmetic import has_bf16
 from raysberta.models.describe import describe
 from raysberta.pairs.text import normalise
 from raysberta.progress import progress
@@ -138,11 +139,11 @@ def _look() -> Found:
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig  # noqa: F401
         from vllm.platforms import current_platform
     except Exception as error:  # an import of compiled code fails in many ways
-        return Found("", "cpu", f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
+        return Found("", "cpu", problem=f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
     version = vllm.__version__.partition("+")[0]
     if current_platform.is_cpu():
-        return Found(version, "cpu")
-    return Found(version, "gpu", "" if torch.cuda.is_available() else "it computes on GPUs, and the stage has none")
+        return Found(version, "cpu", has_bf16(torch.device("cpu")))
+    return Found(version, "gpu", problem="" if torch.cuda.is_available() else "it computes on GPUs, and the stage has none")
 
 
 def _answer_vllm(work: Work[WrittenPairs], how: LlmPairs, prompts: pa.Table, kept: Kept, found: Found) -> Answers:

@@ -16,6 +16,7 @@ class Found:
     """vLLM's."""
     device: Literal["cpu", "gpu"]
     """What the installed vLLM computes on, and has there."""
+    bf16: bool = True
     problem: str = ""
     """Why vLLM cannot run there, in one line; "" where it can."""
 
@@ -25,7 +26,7 @@ def engine_settings(settings: LlmPairs, found: Found, workers: Workers) -> dict[
     if found.device == "gpu":
         return {"max_model_len": settings.max_model_length, "tensor_parallel_size": max(1, int(workers.gpus))}
     return {
-        "dtype": "bfloat16",
+        "dtype": "bfloat16" if found.bf16 else "float32",
         "max_model_len": settings.max_model_length,
         "enforce_eager": True,
         "enable_prefix_caching": True,  # the examples are the same in every prompt
