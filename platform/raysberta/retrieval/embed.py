@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -99,17 +99,21 @@ class Embedder:
             tokens[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = 1
         tokens, mask = tokens.to(self.device), mask.to(self.device)
-        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext(), _float32_products(self.products):
+        with _on(self.device, self.products):
             hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
         return F.normalize(pool(hidden.float(), mask, self.description.pooling), dim=-1).cpu().numpy()
 
 
 @contextmanager
-def _float32_products(precision: str) -> Iterator[None]:
-    """How a GPU multiplies float32 within: "ieee", or "tf32" with eleven bits of each factor. Whoever trains beside is left alone."""
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = precision
-    try:
+def _on(device: torch.device, products: str) -> Iterator[None]:
+    """On a GPU: it is the current one, and multiplies float32 as said, "ieee" or "tf32" with eleven bits of each factor; only within."""
+    if device.type != "cuda":
         yield
+        return
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = products
+    try:
+        with torch.cuda.device(device):
+            yield
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
