@@ -6,6 +6,7 @@ import mteb
 import numpy as np
 import pytest
 from datasets import Dataset
+from mteb.types import PromptType
 
 from evaluation.registered import countries
 from raysberta.errors import InputError
@@ -84,7 +85,7 @@ def test_what_mteb_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(
         InputError, match="RuBQRetrieval: 2 texts are 2 MiB of vectors, and mteb holds all of a task at once; right would be at most 1"
     ):
-        asking.encode([{"text": ["один", "два"]}], task_metadata=TASK)
+        asking.encode([{"text": ["один", "два"]}], task_metadata=TASK, prompt_type=PromptType.document)
     monkeypatch.setattr(room, "FOUND", 100)
     asking.index(CORPUS)
     with pytest.raises(InputError, match="24 queries, and mteb holds 10 results of each; right would be at most 10"):

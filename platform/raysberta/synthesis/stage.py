@@ -180,7 +180,7 @@ def _answer_vllm(work: Work[WrittenPairs], how: LlmPairs, prompts: pa.Table, kep
     light = {"num_cpus": LIGHT}
     processor = build_processor(config, preprocess=ask, postprocess=tell, preprocess_map_kwargs=light, postprocess_map_kwargs=light)
     engine = processor.get_stage_by_name("vLLMEngineStage")
-    engine.fn = with_own_model(engine.fn)
+    vars(engine)["fn"] = with_own_model(engine.fn)  # an assignment would be validated, and that takes its resources anew
     engine.fn_constructor_kwargs["model"] = model
     columns = {"text": "generated_text", "problem": "__inference_error__"}
     written = processor(ray.data.from_arrow(todo)).map_batches(
