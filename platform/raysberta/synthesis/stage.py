@@ -111,7 +111,7 @@ def _llm(work: Work[WrittenPairs], how: LlmPairs) -> tuple[str, pa.Table]:
         log.info("%s: vllm cannot run (%s): the same prompts go through transformers", work.node, found.problem)
     passages = len(set(table["doc_id"].to_pylist()))
     log.info("%s: engine %s, %d requests for %d passages", work.node, engine, table.num_rows, passages)
-    prompts = prompted(work.inputs[how.by].folder("model"), how, table, work.node)
+    prompts = prompted(work.inputs[how.by].folder("model", weights=False), how, table, work.node)
     kept = Kept.of(work.draft, engine)
     answers = _answer_transformers(work, how, prompts, kept) if found.problem else _answer_vllm(work, how, prompts, kept, found)
     return engine, with_answers(table, answers, how.failure_budget)
@@ -154,7 +154,7 @@ def _answer_vllm(work: Work[WrittenPairs], how: LlmPairs, prompts: pa.Table, kep
     if not todo:
         return answers
     config = vLLMEngineProcessorConfig(
-        model_source=str(model.folder("model")),
+        model_source=str(model.folder("model", weights=False)),  # what Ray looks at here; engines open their own
         engine_kwargs=engine_settings(how, found, work.workers),
         concurrency=(work.workers.workers, work.workers.workers),
         batch_size=how.batch_size,
@@ -290,7 +290,7 @@ def _keep(work: Work[WrittenPairs], rows: list[dict[str, Any]]) -> tuple[list[di
 
 def _mark_ranks(work: Work[WrittenPairs], finder: Artifact, good: list[dict[str, Any]]) -> None:
     """Whether each passage comes back for its query, with the encoder's retrieval prefixes for every kind: it is a search."""
-    how, prefixes = work.settings.how, describe(finder.folder("model")).prefixes
+    how, prefixes = work.settings.how, describe(finder.folder("model", weights=False)).prefixes
     documents = work.inputs[work.settings.documents].dataset("documents")
     found = candidates(documents, how.language, (), how.pool, work.seed)
     others = choose(found, found.num_rows, how.max_passage_characters, work.seed)["text"].to_pylist()
