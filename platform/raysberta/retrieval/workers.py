@@ -18,7 +18,7 @@ from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, block_path, missin
 from raysberta.storage.artifacts import Artifact
 from raysberta.work import Workers
 
-__all__ = ["by_length", "embed_texts", "embed_to_storage", "vectors_folder"]
+__all__ = ["by_length", "embed_texts", "embed_to_storage", "pooled", "vectors_folder"]
 
 log = logging.getLogger(__name__)
 
