@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,7 @@ class Embedder:
         self,
         folder: Path,
         max_tokens: int | None = None,
-        precision: Literal["bf16", "fp32"] = "bf16",
+        precision: Literal["bf16", "tf32", "fp32"] = "bf16",
         device: str | None = None,
         token_budget: int | None = None,
     ) -> None:
@@ -41,7 +41,8 @@ class Embedder:
         Args:
             folder: An encoder folder that describes itself.
             max_tokens: Longer texts are cut; as the folder says where None, and never later than it says.
-            precision: bf16 converts the weights, where the device has it; vectors come back as float32 either way.
+            precision: bf16 converts the weights, tf32 multiplies float32 with eleven bits, where the device has it; vectors come back as
+                float32 either way.
             device: A torch device; cuda where there is one and None is given.
             token_budget: Greatest tokens of a batch, padding included; where None, what was measured as fastest
                 (docs/performance.md): 2,048 on a processor, whose cache it should fit, 65,536 on a GPU.
@@ -53,6 +54,7 @@ class Embedder:
         nn.Module.to(self.model, self.device, torch.bfloat16 if half else torch.float32)
         self.description = describe(folder)
         self.max_tokens = min(max_tokens or self.description.max_tokens, self.description.max_tokens)
+        self.products = "tf32" if precision == "tf32" else "ieee"
         self.token_budget = token_budget or (65536 if self.device.type == "cuda" else 2048)
         if half and self.device.type == "cpu":
             arranged(self.model, self.token_budget)
@@ -97,6 +99,21 @@ class Embedder:
             tokens[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = 1
         tokens, mask = tokens.to(self.device), mask.to(self.device)
-        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+        with _on(self.device, self.products):
             hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
         return F.normalize(pool(hidden.float(), mask, self.description.pooling), dim=-1).cpu().numpy()
+
+
+@contextmanager
+def _on(device: torch.device, products: str) -> Iterator[None]:
+    """On a GPU: it is the current one, and multiplies float32 as said, "ieee" or "tf32" with eleven bits of each factor; only within."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = products
+    try:
+        with torch.cuda.device(device):
+            yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before

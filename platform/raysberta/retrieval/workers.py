@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, block_path, missin
 from raysberta.storage.artifacts import Artifact
 from raysberta.work import Workers
 
-__all__ = ["by_length", "embed_texts", "embed_to_storage", "vectors_folder"]
+__all__ = ["by_length", "embed_texts", "embed_to_storage", "pooled", "vectors_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -102,18 +103,31 @@ def _embedded(
 ) -> Iterator[pa.Table]:
     if not blocks:
         return
-    embedded = ray.data.from_arrow(blocks).map_batches(
+    done = 0
+    for batch in pooled(blocks, actor, (model, max_tokens, workers.cpus), workers):
+        done += pc.sum(batch["rows"]).as_py() if "rows" in batch.column_names else batch.num_rows
+        yield batch
+        progress(node, "texts embedded", done, total)
+
+
+def pooled(blocks: list[pa.Table], actor: type, constructor: tuple[Any, ...], workers: Workers) -> Iterator[pa.Table]:
+    """What a pool of actors with an encoder each makes of blocks, as it comes.
+
+    Args:
+        blocks: What an actor is given at once.
+        actor: A class that is called with a block and gives a table.
+        constructor: What it is made from.
+        workers: Actors.
+    """
+    made = ray.data.from_arrow(blocks).map_batches(
         actor,
-        fn_constructor_args=(model, max_tokens, workers.cpus),
+        fn_constructor_args=constructor,
         batch_format="pyarrow",
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(size=min(workers.workers, len(blocks))),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
     )
-    done = 0
-    for batch in embedded.iter_batches(batch_format="pyarrow", batch_size=None):
+    for batch in made.iter_batches(batch_format="pyarrow", batch_size=None):
         assert isinstance(batch, pa.Table)
-        done += pc.sum(batch["rows"]).as_py() if "rows" in batch.column_names else batch.num_rows
         yield batch
-        progress(node, "texts embedded", done, total)
