@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,7 @@ from raysberta.progress import progress
 from raysberta.retrieval.approximate import Method, Tuned, approximate, recall, require_fit, sample_of
 from raysberta.retrieval.embed import VERSION, Embedder
 from raysberta.retrieval.search import Find, Slices, check, exact, merge, part
-from raysberta.retrieval.vectors import BLOCK_TEXTS, Matrix, Vectors, block_path, missing, steps, write_block
+from raysberta.retrieval.vectors import BLOCK_TEXTS, Matrix, Vectors, block_path, by_length, missing, steps, write_block
 from raysberta.storage.artifacts import Artifact, Draft, fingerprint, versions
 from raysberta.storage.location import join
 from raysberta.work import Workers
@@ -68,7 +68,7 @@ def embed_texts(texts: Sequence[str], model: Artifact, max_tokens: int, workers:
         for rows in (order[start:stop] for start, stop in steps(len(order), BLOCK_TEXTS))
     ]
     vectors = np.zeros((0, 0), np.float32)
-    for batch in _embedded(blocks, _Embed, model, max_tokens, workers, node, len(texts)):
+    for batch in _embedded(ray.data.from_arrow, blocks, _Embed, model, max_tokens, workers, node, len(texts)):
         values = pc.list_flatten(batch["vector"]).to_numpy().reshape(batch.num_rows, -1)
         if not len(vectors):
             vectors = np.empty((len(texts), values.shape[1]), np.float32)
@@ -98,15 +98,31 @@ def embed_to_storage(
     blocks = [pa.table({"path": [paths[number]], "texts": pa.array([parts[number]], pa.list_(pa.string()))}) for number in todo]
     fresh = sum(len(parts[number]) for number in todo)
     bad = 0
-    for batch in _embedded(blocks, _EmbedToStorage, model, max_tokens, workers, node, fresh):
+    for batch in _embedded(ray.data.from_arrow, blocks, _EmbedToStorage, model, max_tokens, workers, node, fresh):
         bad += pc.sum(batch["bad"]).as_py()
         dimension = batch["dimension"][0].as_py()
     return Vectors(tuple(paths), len(texts), dimension), {"embedded": fresh, "reused": len(texts) - fresh, "bad_vectors": bad}
 
 
-def by_length(text: str) -> tuple[int, str]:
-    """The order in which texts are embedded: longest first, so batches hold texts of a length."""
-    return -len(text), text
+def embed_blocks(blocks: Sequence[Any], model: Artifact, max_tokens: int, workers: Workers, node: str, total: int) -> tuple[int, int]:
+    """Write the vectors of blocks that other processes put together.
+
+    Args:
+        blocks: References to tables that are not empty: a row a block, its `path` and its `texts`.
+        model: An encoder.
+        max_tokens: Longer texts are cut.
+        workers: Actors; each holds a table.
+        node: Of the recipe, for who watches.
+        total: Texts of all blocks.
+
+    Returns:
+        The dimension, 0 where there is no block, and how many vectors were none.
+    """
+    dimension = bad = 0
+    for batch in _embedded(ray.data.from_arrow_refs, blocks, _EmbedToStorage, model, max_tokens, workers, node, total):
+        bad += pc.sum(batch["bad"]).as_py()
+        dimension = batch["dimension"][0].as_py()
+    return dimension, bad
 
 
 def vectors_folder(draft: Draft, model: Artifact, max_tokens: int) -> str:
@@ -117,11 +133,18 @@ def vectors_folder(draft: Draft, model: Artifact, max_tokens: int) -> str:
 
 
 def _embedded(
-    blocks: list[pa.Table], actor: type[_Embed], model: Artifact, max_tokens: int, workers: Workers, node: str, total: int
+    source: Callable[[list[Any]], ray.data.Dataset],
+    blocks: Sequence[Any],
+    actor: type[_Embed],
+    model: Artifact,
+    max_tokens: int,
+    workers: Workers,
+    node: str,
+    total: int,
 ) -> Iterator[pa.Table]:
     if not blocks:
         return
-    embedded = ray.data.from_arrow(blocks).map_batches(
+    embedded = source(list(blocks)).map_batches(
         actor,
         fn_constructor_args=(model, max_tokens, workers.cpus),
         batch_format="pyarrow",
