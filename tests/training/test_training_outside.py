@@ -12,11 +12,13 @@ from processes import environment
 from transformers import ModernBertConfig, ModernBertModel, RobertaConfig, RobertaModel
 from variants import contrastive_settings, distil_settings, mlm_settings
 
+from raysberta.models.arithmetic import has_bf16
 from raysberta.training.chunks import make_chunks
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import ALLOCATOR
 from raysberta.training.outside import GIB, memory_of, sizes_of, token_bytes
 
+CPU = torch.device("cpu")
 WITHIN = 0.15
 """The estimate of a step is so near to what the step takes, as a share of that."""
 SPECIAL = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
@@ -72,7 +74,7 @@ def kept_by(encoder, precision: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("kind", ["roberta", "modernbert"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not has_bf16(CPU), reason="no bf16 here"))])
 def test_what_a_token_keeps_of_a_layer_is_counted(precision, kind):
     """The difference that two more layers make; copies of weights that autocast keeps are no token's. A mask of dropout is a byte."""
     encoders = [encoder_of(kind, layers) for layers in (3, 5)]

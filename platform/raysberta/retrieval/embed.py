@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from raysberta.models.arithmetic import has_bf16
 from raysberta.models.describe import describe
 from raysberta.models.load import load_encoder, load_tokenizer
 from raysberta.models.pool import pool
@@ -40,7 +41,7 @@ class Embedder:
         Args:
             folder: An encoder folder that describes itself.
             max_tokens: Longer texts are cut; as the folder says where None, and never later than it says.
-            precision: bf16 converts the weights; vectors come back as float32 either way.
+            precision: bf16 converts the weights, where the device has it; vectors come back as float32 either way.
             device: A torch device; cuda where there is one and None is given.
             token_budget: Greatest tokens of a batch, padding included; where None, what was measured as fastest
                 (docs/performance.md): 2,048 on a processor, whose cache it should fit, 65,536 on a GPU.
@@ -48,11 +49,12 @@ class Embedder:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.tokenizer = load_tokenizer(folder)
         self.model = load_encoder(folder)
-        nn.Module.to(self.model, self.device, torch.bfloat16 if precision == "bf16" else torch.float32)
+        half = precision == "bf16" and has_bf16(self.device)
+        nn.Module.to(self.model, self.device, torch.bfloat16 if half else torch.float32)
         self.description = describe(folder)
         self.max_tokens = min(max_tokens or self.description.max_tokens, self.description.max_tokens)
         self.token_budget = token_budget or (65536 if self.device.type == "cuda" else 2048)
-        if precision == "bf16" and self.device.type == "cpu":
+        if half and self.device.type == "cpu":
             arranged(self.model, self.token_budget)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

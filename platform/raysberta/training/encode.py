@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
+from raysberta.models.arithmetic import has_bf16
 from raysberta.models.pool import pool
 from raysberta.models.settings import Pooling
 from raysberta.training.attention import PACKED, arguments_of, packs, pays
@@ -49,7 +50,7 @@ class ChunkedEncoder(nn.Module):
 
         Args:
             encoder: On the device where it will be trained.
-            precision: Of its arithmetic.
+            precision: Of its arithmetic: bf16 where the device has it, else float32.
             recompute: Forget activations until the backward pass.
             kept_tokens: So many tokens' activations are kept nonetheless.
             packed: Lay a chunk's tokens end to end, without padding; where that can be done and pays if None.
@@ -59,18 +60,19 @@ class ChunkedEncoder(nn.Module):
             InputError: layers are to be recomputed, and the encoder's cannot be.
         """
         super().__init__()
+        device = next(encoder.parameters()).device
+        self.precision: Precision = precision if has_bf16(device) else "fp32"
         self.packed = packed
-        self.packs = packs(encoder, precision) if packed is None else packed
+        self.packs = packs(encoder, self.precision) if packed is None else packed
         if self.packs:
             encoder.set_attn_implementation(PACKED)
-        elif next(encoder.parameters()).device.type == "cpu":
+        elif device.type == "cpu":
             encoder.set_attn_implementation("eager")
         if recompute_layers and not encoder.supports_gradient_checkpointing:
             raise InputError(f"recompute_layers: the layers of {encoder.config.model_type} cannot be; right would be recompute: true alone")
         if recompute_layers:
             encoder.gradient_checkpointing_enable({"use_reentrant": False})
         self.encoder = encoder
-        self.precision = precision
         self.recompute = recompute
         self.kept_tokens = kept_tokens
 
