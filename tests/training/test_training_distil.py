@@ -24,7 +24,7 @@ from raysberta.models.pool import pool
 from raysberta.prefixes import E5, Prefixes
 from raysberta.retrieval.embed import Embedder
 from raysberta.retrieval.mapped import Mapped
-from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, block_path, by_length, write_block
+from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, block_path, write_block
 from raysberta.training.distil import DistilModel, make_batch, train_distil
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.fidelity import agreement, fidelity
@@ -98,7 +98,7 @@ def test_the_teachers_texts_come_together_by_ranges_and_each_once(table, cuts, r
     for number, parts in enumerate(zip(*cut, strict=True)):
         blocks, fresh = in_blocks(parts, "/nowhere")
         texts = [text for block in fresh["texts"].to_pylist() for text in block]
-        assert blocks.hashes.tolist() == hashes(texts).tolist() and texts == sorted(texts, key=by_length)
+        assert blocks.hashes.tolist() == hashes(texts).tolist() and texts == sorted(texts, key=lambda text: (-len(text), text))
         assert blocks.fresh == len(texts) and len(blocks.paths) == -(-len(texts) // BLOCK_TEXTS)
         assert (np.searchsorted(ends, blocks.hashes, "right") == number).all()
         found += texts

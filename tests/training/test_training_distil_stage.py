@@ -10,7 +10,6 @@ from raysberta.prefixes import E5
 from raysberta.publishing.phases import _agreed
 from raysberta.retrieval.embed import Embedder
 from raysberta.retrieval.mapped import Mapped
-from raysberta.retrieval.vectors import by_length
 from raysberta.schema import DOCUMENT, PAIR
 from raysberta.storage.artifacts import Store
 from raysberta.training import stage
@@ -66,7 +65,7 @@ def test_a_student_comes_to_agree_with_its_teacher(ray_local, tiny, table, tmp_p
     units, reading = given[3], given[4]
     parts = [part for unit in units for part in teacher_texts(unit, reading, teacher_hashes(unit, reading), np.zeros(0, np.uint64))]
     told = {text for part in parts for text in part["text"].to_pylist() if at.rows(hashes([text]))[0] >= 0}
-    texts = sorted(told, key=by_length)
+    texts = sorted(told, key=lambda text: (-len(text), text))
     assert at.rows(hashes(texts)).tolist() == list(range(len(texts))) and len(vectors) == len(texts)
     assert texts[0].startswith("passage: река") and len(texts[0]) == len("passage: ") + 256
     assert not any("секрет" in text for text in texts)

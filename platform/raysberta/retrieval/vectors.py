@@ -94,11 +94,6 @@ Matrix = Vectors | View | np.ndarray
 """Anything of shape [n, d] that gives float rows for a slice or an array of row numbers."""
 
 
-def by_length(text: str) -> tuple[int, str]:
-    """The order in which texts are embedded: longest first, so batches hold texts of a length."""
-    return -len(text), text
-
-
 def block_path(folder: str, texts: Sequence[str]) -> str:
     """Where the block of these texts lies."""
     digest = hashlib.sha256()

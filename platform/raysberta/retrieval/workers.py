@@ -18,7 +18,7 @@ from raysberta.progress import progress
 from raysberta.retrieval.approximate import Method, Tuned, approximate, recall, require_fit, sample_of
 from raysberta.retrieval.embed import VERSION, Embedder
 from raysberta.retrieval.search import Find, Slices, check, exact, merge, part
-from raysberta.retrieval.vectors import BLOCK_TEXTS, Matrix, Vectors, block_path, by_length, missing, steps, write_block
+from raysberta.retrieval.vectors import BLOCK_TEXTS, Matrix, Vectors, block_path, missing, steps, write_block
 from raysberta.storage.artifacts import Artifact, Draft, fingerprint, versions
 from raysberta.storage.location import join
 from raysberta.work import Workers
@@ -123,6 +123,11 @@ def embed_blocks(blocks: Sequence[Any], model: Artifact, max_tokens: int, worker
         bad += pc.sum(batch["bad"]).as_py()
         dimension = batch["dimension"][0].as_py()
     return dimension, bad
+
+
+def by_length(text: str) -> tuple[int, str]:
+    """The order in which texts are embedded: longest first, so batches hold texts of a length."""
+    return -len(text), text
 
 
 def vectors_folder(draft: Draft, model: Artifact, max_tokens: int) -> str:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from raysberta.retrieval.mapped import Mapped
-from raysberta.retrieval.vectors import BLOCK_TEXTS, block_path, by_length, missing, steps
+from raysberta.retrieval.vectors import BLOCK_TEXTS, block_path, missing, steps
 from raysberta.training.arrays import Tokens, map_arrays, within, write_arrays
 from raysberta.training.settings import Distance
 from raysberta.training.survey import Reading, Unit, hashes, keys_of
@@ -139,7 +139,7 @@ def in_blocks(parts: Sequence[pa.Table], folder: str) -> tuple[Blocks, pa.Table]
     """
     table = pa.concat_tables(parts)
     texts = table["text"].to_pylist()
-    order = sorted(range(len(texts)), key=lambda row: by_length(texts[row]))
+    order = sorted(range(len(texts)), key=lambda row: (-len(texts[row]), texts[row]))  # batches hold texts of a length
     blocks = [[texts[row] for row in order[start:stop]] for start, stop in steps(len(order), BLOCK_TEXTS)]
     paths = [block_path(folder, block) for block in blocks]
     todo, dimension = missing(paths, [len(block) for block in blocks])
