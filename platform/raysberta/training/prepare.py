@@ -51,7 +51,7 @@ def prepare_examples(
         guide = _guide(mined, place, each) if settings.guide else None
         others = [known.prefixes for known in (guide and guide.known, teacher) if known is not None]
         limits = {"query": settings.query_tokens, "document": settings.document_tokens}
-        prefixes = learned(settings, model.folder("model")).prefixes
+        prefixes = learned(settings, model.folder("model", weights=False)).prefixes
         reading = reading_of(limits, prefixes, others, settings.negatives)
         units = [unit for artifact in mined for unit in row_groups(artifact, "examples", COLUMNS)]
         prepare(units, reading, partial(store_pieces, reading=reading, model=model, place=place), guide, teacher, each).save(place)
@@ -146,7 +146,7 @@ def store_pieces(number: int, unit: Unit, wanted: np.ndarray, reading: Reading, 
     """Tokenise texts of a unit and write their ids; the pieces come back without them. Arguments as for `survey.pieces`."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # it is one of many such passes, each on a core of its own
     stored = []
-    for place_of, piece in enumerate(pieces(unit, reading, wanted, _tokenizer(model.folder("model")))):
+    for place_of, piece in enumerate(pieces(unit, reading, wanted, _tokenizer(model.folder("model", weights=False)))):
         write_array(place, f"{PART}{number:06d}-{place_of:04d}", piece.values)
         stored.append(replace(piece, values=piece.values[:0]))
     return stored

@@ -133,8 +133,8 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     """
     phase, draft, each = work.settings.phase, work.draft, _each(work.workers)
     model, teacher, data = work.inputs[phase.from_], work.inputs[phase.teacher], join(draft.checkpoints, DATA)
-    student = describe(model.folder("model"), prefixes=phase.prefixes).prefixes
-    reads = describe(teacher.folder("model")).prefixes
+    student = describe(model.folder("model", weights=False), prefixes=phase.prefixes).prefixes
+    reads = describe(teacher.folder("model", weights=False)).prefixes
     reading = reading_of({"query": phase.max_tokens, "document": phase.max_tokens}, student, [reads], sys.maxsize)
     units = lesson_units(phase, work.inputs)
     dev = [unit for name in phase.pairs for unit in row_groups(work.inputs[name], "pairs", SIDES, "dev")]
@@ -161,7 +161,7 @@ def _taught(work: Work[ContrastivePhase], phase: Contrastive, mined: Sequence[Ar
     """A teacher's vectors of all texts of examples, and where each is."""
     assert phase.distil is not None
     teacher, longest = work.inputs[phase.distil.teacher], max(phase.query_tokens, phase.document_tokens)
-    prefixes = describe(teacher.folder("model")).prefixes
+    prefixes = describe(teacher.folder("model", weights=False)).prefixes
     reading = reading_of({"query": longest, "document": longest}, prefixes, [prefixes], phase.negatives)
     units = [unit for artifact in mined for unit in row_groups(artifact, "examples", (*SIDES, "negatives"))]
     marks = list(_each(work.workers)(teacher_hashes, [(unit, reading) for unit in units]))
