@@ -7,9 +7,11 @@ import pytest
 
 from raysberta.nodes import nodes_of
 from raysberta.parsing import load
-from raysberta.pipeline.dry_run import print_plan, problems
+from raysberta.pipeline.dry_run import _place, print_plan, problems
 from raysberta.pipeline.gpu_memory import gpu_memory
+from raysberta.pipeline.plan import plan
 from raysberta.recipe import Recipe
+from raysberta.storage.artifacts import Store
 from raysberta.training.outside import GIB, memory_of, sizes_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -42,17 +44,17 @@ def test_a_vocabulary_grows_by_the_pieces_that_it_takes_over(tmp_path: Path) -> 
 
 
 def test_what_does_not_fit_is_refused_with_what_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = smoke(tmp_path, *GPUS, "phases.tuned.chunk_tokens=65536", "limits.gpu_gib=9")
-    memory = gpu_memory(recipe, nodes_of(recipe), "tuned")
-    assert memory is not None and problems([recipe]) == []
-    small = smoke(tmp_path, *GPUS, "limits.gpu_gib=1")
+    large, small = (smoke(tmp_path, *GPUS, f"limits.gpu_gib={size}") for size in (9, 1))
+    memory = gpu_memory(small, nodes_of(small), "tuned")
+    assert memory is not None and problems([large]) == []
     wrong = [line for line in problems([small]) if line.startswith("phases.")]
     assert [line.split(":")[0] for line in wrong] == ["phases.adapted", "phases.general", "phases.tuned"]
     assert f"phases.tuned: about {memory.total / GIB:.1f} GiB of each GPU (weights " in wrong[2]
     assert wrong[2].endswith("limits.gpu_gib is 1; right would be recompute: true, recompute_layers: true, or lower chunk_tokens")
-    assert print_plan([small], []) == 2 and print_plan([recipe], []) == 0
-    said = capsys.readouterr().out
-    assert f"missing: {wrong[0]}" in said and f"1 GPU with {memory.total / GIB:.0f} GiB" in " ".join(said.replace("│", " ").split())
+    assert print_plan([small], []) == 2 and f"missing: {wrong[0]}" in capsys.readouterr().out
+    assert print_plan([large], []) == 0
+    (tuned,) = (item for item in plan([small], Store(small.storage)).nodes if item.node.name == "tuned")
+    assert _place(tuned, [small]) == f"1 x (1 CPU, 1 GPU with {memory.total / GIB:.0f} GiB)"
 
 
 def test_a_model_whose_sizes_are_not_at_hand_is_not_estimated(tmp_path: Path) -> None:
