@@ -30,6 +30,8 @@ class Limits(Section):
 
     min_free_gib: NaturalNumber = 3.0
     """Refuse to start with less free disk at a local `storage`."""
+    gpu_gib: PositiveNumber | None = None
+    """Memory of each GPU: a training phase that is estimated to take more is refused before anything starts. Not looked at where null."""
     wait_for_nodes: bool = False
     """Ask the autoscaler for what the cluster lacks, and use nodes as they come."""
     wait_minutes: PositiveNumber = 20.0

