@@ -99,6 +99,31 @@ def test_a_loss_where_it_was_not_trained_comes_first(store: Store) -> None:
     assert (result["general_base"], result["general_final"], result["own_final"]) == (55.0, pytest.approx(52.1), 59.75)
 
 
+def test_of_many_models_the_first_and_the_final_one_have_columns_and_all_have_their_means(store: Store) -> None:
+    recipes = load_all([ROOT / "recipes" / "smoke.yaml"])
+    facts = release(store, "aa", 40.0, {"Kept": (50.0, 44.0)}).told(ReleaseFacts)
+    between = {f"step{number}": estimate(50.0 + number) for number in range(5)}
+    sides = {name: getattr(facts, name) for name in ("own", "general")}
+    wide = {
+        name: side.model_copy(update={"means": {"e5": side.means["e5"], **between, "merged": side.means["merged"]}})
+        for name, side in sides.items()
+    }
+    made = store.commit(store.draft("release", "bb"), "release", "bb", {}, {}, 42, time.time(), facts.model_copy(update=wide))
+    parts, _ = results(Plan(recipes, [], {"smoke": {"release": made.manifest.id}}), Outcome({made.manifest.id: made}, []), store, [], 1.0)
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed(parts).splitlines() if "│" in line]
+    assert ["step3", "53.00 ± 1.0", "53.00 ± 1.0"] in lines and ["merged", "59.75 ± 1.0", "44.00 ± 1.0"] in lines
+    assert not any("step3" in cell for line in lines for cell in line[1:])
+    assert "means of every scored model" not in printed(
+        results(
+            Plan(recipes, [], {"smoke": {"release": made.manifest.id}}),
+            Outcome({made.manifest.id: store.find("release", "aa")}, []),
+            store,
+            [],
+            1.0,
+        )[0]
+    )
+
+
 def test_what_has_no_interval_is_called_no_change() -> None:
     (general, own) = verdict(table({"Own": (1.0, 2.0)}, None), table({"Public": (50.0, 40.0)}, None), "e5", "merged")
     assert general.text.endswith("the final model is 10.00 points below the base: 50.00 to 40.00; no interval is known.") and general.bad

@@ -57,7 +57,8 @@ class Scoring(Section):
     max_tokens: Positive = 128
     """Longer texts are cut."""
     precision: Literal["bf16", "fp32"] = "fp32"
-    """Of the encoder while scoring; bf16 is about twice as fast and moves scores in the fourth digit."""
+    """Of the encoder while scoring; bf16 is about twice as fast and moves scores in the fourth digit; fp32 where the device has
+    no bf16."""
 
 
 class ModelScores(Section):

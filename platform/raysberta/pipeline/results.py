@@ -58,23 +58,39 @@ def _means(facts: ReleaseFacts) -> dict[str, float | None]:
 
 
 def _scores(facts: ReleaseFacts) -> list[RenderableType]:
-    """The verdict, then the own and the general tasks, a table each."""
+    """The verdict, then the own and the general tasks, a table each, then the means of all models where there are more than two."""
     tables = {name: table for name, table in (("own", facts.own), ("general", facts.general)) if table.rows}
     said: list[RenderableType] = [sentence.text for sentence in verdict(facts.own, facts.general, facts.base, facts.final)]
-    return [*said, *(_tasks(name, table) for name, table in tables.items())] if tables else []
+    ends = list(dict.fromkeys((facts.base, facts.final)))
+    shown = [_tasks(name, table, ends) for name, table in tables.items()]
+    return [*said, *shown, *_models(tables, ends)] if tables else []
 
 
-def _tasks(name: str, given: TaskTable) -> Table:
-    """Tasks down, models across, the change at the end, the means below."""
+def _tasks(name: str, given: TaskTable, ends: Sequence[str]) -> Table:
+    """Tasks down, the first and the final model across, the change at the end, the means below."""
     table = Table(title=f"{name} tasks: test halves, main score x 100", title_justify="left", show_footer=True)
     table.add_column("task", "mean")
     table.add_column("type")
-    for model, mean in given.means.items():
-        table.add_column(model, scored(mean), justify="right")
+    for model in ends:
+        table.add_column(model, scored(given.means.get(model)), justify="right")
     table.add_column("change", changed(given.change), justify="right")
     for row in given.rows:
-        table.add_row(row.task, row.type, *(scored(row.scores[model]) for model in given.means), changed(row.change))
+        table.add_row(row.task, row.type, *(scored(row.scores.get(model)) for model in ends), changed(row.change))
     return table
+
+
+def _models(tables: Mapping[str, TaskTable], ends: Sequence[str]) -> list[Table]:
+    """The means of every scored model, in the order of the recipe."""
+    models = list(dict.fromkeys(model for given in tables.values() for model in given.means))
+    if len(models) <= len(ends):
+        return []
+    table = Table(title="means of every scored model", title_justify="left")
+    table.add_column("model")
+    for name in tables:
+        table.add_column(f"{name} tasks", justify="right")
+    for model in models:
+        table.add_row(model, *(scored(given.means.get(model)) for given in tables.values()))
+    return [table]
 
 
 def _recipes(releases: Mapping[str, ReleaseFacts]) -> list[RenderableType]:

@@ -2,7 +2,7 @@
 
 from raysberta.graph import EncoderRef, Language, NodeRef, ScoresRef, Section
 
-VERSION: int = 3
+VERSION: int = 4
 """Of the results; bumped when the same settings and inputs give another result."""
 
 

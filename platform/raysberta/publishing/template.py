@@ -38,6 +38,8 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { padding: .42rem .7rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--muted); font-weight: 600; font-size: .82rem; white-space: nowrap; border-bottom: 2px solid var(--line); }
+.within { display: inline-block; color: var(--muted); font-size: .82em; }
+td.n:has(.within) { white-space: normal; }
 td.n, th.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 tbody tr:last-child td { border-bottom: 0; }
 tbody tr:hover td { background: #fafbfd; }
@@ -94,6 +96,10 @@ footer { padding-bottom: 3rem; color: var(--muted); font-size: .85rem; }
 {%- if change %}{% set side = 'up' if change.value > 0 else 'down' -%}
 <span class="{{ side if change.clear else 'small' }}">{{ change|changed }}</span>{% endif -%}
 {%- endmacro -%}
+{%- macro score(estimate) -%}
+{%- if estimate %}{% set parts = (estimate|scored).split(" ", 1) %}{{ parts[0] }}
+{%- if parts[1:] %} <span class="within">{{ parts[1] }}</span>{% endif %}{% endif -%}
+{%- endmacro -%}
 {%- macro picture(svg, caption) -%}
 {%- if svg %}<figure>{{ svg }}{% if caption %}<figcaption>{{ caption }}</figcaption>{% endif %}</figure>{% endif -%}
 {%- endmacro %}
@@ -138,20 +144,19 @@ bootstrap draws over queries, pairs or texts; a change is called one where that 
 <h3>{{ each.title }}</h3>
 <p class="small">{{ each.about }}</p>
 <div class="wide"><table>
-<thead><tr><th>task</th>
-{%- for model in scores.models %}<th class="n">{{ model }}</th>{% endfor %}<th class="n">change</th></tr></thead>
+<thead><tr><th>task</th><th class="n">change</th>
+{%- for model in scores.models %}<th class="n">{{ model }}</th>{% endfor %}</tr></thead>
 <tbody>
 {%- for row in each.rows %}
 <tr><td>{{ row.task }}
 <div class="small">{{ row.type }}, {{ row.metric }}{% if row.scored %}, {{ cell(row.scored) }} items{% endif %}</div></td>
+<td class="n">{{ moved(row.change) }}</td>
 {%- for model in scores.models %}<td class="n{{ ' best' if row.scores[model] and row.scores[model].value == each.best[row.task] }}">
-{{- row.scores[model]|scored }}</td>
-{% endfor %}
-<td class="n">{{ moved(row.change) }}</td></tr>
+{{- score(row.scores[model]) }}</td>
+{% endfor %}</tr>
 {%- endfor %}
-<tr class="total"><td>mean of {{ each.title|lower }}</td>
-{%- for model in scores.models %}<td class="n">{{ each.means[model]|scored }}</td>{% endfor %}
-<td class="n">{{ moved(each.change) }}</td></tr>
+<tr class="total"><td>mean of {{ each.title|lower }}</td><td class="n">{{ moved(each.change) }}</td>
+{%- for model in scores.models %}<td class="n">{{ score(each.means[model]) }}</td>{% endfor %}</tr>
 </tbody></table></div>
 {{ picture(each.changes, "Hollow: the base model. Filled: the final model. Grey: no clear change.") }}
 {{ picture(each.drawn, "Mean over the " + each.title|lower + " of each model.") }}

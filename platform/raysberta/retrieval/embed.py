@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from raysberta.models.arithmetic import has_bf16
 from raysberta.models.describe import describe
 from raysberta.models.load import load_tokenizer
 from raysberta.models.model import load_model
@@ -19,7 +20,7 @@ from raysberta.retrieval.processor import arranged
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 10.0
-VERSION = 2
+VERSION = 3
 """Of the arithmetic: vectors that were made by another are not mixed with this one's."""
 
 
@@ -39,18 +40,19 @@ class Embedder:
         Args:
             folder: A model folder that describes itself.
             max_tokens: Longer texts are cut; as the folder says where None, and never later than it says.
-            precision: bf16 converts the weights; vectors come back as float32 either way.
+            precision: bf16 converts the weights, where the device has it; vectors come back as float32 either way.
             device: A torch device; cuda where there is one and None is given.
             token_budget: Greatest tokens of a batch, padding included; where None, what was measured as fastest
                 (docs/performance.md): 2,048 on a processor, whose cache it should fit, 65,536 on a GPU.
         """
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.tokenizer = load_tokenizer(folder)
-        self.model = load_model(folder).in_precision(torch.bfloat16 if precision == "bf16" else torch.float32).to(self.device)
+        half = precision == "bf16" and has_bf16(self.device)
+        self.model = load_model(folder).in_precision(torch.bfloat16 if half else torch.float32).to(self.device)
         self.description = describe(folder)
         self.max_tokens = min(max_tokens or self.description.max_tokens, self.description.max_tokens)
         self.token_budget = token_budget or (65536 if self.device.type == "cuda" else 2048)
-        if precision == "bf16" and self.device.type == "cpu":
+        if half and self.device.type == "cpu":
             for transformer in self.model.transformers():
                 arranged(transformer, self.token_budget)
 

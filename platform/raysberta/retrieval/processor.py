@@ -20,14 +20,12 @@ LARGEST = 75.0
 
 
 def arranged(model: PreTrainedModel, tokens: int) -> None:
-    """Arrange a bf16 model on a processor in place; it can then only be run. Nothing happens where torch's oneDNN has no bf16.
+    """Arrange a bf16 model in place, on a processor that has bf16; it can then only be run.
 
     Args:
         model: In bf16, on the CPU.
         tokens: Usual tokens of a batch, for which the weights are laid out.
     """
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return
     if model.config.model_type in FAMILIES:
         AttentionInterface.register(NAME, attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 
 from raysberta.errors import InputError
+from raysberta.models.arithmetic import has_bf16
 from raysberta.models.auto import AutoModelForCausalLM, AutoTokenizer
 from raysberta.synthesis.prompts import Asked, messages
 from raysberta.synthesis.settings import LlmPairs
@@ -55,11 +56,11 @@ class Decoder:
     """A causal language model ready to answer prompts."""
 
     def __init__(self, folder: Path, settings: LlmPairs, seed: int) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16 if has_bf16(self.device) else torch.float32)
         self.model = model.to(self.device).eval()
         self.settings = settings
         self.seed = seed

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+
+from raysberta.models.arithmetic import has_bf16
 from raysberta.synthesis.settings import LlmPairs
 from raysberta.work import Workers
 
@@ -11,7 +14,7 @@ def engine_settings(settings: LlmPairs, workers: Workers) -> dict[str, Any]:
     if workers.gpus:
         return {"max_model_len": settings.max_model_length, "tensor_parallel_size": max(1, int(workers.gpus))}
     return {
-        "dtype": "bfloat16",
+        "dtype": "bfloat16" if has_bf16(torch.device("cpu")) else "float32",
         "max_model_len": settings.max_model_length,
         "enforce_eager": True,
         "enable_prefix_caching": True,  # the examples are the same in every prompt

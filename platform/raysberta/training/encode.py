@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from raysberta.models.arithmetic import has_bf16
 from raysberta.models.pool import pool
 from raysberta.models.settings import Pooling
 from raysberta.training.attention import PACKED, arguments_of, packs, pays
@@ -39,20 +40,21 @@ class ChunkedEncoder(nn.Module):
 
         Args:
             encoder: On the device where it will be trained.
-            precision: Of its arithmetic.
+            precision: Of its arithmetic: bf16 where the device has it, else float32.
             recompute: Forget activations until the backward pass.
             kept_tokens: So many tokens' activations are kept nonetheless.
             packed: Lay a chunk's tokens end to end, without padding; where that can be done and pays if None.
         """
         super().__init__()
+        device = next(encoder.parameters()).device
+        self.precision: Precision = precision if has_bf16(device) else "fp32"
         self.packed = packed
-        self.packs = packs(encoder, precision) if packed is None else packed
+        self.packs = packs(encoder, self.precision) if packed is None else packed
         if self.packs:
             encoder.set_attn_implementation(PACKED)
-        elif next(encoder.parameters()).device.type == "cpu":
+        elif device.type == "cpu":
             encoder.set_attn_implementation("eager")
         self.encoder = encoder
-        self.precision = precision
         self.recompute = recompute
         self.kept_tokens = kept_tokens
 

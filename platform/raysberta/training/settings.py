@@ -57,7 +57,7 @@ class Training(Section):
     """Leave the embeddings of the pieces as they are: pieces that the texts lack stay fit to those that they hold, and with a vocabulary of
     hundreds of thousands the optimizer has a fraction of the weights to keep."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Autocast precision; weights and optimizer stay fp32."""
+    """Autocast precision, fp32 where the device has no bf16; weights and optimizer stay fp32."""
     zero_stage: Annotated[int, Field(strict=True, ge=0, le=3)] = 1
     """DeepSpeed ZeRO stage: what the workers share out is the optimizer's state (1), gradients too (2), weights too (3, large encoders)."""
     offload: Annotated[bool, EXECUTION] = False
