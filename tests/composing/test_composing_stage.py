@@ -1,5 +1,6 @@
 """The stage on real models: SmolLM2 and all-MiniLM, cut to their first layers, alone and joined, and what takes them afterwards."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from raysberta.publishing.export import export
 from raysberta.retrieval.embed import Embedder
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.work import Work
+from recording import RECORDED, Recording, read
 
 QUESTIONS = ["How do I sort an array?", "remove a file from the disk", "the sum of all elements"]
 ANSWERS = ["Return a sorted copy of an array.", "Delete the named file.", "Add up the elements along an axis."]
@@ -98,3 +100,12 @@ def test_a_setting_that_does_not_fit_names_the_phase(store: Store, inputs: dict[
     said = "phases.broken: connector: states of minilm are 384 wide, llm reads 576; right would be connector"
     with pytest.raises(InputError, match=said):
         made(store, inputs, "broken", encoder="minilm")
+
+
+def test_the_stage_reads_what_identity_knows_of(store: Store, inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    whole = {"connector": {"hidden": 32}, "attention": "causal", "latent_attention": {"latents": 4, "heads": 2, "head_width": 8}}
+    phase = Compose.model_validate({"kind": "compose", "encoder": "minilm", "decoder": "llm", "decoder_layers": 1, "dense": [{}], **whole})
+    Recording(run, str(tmp_path / "compose.reads"))(Work(phase, inputs, store.draft("compose", "recorded"), node="recorded"))
+    found = set(read(tmp_path)["compose"])
+    assert {"[compose].connector.hidden", "[compose].dense.*.width", "[compose].latent_attention.latents", "(seed)"} <= found
+    assert found <= set(json.loads(RECORDED.read_text(encoding="utf-8"))["compose"])
