@@ -1,17 +1,20 @@
 """The evaluation sets that a recipe names: files of texts that no training text may repeat.
 
-Each string of a record counts, in lists and nested objects too, so query and passage sides alike; `item` names the record where it is
-there, as in the `texts.parquet` that jobs/fetch_benchmark.py writes, else the file and the row do.
+Each string of a record counts, in lists and nested objects too: queries, answers, texts that are scored. Passages that a benchmark
+searches are told apart, since good training sets are made of the same Wikipedia: a record whose `part` is `passage`, as in the
+`texts.parquet` that jobs/fetch_benchmark.py writes, or what stands in the columns of PASSAGE_COLUMNS. `item` names the record where it is
+there, else the file and the row do.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import platform
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysberta.corpus.decontaminate import Passages, hashed
+from raysberta.corpus.decontaminate import PASSAGE, Passages, hashed
 from raysberta.corpus.locate import RECORDS, File, locate, peek, state
 from raysberta.corpus.normal import words
 from raysberta.corpus.stream import Stream, Unreadable
@@ -22,6 +25,8 @@ KEY = "corpus.evaluation_sets"
 LEAST_WORDS = 4
 """Of a passage that counts as a whole: what is shorter, a label or "да", stands everywhere."""
 ROWS = 20_000
+PASSAGE_COLUMNS = frozenset(("passage", "passages", "corpus", "document", "documents", "context", "contexts"))
+"""Columns of what is searched."""
 Told = tuple[Passages, list[str]]
 """Hashes of what some records say, and the records' names."""
 
@@ -60,48 +65,46 @@ def sets_state(paths: Sequence[str]) -> dict[str, Any]:
         return {"missing": True}
 
 
-def all_read(results: Iterable[list[Told] | str]) -> list[Told]:
-    """What `read_set` found in all files, those of each in turn.
-
-    Raises:
-        InputError: one of them is not readable.
-    """
-    found: list[Told] = []
-    for result in results:
-        if isinstance(result, str):
-            raise InputError(result)
-        found.extend(result)
-    return found
-
-
-def read_set(file: File, size: int) -> list[Told] | str:
-    """Hashes of a file's records, batch by batch, each with the records' names; or what is wrong with the file, in one line.
+def read_set(file: File, size: int) -> Iterator[Told]:
+    """Hashes of a file's records, ROWS at a time, each with the records' names.
 
     Args:
         file: Of `evaluation_files`.
         size: Words of a run.
+
+    Raises:
+        InputError: the file is not readable.
     """
-    found = []
-    names: list[str] = []
-    texts: list[str] = []
-    rows: list[int] = []
+    batch: list[tuple[str, list[str]]] = []
     try:
         for number, record in enumerate(_records(file), 1):
             named = record.pop("item", None)
-            own = list(_strings(record))
-            texts.extend(own)
-            rows.extend([len(names)] * len(own))
-            names.append(named if isinstance(named, str) else f"{file.name}#{number}")
-            if len(names) == ROWS:
-                found.append((_hashed(texts, rows, size), names))
-                names, texts, rows = [], [], []
+            name = named if isinstance(named, str) else f"{file.name}#{number}"
+            batch.extend(_told(record, name))
+            if len(batch) >= ROWS:
+                yield _hashed(batch, size)
+                batch = []
+    except FileNotFoundError as error:
+        right = "right would be a place that every node reaches"
+        raise InputError(f"{KEY}: {file.shown} is not there on node {platform.node()}; {right}") from error
     except (Unreadable, OSError, ValueError, pa.ArrowException) as error:
-        return f"{KEY}: {file.shown} is unreadable: {first_line(error)[:200]}"
-    return [*found, (_hashed(texts, rows, size), names)]
+        raise InputError(f"{KEY}: {file.shown} is unreadable: {first_line(error)[:200]}") from error
+    yield _hashed(batch, size)
 
 
-def _hashed(texts: list[str], rows: list[int], size: int) -> Passages:
-    return hashed(texts, rows, [len(words(text)) >= LEAST_WORDS for text in texts], size)
+def _told(record: dict[str, object], name: str) -> Iterator[tuple[str, list[str]]]:
+    """What a record says, and what of it is a passage, each with its name."""
+    whole = record.pop("part", None) == "passage"
+    searched = {column: value for column, value in record.items() if whole or column in PASSAGE_COLUMNS}
+    for start, part in (("", {column: value for column, value in record.items() if column not in searched}), (PASSAGE, searched)):
+        if texts := list(_strings(part)):
+            yield f"{start}{name}", texts
+
+
+def _hashed(batch: Sequence[tuple[str, list[str]]], size: int) -> Told:
+    texts = [text for _, own in batch for text in own]
+    rows = [row for row, (_, own) in enumerate(batch) for _ in own]
+    return hashed(texts, rows, [len(words(text)) >= LEAST_WORDS for text in texts], size), [name for name, _ in batch]
 
 
 def _records(file: File) -> Iterator[dict[str, object]]:
