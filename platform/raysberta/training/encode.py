@@ -124,8 +124,8 @@ def chunked_encoder(encoder: PreTrainedModel, settings: Training) -> ChunkedEnco
     Raises:
         InputError: see ChunkedEncoder.
     """
-    how = {"kept_tokens": settings.kept_tokens, "recompute_layers": settings.recompute_layers}
-    return ChunkedEncoder(encoder, settings.precision, settings.recompute, **how)
+    kept, layers = settings.kept_tokens, settings.recompute_layers
+    return ChunkedEncoder(encoder, settings.precision, settings.recompute, kept_tokens=kept, recompute_layers=layers)
 
 
 def trainable(encoder: PreTrainedModel, settings: Training) -> PreTrainedModel:

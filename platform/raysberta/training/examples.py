@@ -178,7 +178,7 @@ def numbered(surveys: Sequence[Survey]) -> tuple[Examples, np.ndarray, list[np.n
     sources = tuple(sorted(set(names)))
     renamed = np.asarray([sources.index(name) for name in names], np.int32)
     examples = Examples(
-        tokens=Tokens((), *[np.zeros(0, np.int32)] * 3, 0),
+        tokens=Tokens((), np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int32), 0),
         raw=raw,
         sources=sources,
         source=renamed[codes[order]],
@@ -252,7 +252,8 @@ def prepare_tables(
     Raises:
         InputError: there is no row at all.
     """
-    others = [each.prefixes for each in (guide and guide.known, teacher) if each is not None]
+    both = (guide.known if guide is not None else None, teacher)
+    others = [each.prefixes for each in both if each is not None]
     reading = reading_of({"query": query_tokens, "document": document_tokens}, prefixes, others, negatives)
     units = [Held(table) for table in tables]
     return prepare(units, reading, lambda _, unit, wanted: pieces(unit, reading, wanted, tokenizer), guide, teacher)

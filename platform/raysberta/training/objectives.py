@@ -188,7 +188,8 @@ def _closer(examples: Examples, rows: np.ndarray, documents: np.ndarray, margin:
         examples.guide[sequences].astype(np.float32) for sequences in (examples.query[rows], examples.positive[rows], documents)
     )
     least = (queries * positives).sum(1, keepdims=True) - margin
-    known = queries.any(1)[:, None] & positives.any(1)[:, None] & others.any(1)[None, :]
+    there, right, met = (np.asarray(each.any(axis=1)) for each in (queries, positives, others))
+    known = there[:, None] & right[:, None] & met[None, :]
     found: np.ndarray = known & (queries @ others.T > least)
     return found
 

@@ -15,7 +15,7 @@ import numpy as np
 from raysberta.errors import InputError
 from raysberta.models.describe import Description, describe
 from raysberta.models.load import load_tokenizer
-from raysberta.prefixes import NONE
+from raysberta.prefixes import NONE, Side
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem
 from raysberta.training.arrays import PART, Tokens, is_whole, write_array
@@ -49,8 +49,9 @@ def prepare_examples(
     if not is_whole(place):
         cleared(place)
         guide = _guide(mined, place, each) if settings.guide else None
-        others = [known.prefixes for known in (guide and guide.known, teacher) if known is not None]
-        limits = {"query": settings.query_tokens, "document": settings.document_tokens}
+        both = (guide.known if guide is not None else None, teacher)
+        others = [each.prefixes for each in both if each is not None]
+        limits: dict[Side, int] = {"query": settings.query_tokens, "document": settings.document_tokens}
         prefixes = learned(settings, model.folder("model", weights=False)).prefixes
         reading = reading_of(limits, prefixes, others, settings.negatives)
         units = [unit for artifact in mined for unit in row_groups(artifact, "examples", COLUMNS)]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
-from typing import Protocol, get_args
+from typing import Protocol, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,7 @@ WAY_BITS = 3
 CHARACTERS = 16
 """Of a document for each token of the limit: more than any tokenizer reads, and less than a book."""
 
-Batch = pa.RecordBatch | pa.Table
+Batch: TypeAlias = pa.RecordBatch | pa.Table
 
 
 class Unit(Protocol):
