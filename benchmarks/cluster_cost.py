@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from raysberta.parsing import load
 from raysberta.recipe import Recipe
+from raysberta.training.outside import GIB, Sizes, memory_of
 from raysberta.training.settings import Contrastive, Mlm
 
 ROOT = Path(__file__).parents[1]
@@ -36,42 +38,31 @@ class Cluster:
     network: float
 
 
+INSTEAD: dict[str, dict[str, Any]] = {
+    "texts of 90 tokens, the mean": {"max_tokens": 90, "query_tokens": 90, "document_tokens": 90},
+    "recompute, chunks of 32,768": {"recompute": True, "chunk_tokens": 32768},
+    "recompute, chunks of 16,384": {"recompute": True, "chunk_tokens": 16384},
+    "recompute, recompute_layers": {"recompute": True, "recompute_layers": True},
+}
 CLUSTERS = (Cluster("8 GPUs", 1, 300e9), Cluster("4 x 8 GPUs, TCP", 4, 6e9), Cluster("4 x 8 GPUs, RDMA", 4, 100e9))
 """ASSUMED: of one node, what NVLink carries from GPU to GPU; half of 100 Gbit/s by TCP; a quarter of 3,200 Gbit/s by RDMA."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A BERT-like encoder."""
-
-    layers: int
-    hidden: int
-    inner: int
-    pieces: int
-
-    @property
-    def matrices(self) -> int:
-        """Weights that every token is multiplied with."""
-        return self.layers * (4 * self.hidden**2 + 2 * self.hidden * self.inner)
-
-    @property
-    def weights(self) -> int:
-        """All of them, but for biases and norms."""
-        return self.matrices + (self.pieces + 514) * self.hidden
-
-    def forward(self, length: float) -> float:
-        """Operations of a forward pass for each token of texts of this many tokens: 2 a weight, 4 a layer for each pair of numbers."""
-        return 2 * self.matrices + 4 * self.layers * self.hidden * length
-
-    def head(self, share: float) -> float:
-        """Operations of a forward pass of the masked-word head for each token, where this share of tokens is predicted."""
-        return 2 * share * self.hidden * (self.hidden + self.pieces)
-
-
-LARGE = Shape(24, 1024, 4096, 98_505)
+LARGE = Sizes(1024, 4096, 24, 98_505, 514, gated=False)
 """ruRoberta-large with its vocabulary extended."""
-SMALL = Shape(12, 384, 1536, 250_037)
+SMALL = Sizes(384, 1536, 12, 250_037, 512, gated=False)
 """multilingual-e5-small, which mines."""
+
+
+def forward(model: Sizes, length: float) -> float:
+    """Operations of a forward pass for each token of texts of this many tokens: 2 a weight, 4 a layer for each pair of numbers."""
+    return model.layers * (2 * model.layer + 4 * model.hidden * length)
+
+
+def head(model: Sizes, share: float) -> float:
+    """Operations of a forward pass of the masked-word head for each token, where this share of tokens is predicted."""
+    return 2 * share * model.hidden * (model.hidden + model.vocabulary)
+
 
 # Published: about 10^9 tokens in 11.26 million texts (query, positive and one negative of a pair), so 90 a text
 QUERY, DOCUMENT, PREFIX = 40, 115, 4
@@ -100,12 +91,6 @@ EMPTY = 900.0
 """Seconds that a GPU node is paid for and does not work: it starts and installs, and idles at the end."""
 SCORE_CPU = 900.0
 """Seconds of the classifiers, clusterings and rankings of a model's scores."""
-BUCKETS = 2 * 500_000_000 * 4
-"""DeepSpeed's two buffers of 5e8 numbers in fp32 in which gradients are reduced."""
-KEPT, KEPT_INPUT = 42, 4
-"""Bytes that a layer keeps of a token for each of `hidden` numbers, with dropout, in bf16 autocast; and where only its input is kept."""
-AROUND = 2 * 2**30
-"""Bytes of CUDA's context, NCCL and products' workspaces."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +148,7 @@ def mining(recipe: Recipe) -> Iterator[Stage]:
     mined = sum(pairs_of(recipe, examples.only) for examples in recipe.examples.values() if examples.mine)
     tokens = mined * (BOTH + 2 * PREFIX)
     work = f"{2 * mined / 1e6:.2f}M texts, {tokens / 1e9:.2f}G tokens through the mining encoder"
-    yield Stage("mined, vectors", work, tokens / TOKENISED, 4 * GPUS, tokens * SMALL.forward(LONG), PEAK * SHARE_SMALL)
+    yield Stage("mined, vectors", work, tokens / TOKENISED, 4 * GPUS, tokens * forward(SMALL, LONG), PEAK * SHARE_SMALL)
     work = f"{mined / 1e6:.2f}M queries x {mined / 1e6:.2f}M passages, exact"
     yield Stage("mined, search", work, operations=2 * SMALL.hidden * mined**2, rate=PEAK_FP32 * SHARE_SEARCH)
 
@@ -173,7 +158,7 @@ def mlm(name: str, phase: Mlm, pairs: int) -> Stage:
     texts, tokens = 2 * pairs * phase.epochs, pairs * BOTH * phase.epochs
     steps = phase.steps or round(texts / phase.batch_size)
     passes = 3 + phase.recompute + getattr(phase, "recompute_layers", False)
-    operations = tokens * passes * (LARGE.forward(LONG) + LARGE.head(phase.mask_probability))
+    operations = tokens * passes * (forward(LARGE, LONG) + head(LARGE, phase.mask_probability))
     work = f"{texts / 1e6:.2f}M texts, {tokens / 1e9:.2f}G tokens, {steps:,} steps; {passes} passes"
     return Stage(name, work, tokens / TOKENISED, 4 * GPUS, operations, steps=steps)
 
@@ -185,7 +170,7 @@ def contrastive(name: str, phase: Contrastive, pairs: int) -> Stage:
     passes = 3 + phase.recompute + getattr(phase, "recompute_layers", False)
     texts = pairs * phase.epochs * (2 + phase.negatives)
     work = f"{texts / 1e6:.1f}M texts, {tokens / 1e9:.2f}G tokens, {steps:,} steps; {passes} passes"
-    return Stage(name, work, pairs * BOTH / TOKENISED, 4 * GPUS, tokens * passes * LARGE.forward(LONG), steps=steps)
+    return Stage(name, work, pairs * BOTH / TOKENISED, 4 * GPUS, tokens * passes * forward(LARGE, LONG), steps=steps)
 
 
 def scoring(recipe: Recipe) -> Stage:
@@ -193,7 +178,7 @@ def scoring(recipe: Recipe) -> Stage:
     models, tokens, place = len(recipe.score), SCORED * SCORED_TOKENS, recipe.resources["score"]
     work = f"{models} models, {tokens / 1e9:.2f}G tokens each, {recipe.scoring.precision}; {models * place.workers} GPUs"
     rate = PEAK_FP32 * SHARE_FP32 if recipe.scoring.precision == "fp32" else PEAK * SHARES[MIDDLE]
-    operations = models * tokens * LARGE.forward(LONG)
+    operations = models * tokens * forward(LARGE, LONG)
     return Stage("score", work, tokens / TOKENISED, place.cpus, operations, rate, models * place.workers, more=SCORE_CPU)
 
 
@@ -217,30 +202,15 @@ def costs(found: Sequence[Stage], price: float) -> Iterator[str]:
 
 
 def memory(recipe: Recipe) -> Iterator[str]:
-    """Of one GPU of eight, ZeRO 1."""
-    fixed = {
-        "weights, fp32": 4 * LARGE.weights,
-        "gradients, fp32": 4 * LARGE.weights,
-        "an eighth of the optimizer: weights and two moments, fp32": 12 * LARGE.weights / GPUS,
-        "bf16 copies of the matrices": 2 * LARGE.matrices,
-        "DeepSpeed's reduction buffers": BUCKETS,
-        "MLM alone: logits of 2,048 masked tokens and their gradient, fp32": 8 * 2048 * LARGE.pieces,
-        "CUDA, NCCL, workspaces (assumed)": AROUND,
-    }
-    held = sum(fixed.values())
-    yield "| kept whatever the chunk | GiB |"
-    yield "|---|---|"
-    for name, size in [*fixed.items(), ("together", held)]:
-        yield f"| {name} | {size / 2**30:.1f} |"
-    yield ""
-    yield "| tokens of the largest chunk | activations, GiB | in all | layers recomputed: activations | in all |"
-    yield "|---|---|---|---|---|"
-    sizes = {phase.chunk_tokens for phase in recipe.phases.values() if isinstance(phase, Contrastive | Mlm)}
-    for tokens in sorted({8192, 16384, 32768, 65536} | sizes):
-        numbers = tokens * LARGE.hidden
-        whole, inputs = numbers * KEPT * LARGE.layers, numbers * (KEPT_INPUT * LARGE.layers + KEPT)
-        cells = [f"{size / 2**30:.1f} | {(size + held) / 2**30:.1f}" for size in (whole, inputs)]
-        yield f"| {tokens:,} | {' | '.join(cells)} |"
+    """Of one of eight GPUs, as a dry run estimates it, for each phase as it is and with other settings."""
+    yield "| phase | with | weights, gradients | optimizer | activations | in all, GiB |"
+    yield "|---|---|---|---|---|---|"
+    for name, phase in recipe.phases.items():
+        if isinstance(phase, Contrastive | Mlm):
+            for told, other in {"what the recipe says": {}, **INSTEAD}.items():
+                found = memory_of(phase.model_copy(update=other), LARGE, GPUS)
+                parts = [found.weights, found.optimizer, found.activations, found.total]
+                yield f"| {name} | {told} | {' | '.join(f'{size / GIB:.1f}' for size in parts)} |"
 
 
 def tables(recipe: Recipe, price: float = PRICE) -> dict[str, str]:
