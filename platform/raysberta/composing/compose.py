@@ -114,8 +114,8 @@ def _states(reads: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Tenso
 @torch.no_grad()
 def _rows(llm: PreTrainedModel) -> Tensor:
     """Some of the embeddings [n, H] that a decoder's layers are given."""
-    table = llm.get_input_embeddings()
-    rows: Tensor = table(torch.arange(0, table.weight.shape[0], max(1, table.weight.shape[0] // LOOKED_AT)))
+    pieces = int(llm.config.vocab_size)
+    rows: Tensor = llm.get_input_embeddings()(torch.arange(0, pieces, max(1, pieces // LOOKED_AT)))
     return rows
 
 

@@ -130,9 +130,9 @@ def _written_by(
             found[taker.name] = taker.write(place(taker.source, own[taker.name]), read, licence)
         except InputError as error:
             wrong[taker.name] = error
-    for error in wrong.values():
+    for first in wrong.values():
         others = f" (and something is wrong with {', '.join(list(wrong)[1:])})" if len(wrong) > 1 else ""
-        raise InputError(f"{error}{others}") from error
+        raise InputError(f"{first}{others}") from first
     return found
 
 

@@ -144,7 +144,7 @@ def _pairs(name: str, source: DatasetSource, row: Mapping[str, Any], longest: in
 
 def _rejected(name: str, source: DatasetSource, row: Mapping[str, Any]) -> dict[str, Any]:
     pair_id = text_id(name, KIND, row["problem"], row["query"])
-    empty = dict.fromkeys(REJECTED_PAIR.names, "") | {"negatives": [], "given_score": None, "score": None}
+    empty: dict[str, Any] = dict.fromkeys(REJECTED_PAIR.names, "") | {"negatives": [], "given_score": None, "score": None}
     known = {"pair_id": pair_id, "group": pair_id, "split": "train", "source": name, "kind": KIND, "task": source.task}
     return empty | known | {"query": row["query"], "reason": f"{UNREADABLE}: {row['problem']}"}
 

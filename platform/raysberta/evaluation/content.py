@@ -25,5 +25,5 @@ def content_of(folder: Path) -> str:
         for name, reader in sorted(tensor_readers(folder, opened).items()):
             tensor = reader.get_tensor(name)
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

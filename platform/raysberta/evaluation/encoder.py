@@ -122,7 +122,8 @@ class PrefixedEncoder:
         scores, rows = self._nearest(asked, top_k, task_metadata)
         distinct, places = np.unique(rows, return_inverse=True)
         names = list(self.corpus.select_columns(["id"]).select(distinct)["id"])
-        found = zip(ids, scores.tolist(), places.reshape(rows.shape).tolist(), strict=True)
+        nearest: np.ndarray = places.reshape(rows.shape)
+        found = zip(ids, scores.tolist(), nearest.tolist(), strict=True)
         return {query: {names[place]: score for place, score in zip(best, near, strict=True)} for query, near, best in found}
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,7 @@ from raysberta.storage.artifacts import OBJECT_STORES
 from raysberta.storage.location import filesystem
 
 NOISY = ("mteb", "datasets", "transformers")
-HALF = "test"
+HALF: Final = "test"
 
 
 Run = Callable[[Callable[..., None], Iterable[tuple[Any, ...]]], None]

@@ -67,7 +67,7 @@ class Model(nn.Module):
             states, mask = part(states, mask)
         vectors = pool(states.to(torch.promote_types(states.dtype, torch.float32)), mask, self.pooling)
         for layer in self.dense:
-            vectors = layer(vectors.to(layer.linear.weight.dtype))
+            vectors = layer(vectors.to(next(layer.parameters()).dtype))
         return vectors.to(torch.promote_types(vectors.dtype, torch.float32))
 
     def transformers(self) -> Iterator[PreTrainedModel]:

@@ -29,7 +29,7 @@ class _OfStates(Module):
         return {**features, "token_embeddings": states, "attention_mask": mask}
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> Self:
+    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> Self:  # type: ignore[override]
         """The part of a model's folder, here or on a hub."""
         hub = {name: options.get(name) for name in ("token", "cache_folder", "revision", "local_files_only")}
         place = cls.load_dir_path(model_name_or_path, subfolder=subfolder, **hub)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from raysberta.errors import InputError
 from raysberta.models.outside import config_of
@@ -48,7 +49,7 @@ def _sizes(nodes: Mapping[str, Node], name: str) -> Sizes | None:
         sizes = sizes_of(config) if config is not None else None
         kept = settings.layers or (sizes.layers if sizes else 0)
         return replace(sizes, layers=min(kept, sizes.layers)) if sizes else None
-    phase = getattr(settings, "phase", settings)
+    phase: Any = getattr(settings, "phase", settings)
     sizes = _sizes(nodes, str(phase.from_))
     if sizes is None or not isinstance(phase, Vocabulary) or phase.extend_from is None:
         return sizes

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -184,7 +185,7 @@ def _answer_vllm(work: Work[WrittenPairs], how: LlmPairs, prompts: pa.Table, kep
     engine.fn_constructor_kwargs["model"] = model
     columns = {"text": "generated_text", "problem": "__inference_error__"}
     written = processor(ray.data.from_arrow(todo)).map_batches(
-        _keep_batch, fn_args=(kept, columns), batch_format="pyarrow", batch_size=None, num_cpus=LIGHT
+        partial(_keep_batch, kept=kept, columns=columns), batch_format="pyarrow", batch_size=None, num_cpus=LIGHT
     )
     return _collect(work, written, answers, prompts.num_rows)
 
