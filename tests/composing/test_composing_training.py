@@ -55,15 +55,15 @@ def plain(family: str, attention: str, pooling: str) -> tuple[torch.Tensor, dict
 def test_gradients_of_chunks_are_those_of_each_text_alone(family: str, attention: str, tokens: int, recompute: bool, pooling: str) -> None:
     expected, wanted = plain(family, attention, pooling)
     chunked = ChunkedEncoder(decoder(family, attention), "fp32", recompute)
-    chunks = make_chunks(texts(), plan_chunks(np.asarray(LENGTHS), Budget(tokens, 1)))
+    chunks = make_chunks(texts(), plan_chunks(np.asarray(LENGTHS), Budget(tokens, tokens)))
     assert (len(chunks.chunks) > 1) == (tokens == 20)
     vectors = chunked.embed(chunks, pooling)  # type: ignore[arg-type]
     loss(vectors).backward()
-    assert torch.allclose(vectors, expected, atol=1e-10)
+    assert torch.allclose(vectors, expected, atol=1e-6)  # transformers' decoders normalise and turn in float32, whatever the rest is in
     found = gradients(chunked.encoder)
     assert found.keys() == wanted.keys() and any(gradient.abs().max() > 1e-3 for gradient in wanted.values())
     for name, gradient in wanted.items():
-        assert torch.allclose(found[name], gradient, atol=1e-9), name
+        assert (found[name] - gradient).abs().max() <= 1e-5 * gradient.abs().max(), name
 
 
 def test_adapters_alone_learn_and_are_merged_to_the_same_vectors() -> None:
