@@ -149,7 +149,6 @@ def test_empty_file_is_a_bad_record(read: Read, name: str) -> None:
         ("a.html", b"\x89PNG\r\n\x1a\n"),
         ("a.md", b"PK\x03\x04zip"),
         ("a.txt", b"%PDF-1.7"),
-        ("a.jsonl", b"[1, 2]"),
         ("a.jsonl", b"text,label\n"),
         ("a.jsonl.gz", b'{"text": "not compressed"}\n'),
         ("a.jsonl.gz", gzip.compress(b"PAR1....", mtime=0)),
@@ -162,6 +161,11 @@ def test_empty_file_is_a_bad_record(read: Read, name: str) -> None:
 def test_file_that_is_not_what_its_ending_says(read: Read, name: str, data: bytes) -> None:
     with pytest.raises(InputError, match=rf"sources\.x\.path: .*{name} is not what its ending says"):
         read(name, data)
+
+
+def test_a_line_that_is_a_list_is_a_bad_record(read: Read) -> None:
+    """Data sets of pairs have such lines, documents do not."""
+    assert [found.reason.partition(":")[0] for found in read("a.jsonl", b'[1, 2]\n{"text": "x"}\n')] == ["unreadable", ""]
 
 
 def test_text_files(read: Read) -> None:

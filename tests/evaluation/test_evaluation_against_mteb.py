@@ -6,14 +6,15 @@ The stage's scores are the same whatever its workers, and whatever kills it on t
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import mteb
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -149,7 +150,10 @@ def test_a_kill_loses_the_task_in_flight_at_most(
             assert time.monotonic() < deadline
             time.sleep(0.02)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        workers = psutil.Process(process.pid).children(recursive=True)  # of sessions of their own
+        for each in (process, *workers):
+            with suppress(ProcessLookupError, psutil.NoSuchProcess):
+                each.kill()
         process.wait()
     _wait_until_quiet(folder)
     left = {each.name: each.stat().st_mtime_ns for each in folder.glob("*.arrow")}

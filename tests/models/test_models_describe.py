@@ -161,9 +161,9 @@ def test_what_a_folder_does_not_say_has_to_be_given(small_folder: Path, foreign:
     with pytest.raises(InputError, match="pools by mean without the prompt"):
         describe(foreign, prefixes=NONE)
     modules = json.loads((foreign / "modules.json").read_text())
-    modules.append({"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"})
+    modules.append({"idx": 3, "name": "3", "path": "3_LayerNorm", "type": "sentence_transformers.models.LayerNorm"})
     (foreign / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(InputError, match="has a module Dense, which is not read"):
+    with pytest.raises(InputError, match="has a module LayerNorm, which is not read"):
         describe(foreign, prefixes=NONE)
     assert describe(foreign, "cls", NONE).pooling == "cls"
 

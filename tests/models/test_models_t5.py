@@ -18,7 +18,6 @@ from raysberta.prefixes import Prefixes
 from raysberta.retrieval.embed import Embedder
 from raysberta.training.chunks import budget_of, make_chunks, plan_chunks
 from raysberta.training.encode import ChunkedEncoder
-from raysberta.training.examples import tokenise
 
 TEXTS = [
     "paraphrase: Включи свет на кухне.",
@@ -115,7 +114,8 @@ def test_it_can_be_trained(source: Path, fetched: Path) -> None:
     encoder = load_encoder(fetched, dropout=0.0, layers=2)
     assert (encoder.config.dropout_rate, len(encoder.encoder.block)) == (0.0, 2)
     chunked = ChunkedEncoder(load_encoder(fetched), "fp32", recompute=True)
-    tokens = list(tokenise(load_tokenizer(fetched), ((text, 40) for text in TEXTS)))
+    ids = load_tokenizer(fetched)(TEXTS, truncation=True, max_length=40)["input_ids"]
+    tokens = [np.asarray(each, np.int32) for each in ids]
     chunks = make_chunks(tokens, plan_chunks(np.asarray([len(each) for each in tokens]), budget_of(64, torch.device("cpu"))))
     found = chunked.embed(chunks, "cls")
     assert np.abs(found.detach().numpy() - vectors(source)).max() < 1e-6
