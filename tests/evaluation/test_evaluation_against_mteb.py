@@ -38,7 +38,7 @@ OWN = {
 }
 HOW = Scoring(max_tokens=64)
 ALIKE = 1e-4
-SECONDS = 240
+SECONDS = 500
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ def _killed_after(files: int, given: tuple, kept: Kept, pickled: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 500
         while len(list(Path(kept.place).glob("*.parquet"))) < files:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
