@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from raysberta.models.describe import describe
+from raysberta.models.folder import part_folders
 from raysberta.models.load import tensor_readers
 
 
@@ -18,8 +19,8 @@ def content_of(folder: Path) -> str:
     """
     said = describe(folder)
     digest = hashlib.sha256(json.dumps([said.pooling, said.prefixes.model_dump(), said.max_tokens]).encode())
-    for name in ("config.json", "tokenizer.json"):
-        digest.update((folder / name).read_bytes())
+    for file in (folder / "tokenizer.json", *(place / "config.json" for place in part_folders(folder))):
+        digest.update(file.read_bytes())
     with ExitStack() as opened:
         for name, reader in sorted(tensor_readers(folder, opened).items()):
             tensor = reader.get_tensor(name)
