@@ -3,24 +3,20 @@
 The stage's scores are the same whatever its workers, and whatever kills it on the way.
 """
 
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import mteb
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sentence_transformers import SentenceTransformer
 
 from evaluation.registered import NAME, TYPES, write_snapshot
+from killed import killed_once
 from raysberta.evaluation import snapshot, stage, task_folder
 from raysberta.evaluation import tasks as held_out_tasks
 from raysberta.evaluation.facts import BenchmarkFacts, ScoresFacts, TasksFacts
@@ -28,7 +24,6 @@ from raysberta.evaluation.settings import Benchmark, ModelScores, Scoring
 from raysberta.graph import BenchmarkRef, EncoderRef, TasksRef
 from raysberta.storage.artifacts import Artifact, Draft, Store
 from raysberta.work import Work, Workers
-from source_tree import ROOT
 
 OWN = {
     "Capitals": "Retrieval",
@@ -39,7 +34,6 @@ OWN = {
 }
 HOW = Scoring(max_tokens=64)
 ALIKE = 1e-4
-SECONDS = 240
 
 
 @pytest.fixture(scope="module")
@@ -138,36 +132,11 @@ def test_a_kill_loses_the_task_in_flight_at_most(
     work = Work(settings, inputs, other.draft("score", "2" * 16), Workers(cpus=1), node="score_e5")
     file = tmp_path / "work.pickle"
     file.write_bytes(pickle.dumps(work))
-    path = f"{ROOT / 'platform'}:{ROOT / 'tests'}"
-    command = [sys.executable, str(Path(__file__).with_name("scoring_process.py")), str(file), path]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
     folder = Path(work.draft.checkpoints, "scores")
-    try:
-        deadline = time.monotonic() + SECONDS
-        while len(list(folder.glob("*.arrow"))) < 3:
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        workers = psutil.Process(process.pid).children(recursive=True)  # of sessions of their own
-        for each in (process, *workers):
-            with suppress(ProcessLookupError, psutil.NoSuchProcess):
-                each.kill()
-        process.wait()
-    _wait_until_quiet(folder)
+    killed_once(lambda: len(list(folder.glob("*.arrow"))) >= 3, Path(__file__).with_name("scoring_process.py"), file)
     left = {each.name: each.stat().st_mtime_ns for each in folder.glob("*.arrow")}
     assert 3 <= len(left) < len(alone[0].scores)
     again = Work(settings, inputs, other.draft("score", "2" * 16), Workers(workers=2, cpus=0.5), node="score_e5")
     facts = stage.score(again)
     assert facts.model_copy(update={"seconds": {}}) == alone[0].model_copy(update={"seconds": {}})
     assert {name: (folder / name).stat().st_mtime_ns for name in left} == left, "what was scored is not scored again"
-
-
-def _wait_until_quiet(folder: Path) -> None:
-    """A worker outlives its driver by a moment."""
-    known, since = -1, time.monotonic()
-    while time.monotonic() - since < 5:
-        if (count := len(list(folder.glob("*.arrow")))) != known:
-            known, since = count, time.monotonic()
-        time.sleep(0.2)

@@ -1,11 +1,7 @@
 """The real SmolLM2: through vLLM on Ray Data, and through transformers with the same prompts."""
 
 import logging
-import os
 import pickle
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from killed import killed_once
 from raysberta.errors import InputError
 from raysberta.schema import DOCUMENT
 from raysberta.storage.artifacts import Artifact, Store
@@ -23,7 +20,6 @@ from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.requests import choose, requests
 from raysberta.synthesis.settings import LlmPairs, WrittenPairs
 from raysberta.work import Work
-from source_tree import ROOT
 
 
 def written(**given: object) -> WrittenPairs:
@@ -90,7 +86,9 @@ def test_a_kill_loses_the_batch_in_flight_at_most(
         return stage._answer_transformers(work, settings.how, prompts, kept)
 
     work, kept = attempt("cut", "cut short")
-    _killed_after(2, (work, prompts, kept), kept, tmp_path / "work.pickle")
+    given = tmp_path / "work.pickle"
+    given.write_bytes(pickle.dumps((work, prompts, kept)))
+    killed_once(lambda: len(list(Path(kept.place).glob("*.parquet"))) >= 2, Path(__file__).with_name("writing_process.py"), given)
     first = kept.read()
     assert 4 <= len(first) < 12 and len(first) % 2 == 0, "whole batches"
     marked = next(iter(first))
@@ -104,29 +102,6 @@ def test_a_kill_loses_the_batch_in_flight_at_most(
     assert len(kept.read()) == 12
     caplog.clear()
     assert answered("cut", "all there") == found, "nothing is left to ask"
-
-
-def _killed_after(files: int, given: tuple, kept: Kept, pickled: Path) -> None:
-    """Start a run of its own Ray, and kill all of it once so many batches are kept."""
-    pickled.write_bytes(pickle.dumps(given))
-    path = f"{ROOT / 'platform'}:{ROOT / 'tests'}"
-    command = [sys.executable, str(Path(__file__).with_name("writing_process.py")), str(pickled), path]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 240
-        while len(list(Path(kept.place).glob("*.parquet"))) < files:
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    known, since = -1, time.monotonic()
-    while time.monotonic() - since < 5:  # a worker outlives its driver by a moment
-        if (count := len(list(Path(kept.place).glob("*.parquet")))) != known:
-            known, since = count, time.monotonic()
-        time.sleep(0.2)
 
 
 def test_transformers_answers_the_same_prompts(passages: list[dict], smollm_folder: Path):
