@@ -26,7 +26,7 @@ one. Unknown keys are refused. Everything has a default but `name`, `sources`, a
 
 A setting of type *name of* names another entry of the recipe, and makes what it stands in depend on it. *Not identity* marks what decides
 speed, memory or when to save, never the result, so changing it reuses what is there; and where files lie, for which their names, sizes and
-dates count instead.
+dates count instead. Where files lie is a path or a URI; a relative path lies under `data`.
 """
 
 

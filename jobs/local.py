@@ -57,12 +57,15 @@ def run(runs: Path, arguments: argparse.Namespace) -> int:
         raise InputError(f"--job {arguments.job}: no such job; there are {jobs}")
     paths = arguments.recipe or ["recipes/laptop.yaml"]
     recipes = load_all(paths, arguments.set, arguments.vary)
-    asked = recipes[0].storage
-    storage = asked if is_uri(asked) else os.path.abspath(ROOT / asked)
-    located = [with_what_is_there(recipe.model_copy(update={"storage": storage}), fetch=True) for recipe in recipes]
+    storage = _here(recipes[0].storage)
+    located = [
+        with_what_is_there(recipe.model_copy(update={"storage": storage, "data": _here(recipe.data)}), fetch=True) for recipe in recipes
+    ]
+    if len({recipe.data for recipe in located}) > 1:
+        raise InputError("data: recipes of one plan share one; right would be --set data=<folder or URI>")
     plan(located, check_inputs(located), arguments.until)
     words = [part for path in paths for part in ("--recipe", os.path.relpath(path, ROOT))]
-    words += [part for override in [*arguments.set, f"storage={storage}"] for part in ("--set", override)]
+    words += [part for override in [*arguments.set, f"storage={storage}", f"data={located[0].data}"] for part in ("--set", override)]
     words += [part for name in ("vary", "until") for value in getattr(arguments, name) for part in (f"--{name}", value)]
     cluster = local.running(runs)
     ours = cluster is None
@@ -77,6 +80,11 @@ def run(runs: Path, arguments: argparse.Namespace) -> int:
     if last:
         print(last, flush=True)
     return code
+
+
+def _here(place: str) -> str:
+    """A place that a submitted job finds too: a folder absolute."""
+    return place if is_uri(place) else os.path.abspath(ROOT / place)
 
 
 if __name__ == "__main__":

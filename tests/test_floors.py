@@ -15,7 +15,7 @@ FLOORS = [  # low to high; of several patterns of one floor or of two, the first
     ["errors", "schema", "telemetry", "graph", "prefixes", "bounded_yaml"],
     ["storage/*", "work", "progress", "pictures", "layout", "spread", "board"],
     ["*/settings", "*/facts", "tuning/node", "tuning/choice"],
-    ["corpus/*", "pairs/*", "models/*", "merging/*"],
+    ["corpus/*", "data_sets/*", "pairs/*", "models/*", "merging/*"],
     ["retrieval/*", "training/*", "evaluation/*"],
     ["vocabulary/*", "mining/*", "synthesis/*", "tuning/*", "publishing/*", "pruning/*"],
     ["recipe"],

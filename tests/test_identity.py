@@ -30,10 +30,19 @@ RECIPES = [*sorted((ROOT / "recipes").glob("*.yaml")), Path(__file__).with_name(
 SPEED_ONLY = {
     *("offload", "recompute", "kept_tokens", "checkpoint_every"),  # memory and when to save
     "concurrent",  # trials at once: a search without rungs gives the same whatever their order
-    *("path", "evaluation_sets"),  # where files lie: their names, sizes and dates are in `outside`
+    *("path", "evaluation_sets", "snapshot", "language_model"),  # where files lie: their names, sizes and dates are in `outside`
+    *("dictionary", "source_vectors", "target_vectors"),
 }
 """Fields marked EXECUTION that stages may read, for their effect is speed, memory or the place of what identity has otherwise."""
-NO_RESULT = ["storage", "resources.*", "limits.*", "sources.*.if_missing", *(f"*.{name}" for name in SPEED_ONLY)]
+NO_RESULT = [
+    "storage",
+    "data",
+    "resources.*",
+    "limits.*",
+    "sources.*.if_missing",
+    "sources.*.licence",
+    *(f"*.{name}" for name in SPEED_ONLY),
+]
 """Fields of a recipe that change no id."""
 TOLD_APART = {"kind"}
 """Fields that have one value in each class: another would be another class."""

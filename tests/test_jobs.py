@@ -65,7 +65,7 @@ def test_each_recipe_plans_whole(job: Job, recipe: str, tmp_path: Path) -> None:
         assert done.code == 2, "data and models that are not there are missing"
         assert "missing: sources." in done.out
         assert "8 x (4 CPU, 1 GPU)" in done.out
-        outside = ("sources.", "corpus.evaluation_sets: data/", "benchmarks.")
+        outside = ("sources.", "corpus.evaluation_sets: data/rumteb/", "benchmarks.")
         said = [line.removeprefix("missing: ") for line in done.out.splitlines() if line.startswith("missing: ")]
         assert all(line.startswith(outside) for line in said), said
 

@@ -5,7 +5,7 @@ another node, and that is the only way in which one node comes to depend on anot
 when to save, never the result: identity leaves it out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
@@ -29,6 +29,19 @@ class _Execution:
 
 EXECUTION: Final = _Execution()
 """In a field's type, `Annotated[int, EXECUTION]`: the field decides speed, memory or when to save, and is left out of identity."""
+
+
+class _Place:
+    """Marks a field that says where files lie."""
+
+    def __repr__(self) -> str:
+        return "PLACE"
+
+
+PLACE: Final = _Place()
+"""In a field's type, `Annotated[str, PLACE]`: a path or URI, or several of them; a relative path lies under the recipe's `data`."""
+Paths = Annotated[str | tuple[str, ...], EXECUTION, PLACE]
+"""Where files lie. No part of identity, which has their names, sizes and dates instead: the same files elsewhere are the same source."""
 
 MOST = 2**40
 """Greatest count that a recipe may ask for: beyond it no machine holds what is counted."""
@@ -189,3 +202,30 @@ def identity(value: object, ids: Mapping[str, str]) -> Any:
 
 def _under(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+def placed(value: Any, under: Callable[[str], str]) -> Any:
+    """A section, mapping or sequence whose fields marked PLACE are changed, wherever they stand.
+
+    Args:
+        value: A section, or a value of one.
+        under: From a path as the recipe has it to where it lies.
+    """
+    if isinstance(value, BaseModel):
+        changed = {}
+        for name, field in type(value).model_fields.items():
+            old = getattr(value, name)
+            new = _each(old, under) if PLACE in field.metadata else placed(old, under)
+            if new is not old:
+                changed[name] = new
+        return value.model_copy(update=changed) if changed else value
+    if isinstance(value, Mapping):
+        inner = {key: placed(each, under) for key, each in value.items()}
+        return inner if any(inner[key] is not value[key] for key in inner) else value
+    return value
+
+
+def _each(place: Any, under: Callable[[str], str]) -> Any:
+    if isinstance(place, str):
+        return under(place)
+    return place if place is None else tuple(under(each) for each in place)

@@ -6,9 +6,10 @@ that needs it, and to no other.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
-from raysberta.corpus.settings import DatasetSource, Documents
+from raysberta.corpus.settings import Documents
+from raysberta.data_sets.settings import DatasetSource
 from raysberta.errors import InputError
 from raysberta.evaluation.settings import HeldOutTasks, ModelScores
 from raysberta.graph import (
@@ -22,6 +23,7 @@ from raysberta.graph import (
     ScoresRef,
     Section,
     TasksRef,
+    placed,
     references,
 )
 from raysberta.merging.settings import Choose, Learned, Merge, MergePhase
@@ -29,6 +31,7 @@ from raysberta.pairs.settings import NaturalPairs
 from raysberta.pruning.settings import Prune
 from raysberta.publishing.settings import Release
 from raysberta.recipe import Phase, Recipe
+from raysberta.storage.location import under
 from raysberta.synthesis.settings import WrittenPairs
 from raysberta.training.settings import Contrastive, ContrastivePhase, Distil, DistilPhase, Mlm, MlmPhase, Prepared
 from raysberta.tuning.choice import check_searchable
@@ -69,6 +72,7 @@ def nodes_of(recipe: Recipe) -> dict[str, Node]:
         InputError: a reference names nothing, or the wrong kind of thing; a name stands twice; nodes are made from one another.
     """
     nodes: dict[str, Node] = {}
+    recipe = located(recipe)
     for node in _composed(recipe):
         if node.name == RELEASE:
             raise InputError(f"{node.key}: {RELEASE} is what the node that publishes is called; right would be another name")
@@ -85,6 +89,28 @@ def nodes_of(recipe: Recipe) -> dict[str, Node]:
     if final is not None:
         ordered[RELEASE] = _release(recipe, final, ordered)
     return ordered
+
+
+def located(recipe: Recipe) -> Recipe:
+    """The recipe with each relative path where it lies, under `data`."""
+    located: Recipe = placed(recipe, partial(under, recipe.data))
+    return located
+
+
+def names_data(recipe: Recipe) -> bool:
+    """Whether anything of a recipe lies under its `data`."""
+    named: list[str] = []
+
+    def seen(place: str) -> str:
+        named.append(place)
+        return place
+
+    for source in recipe.sources.values():
+        kept = {"snapshot"} if isinstance(source, DatasetSource) and not source.fetched else set()
+        placed(source.model_copy(update=dict.fromkeys(kept, "/")), seen)
+    for rest in (recipe.corpus, recipe.phases, recipe.benchmarks):
+        placed(rest, seen)
+    return any(under("/", place) != place for place in named)
 
 
 def needed(nodes: Mapping[str, Node], until: Sequence[str]) -> dict[str, Node]:
@@ -148,6 +174,7 @@ def _texts(recipe: Recipe) -> Iterator[Node]:
         rules=recipe.pairs,
         evaluation_sets=recipe.corpus.evaluation_sets,
         decontaminate_ngram=recipe.corpus.decontaminate_ngram,
+        decontaminate_passages=recipe.corpus.decontaminate_passages,
     )
     yield Node(NATURAL, "natural", "pairs", settings, "pairs")
 

@@ -4,7 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from raysberta.corpus.settings import Corpus, DatasetSource, Source
+from raysberta.corpus.settings import Corpus, TextSource
+from raysberta.data_sets.settings import DatasetSource
 from raysberta.evaluation.settings import Benchmark, OwnTask, Scoring
 from raysberta.graph import EncoderRef, Language, NaturalNumber, PositiveNumber, Section
 from raysberta.merging.settings import Merge
@@ -19,6 +20,7 @@ from raysberta.vocabulary.settings import Vocabulary
 from raysberta.work import Workers
 
 Phase = Annotated[Vocabulary | Mlm | Distil | Contrastive | Merge | Prune, Field(discriminator="kind")]
+Source = Annotated[TextSource | DatasetSource, Field(discriminator="kind")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
 """What the recipe calls something: letters, digits and _, a letter first."""
 
@@ -43,6 +45,9 @@ class Recipe(Section):
     """Names the run in logs and paths."""
     storage: str = "runs"
     """Where artifacts go: a folder or any URI that pyarrow.fs writes. Not identity."""
+    data: str = "data"
+    """Where files lie that the recipe names by relative paths (sources, evaluation sets, snapshots, vectors): a folder or any URI that
+    pyarrow.fs reads, which every node reaches. Not identity."""
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 42
     """Of everything drawn while pairs are written and models are trained; each draw mixes in the id of what it is for."""
     languages: tuple[Language, ...] = ("ru", "en")

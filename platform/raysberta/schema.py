@@ -43,6 +43,7 @@ PAIR = pa.schema(
         ("query", pa.string()),  # without prefix, as every text in every table
         ("positive", pa.string()),
         ("negatives", pa.list_(pa.string())),  # those the source supplies; [] where it supplies none
+        ("given_score", pa.float32()),  # what the source scores the pair with; null where it gives none
     ]
 )
 

@@ -48,6 +48,23 @@ def test_queries_and_passages_of_any_layout_count(tmp_path: Path) -> None:
     assert told == [first, first, second, "Task#7", None, None, None], "labels and single words stand everywhere"
 
 
+def test_passages_are_told_apart_from_what_is_asked_and_scored(tmp_path: Path) -> None:
+    rows = [
+        {"item": "Task#1", "part": "passage", "text": "Париж стоит на берегах Сены."},
+        {"item": "Task#2", "part": "text", "text": "На какой реке стоит Париж?"},
+        {
+            "question": "Где стоит Эрмитаж сегодня?",
+            "passages": [{"text": "Эрмитаж стоит на Дворцовой площади."}],
+            "answer": "на Дворцовой площади города",
+        },
+        {"item": "Task#9", "part": "passage", "text": "На какой реке стоит Париж?"},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    texts = ("париж стоит на берегах сены", "на какой реке стоит париж", "где стоит эрмитаж сегодня", "эрмитаж стоит на дворцовой площади")
+    found = shared(named(tmp_path / "a.jsonl"), *texts, "на дворцовой площади города")
+    assert found == ["passage:Task#1", "Task#2", "a.jsonl#3", "passage:a.jsonl#3", "a.jsonl#3"]
+
+
 def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "many.jsonl"
     file.write_text("".join(json.dumps({"text": f"строка номер {number} этого набора"}) + "\n" for number in range(10)), encoding="utf-8")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysberta.corpus import read, stage
-from raysberta.corpus.facts import CorpusFacts
+from raysberta.corpus.facts import CorpusFacts, Repeats
 from raysberta.corpus.settings import Documents
 from raysberta.errors import InputError
 from raysberta.schema import DOCUMENT, REJECTED, split_of
@@ -193,7 +193,7 @@ def test_training_text_that_repeats_held_out_text_goes(ray_local: None, tmp_path
     for number in range(40):
         (root / f"{number}.txt").write_text(f"{story(number)} {shared if number < 30 else 'Так и было'}.", encoding="utf-8")
     public = tmp_path / "public.jsonl"
-    public.write_text("".join(json.dumps({"passage": story(number)}) + "\n" for number in range(30, 40)), encoding="utf-8")
+    public.write_text("".join(json.dumps({"question": story(number)}) + "\n" for number in range(30, 40)), encoding="utf-8")
     store = Store(str(tmp_path / "runs"))
     web = {"web": {"kind": "files", "path": str(root)}}
     documents = settings(web, dev=0.2, test=0.2, near_duplicates=False, evaluation_sets=[str(public)])
@@ -213,6 +213,27 @@ def test_training_text_that_repeats_held_out_text_goes(ray_local: None, tmp_path
     matches = artifact.table("matches").to_pylist()
     assert {row["doc_id"]: row["held_out"] for row in matches} == {row["doc_id"]: row["reason"].split(":")[1] for row in dropped}
     assert artifact.manifest.dropped["in_evaluation"] == len(dropped)
+
+
+def test_what_repeats_only_a_passage_of_a_benchmark_goes_where_that_is_asked_for(
+    ray_local: None, tmp_path: Path, small_model: Commit
+) -> None:
+    """Of 20 texts 5 hold a test's questions, 10 what it searches, 3 of these the questions too."""
+    root = tmp_path / "texts"
+    root.mkdir()
+    for number in range(20):
+        (root / f"{number}.txt").write_text(f"{story(number)} Так и было.", encoding="utf-8")
+    rows = [{"question": story(number)} for number in range(5)] + [{"passage": story(number)} for number in range(2, 12)]
+    (tmp_path / "public.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    web = {"web": {"kind": "files", "path": str(root)}}
+    rules = {"dev": 0.0, "test": 0.0, "near_duplicates": False, "quality": False, "evaluation_sets": [str(tmp_path / "public.jsonl")]}
+    for asked, left in ((False, 15), (True, 8)):
+        store = Store(str(tmp_path / f"runs-{asked}"))
+        artifact = run(settings(web, **rules, decontaminate_passages=asked), store, small_model(store))
+        facts = artifact.told(CorpusFacts)
+        assert facts.repeats == Repeats(texts=5, passages=7, passages_dropped=asked)
+        assert artifact.table("documents").num_rows == left
+        assert facts.sources["web"].dropped == {"in_evaluation": 5, **({"in_passages": 7} if asked else {})}
 
 
 def test_training_text_that_repeats_a_source_held_out_whole_goes(ray_local: None, tmp_path: Path, small_model: Commit) -> None:

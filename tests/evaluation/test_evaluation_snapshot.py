@@ -106,11 +106,11 @@ def test_texts_of_the_scored_splits_can_be_kept_apart(folder: Path) -> None:
     count = snapshot.write_texts(NAME, folder)
     table = pq.read_table(folder / "texts.parquet")
     assert table.num_rows == count
-    rows = {(row["item"].split("#")[0], row["text"]) for row in table.to_pylist()}
-    assert ("RuBQRetrieval", "столица страны Россия") in rows, "a query"
-    assert ("RuBQRetrieval", "Москва — столица страны Россия") in rows, "a passage"
-    assert ("TERRa", "главный город страны Япония — Токио") in rows
-    assert {name for name, _ in rows} == set(TASKS)
+    rows = {(row["item"].split("#")[0], row["part"], row["text"]) for row in table.to_pylist()}
+    assert ("RuBQRetrieval", "text", "столица страны Россия") in rows, "a query"
+    assert ("RuBQRetrieval", "passage", "Москва — столица страны Россия") in rows
+    assert ("TERRa", "text", "главный город страны Япония — Токио") in rows
+    assert {(name, part) for name, part, _ in rows} == {*((name, "text") for name in TASKS), ("RuBQRetrieval", "passage")}
     snapshot.load(NAME, folder, hashes=True)
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from raysberta.corpus.settings import DatasetSource
+from raysberta.data_sets.outside import check_data_set
+from raysberta.data_sets.settings import DatasetSource
 from raysberta.errors import InputError
 from raysberta.graph import identity
 from raysberta.pairs import outside
-from raysberta.pairs.outside import check_data_set, check_pairs, pairs_state
+from raysberta.pairs.outside import check_pairs, pairs_state
 from raysberta.pairs.settings import NaturalPairs
 
 OPTIONS = "?region=here&secret_key=planted"
@@ -26,7 +27,7 @@ def settings(*paths: str | tuple[str, ...], sets: tuple[str, ...] = ()) -> Natur
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "a.jsonl").write_text('{"query": "a", "positive": "b"}\n')
     (tmp_path / "a.html").write_text("<p>x</p>")
-    (tmp_path / "wrong.jsonl").write_text("[1, 2]")
+    (tmp_path / "wrong.jsonl").write_text('[{"query": "a"}]')
     return tmp_path
 
 
@@ -35,7 +36,7 @@ def test_each_problem_is_a_line_without_credentials(folder: Path):
     found = check_pairs(settings(*(f"file://{folder}/{place}{OPTIONS}" for place in places), sets=(f"file://{folder}/a.html{OPTIONS}",)))
     assert [line.split(":")[0] for line in found] == [*(f"sources.x{number}.path" for number in range(4)), "corpus.evaluation_sets"]
     assert "gone.jsonl?region=here does not exist" in found[0]
-    assert "a.html?region=here is no data set; right would be .parquet or .jsonl" in found[1]
+    assert "a.html?region=here is no data set; right would be .parquet, .jsonl" in found[1]
     assert "wrong.jsonl?region=here is not what its ending says: no JSON object" in found[2]
     assert "no file matches" in found[3]
     assert not any("planted" in line or "\n" in line for line in found)

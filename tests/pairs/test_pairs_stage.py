@@ -12,6 +12,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
+from raysberta.corpus.facts import Repeats
 from raysberta.errors import InputError
 from raysberta.pairs import stage
 from raysberta.pairs.facts import PairsFacts
@@ -139,10 +140,35 @@ def test_pairs_of_data_sets_that_repeat_an_evaluation_set_go(tmp_path: Path):
     assert {rejected[row["pair_id"]]["reason"] for row in artifact.table("matches").to_pylist()} == {"in_evaluation"}
 
 
+def test_what_repeats_only_a_passage_of_a_benchmark_goes_where_that_is_asked_for(tmp_path: Path):
+    """Book 3 is asked for by a test, 7 is only told of in what the test searches, 5 is both."""
+    sets = tmp_path / "evaluation.parquet"
+    texts = [
+        "кто написал книгу номер 3",
+        "Её написал автор номер 7!",
+        "Её написал автор 5.",
+        "кто написал книгу номер 5",
+        "кто написал книгу номер 7",
+    ]
+    parts = ["text", "passage", "passage", "text", "passage"]
+    pq.write_table(pa.table({"item": ["B#q3", "B#p7", "B#p5", "B#q5", "B#p8"], "text": texts, "part": parts}), sets)
+    asked = settings(tmp_path, (str(sets),))
+    _, kept = ran(Store(str(tmp_path / "store")), asked)
+    assert kept.told(PairsFacts).pairs["given/dataset"]["train"] == 8
+    assert kept.told(PairsFacts).repeats == Repeats(texts=2, passages=1, passages_dropped=False)
+    found = {row["held_out"] for row in kept.table("matches").to_pylist()}
+    assert found == {"B#q3", "B#q5", "passage:B#p8"}, "what is both counts as the text"
+    _, less = ran(Store(str(tmp_path / "other")), asked.model_copy(update={"decontaminate_passages": True}))
+    assert less.told(PairsFacts).pairs["given/dataset"]["train"] == 7
+    assert less.told(PairsFacts).repeats == Repeats(texts=2, passages=1, passages_dropped=True)
+
+
 def test_bad_rows_end_the_stage_with_their_line(tmp_path: Path):
     asked = settings(tmp_path)
     (tmp_path / "worse.jsonl").write_text('{"query": "x"}\n')
-    with pytest.raises(InputError, match=r"^sources\.given\.positive_field: .*worse\.jsonl line 1 has no 'positive'; there are query$"):
+    with pytest.raises(
+        InputError, match=r"^sources\.given\.positive_field: no record up to worse\.jsonl line 1 has 'positive'; there are query$"
+    ):
         ran(Store(str(tmp_path / "store")), asked)
 
 

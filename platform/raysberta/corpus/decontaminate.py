@@ -12,6 +12,8 @@ import pyarrow as pa
 from raysberta.corpus.normal import content_key
 from raysberta.corpus.shingles import shingles
 
+PASSAGE = "passage:"
+"""Before the name of a passage that a benchmark searches: no query and no text that is scored, most often a piece of Wikipedia."""
 SIDES = frozenset(("usage", "translation"))
 """Sections that become a side of a pair whole: equality counts for them as for the text. A heading's section may be a stock phrase."""
 
@@ -35,7 +37,7 @@ class HeldOut:
     owners: np.ndarray
     """int64, the place of each one's owner in `names`."""
     names: pa.StringArray
-    """doc_ids and names of evaluation items, ascending."""
+    """doc_ids and names of evaluation items, ascending; after them those of passages of benchmarks, each behind PASSAGE."""
 
 
 def hashed(texts: Sequence[str], rows: Sequence[int], whole: Sequence[bool], size: int) -> Passages:
@@ -68,13 +70,14 @@ def passages(table: pa.Table, size: int) -> Passages:
 
 
 def held_out(parts: Iterable[tuple[Passages, Sequence[str]]]) -> HeldOut:
-    """Join batches.
+    """Join batches. What a passage shares with anything else counts as that of the other.
 
     Args:
         parts: The hashes of a batch and the name of each of its rows.
     """
     joined = list(parts)
-    names = np.array(sorted({name for _, own in joined for name in own}), dtype=object)
+    distinct = {name for _, own in joined for name in own}
+    names = np.array(sorted(distinct, key=lambda name: (name.startswith(PASSAGE), name)), dtype=object)
     place = {name: number for number, name in enumerate(names.tolist())}
     hashes = np.concatenate([np.empty(0, np.uint64), *(part.hashes for part, _ in joined)])
     owners = np.concatenate(

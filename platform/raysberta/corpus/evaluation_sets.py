@@ -1,17 +1,20 @@
 """The evaluation sets that a recipe names: files of texts that no training text may repeat.
 
-Each string of a record counts, in lists and nested objects too, so query and passage sides alike; `item` names the record where it is
-there, as in the `texts.parquet` that jobs/fetch_benchmark.py writes, else the file and the row do.
+Each string of a record counts, in lists and nested objects too: queries, answers, texts that are scored. Passages that a benchmark
+searches are told apart, since good training sets are made of the same Wikipedia: a record whose `part` is `passage`, as in the
+`texts.parquet` that jobs/fetch_benchmark.py writes, or what stands in the columns of PASSAGE_COLUMNS. `item` names the record where it is
+there, else the file and the row do.
 """
 
 import json
+import platform
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysberta.corpus.decontaminate import Passages, hashed
+from raysberta.corpus.decontaminate import PASSAGE, Passages, hashed
 from raysberta.corpus.locate import RECORDS, File, locate, peek, state
 from raysberta.corpus.normal import words
 from raysberta.corpus.stream import Stream, Unreadable
@@ -22,6 +25,8 @@ KEY = "corpus.evaluation_sets"
 LEAST_WORDS = 4
 """Of a passage that counts as a whole: what is shorter, a label or "да", stands everywhere."""
 ROWS = 20_000
+PASSAGE_COLUMNS = frozenset(("passage", "passages", "corpus", "document", "documents", "context", "contexts"))
+"""Columns of what is searched."""
 Told = tuple[Passages, list[str]]
 """Hashes of what some records say, and the records' names."""
 
@@ -81,27 +86,36 @@ def read_set(file: File, size: int) -> list[Told] | str:
         file: Of `evaluation_files`.
         size: Words of a run.
     """
-    found = []
-    names: list[str] = []
-    texts: list[str] = []
-    rows: list[int] = []
+    found: list[Told] = []
+    batch: list[tuple[str, list[str]]] = []
     try:
         for number, record in enumerate(_records(file), 1):
             named = record.pop("item", None)
-            own = list(_strings(record))
-            texts.extend(own)
-            rows.extend([len(names)] * len(own))
-            names.append(named if isinstance(named, str) else f"{file.name}#{number}")
-            if len(names) == ROWS:
-                found.append((_hashed(texts, rows, size), names))
-                names, texts, rows = [], [], []
+            name = named if isinstance(named, str) else f"{file.name}#{number}"
+            batch.extend(_told(record, name))
+            if len(batch) >= ROWS:
+                found.append(_hashed(batch, size))
+                batch = []
+    except FileNotFoundError:
+        return f"{KEY}: {file.shown} is not there on node {platform.node()}; right would be a place that every node reaches"
     except (Unreadable, OSError, ValueError, pa.ArrowException) as error:
         return f"{KEY}: {file.shown} is unreadable: {first_line(error)[:200]}"
-    return [*found, (_hashed(texts, rows, size), names)]
+    return [*found, _hashed(batch, size)]
 
 
-def _hashed(texts: list[str], rows: list[int], size: int) -> Passages:
-    return hashed(texts, rows, [len(words(text)) >= LEAST_WORDS for text in texts], size)
+def _told(record: dict[str, object], name: str) -> Iterator[tuple[str, list[str]]]:
+    """What a record says, and what of it is a passage, each with its name."""
+    whole = record.pop("part", None) == "passage"
+    searched = {column: value for column, value in record.items() if whole or column in PASSAGE_COLUMNS}
+    for start, part in (("", {column: value for column, value in record.items() if column not in searched}), (PASSAGE, searched)):
+        if texts := list(_strings(part)):
+            yield f"{start}{name}", texts
+
+
+def _hashed(batch: Sequence[tuple[str, list[str]]], size: int) -> Told:
+    texts = [text for _, own in batch for text in own]
+    rows = [row for row, (_, own) in enumerate(batch) for _ in own]
+    return hashed(texts, rows, [len(words(text)) >= LEAST_WORDS for text in texts], size), [name for name, _ in batch]
 
 
 def _records(file: File) -> Iterator[dict[str, object]]:

@@ -22,7 +22,18 @@ class SourceCounts(Facts):
     """Personal data that was replaced, by kind."""
 
 
+class Repeats(Facts):
+    """Training rows that share words with what models are scored on."""
+
+    texts: int = 0
+    """With a held-out document, or a query or scored text of an evaluation set: they are dropped."""
+    passages: int = 0
+    """With nothing but passages that a benchmark searches: they are dropped where `decontaminate_passages` says so."""
+    passages_dropped: bool = False
+
+
 class CorpusFacts(Facts):
     """Of the node `corpus`."""
 
     sources: dict[str, SourceCounts]
+    repeats: Repeats = Repeats()

@@ -23,14 +23,23 @@ FORMATS = {
     ".text": "text",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
     ".parquet": "parquet",
     ".warc": "warc",
     ".wet": "warc",
 }
+DOCUMENTS = ("html", "markdown", "text", "jsonl", "parquet", "warc")
+"""Formats that hold documents."""
 RECORDS = ("parquet", "jsonl")
-"""Formats that hold records of named fields."""
+"""Formats that hold records of named fields and evaluation sets."""
+TABLES = (*RECORDS, "json", "csv", "tsv")
+"""Formats that hold data sets."""
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 WILD = re.compile(r"[*?\[]")
+_LISTS = re.compile(rb"\[\s*[^\s{]")
+"""Lines may be lists, as those of some data sets are; a list of objects is no line."""
 STARTS = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "parquet": b"PAR1"}
 FOREIGN = {
     b"\x1f\x8b": "a gzip stream",
@@ -83,7 +92,7 @@ def kind_of(path: str) -> tuple[str, str | None] | None:
     return found, compression
 
 
-def locate(paths: str | Sequence[str], key: str, formats: Collection[str] = frozenset(FORMATS.values())) -> list[File]:
+def locate(paths: str | Sequence[str], key: str, formats: Collection[str] = DOCUMENTS) -> list[File]:
     """All files, sorted by path, each once.
 
     Args:
@@ -142,7 +151,7 @@ def check_content(file: File, start: bytes, key: str) -> None:
         raise InputError(f"{key}: {file.shown} is not what its ending says: it is {foreign}")
     if file.format == "warc" and start and not start.startswith(b"WARC/"):
         raise InputError(f"{key}: {file.shown} is not what its ending says: a WARC file starts with WARC/")
-    if file.format == "jsonl" and start and not start.startswith(b"{"):
+    if file.format == "jsonl" and start and not start.startswith(b"{") and not _LISTS.match(start):
         hint = ", but a JSON array: right would be one object a line" if start.startswith(b"[") else ""
         raise InputError(f"{key}: {file.shown} is not what its ending says: no JSON object in its first line{hint}")
 
@@ -178,7 +187,7 @@ def _under(path: str, key: str, formats: Collection[str]) -> Iterator[File]:
     if info.type == pafs.FileType.File:
         yield _known(info, path, info.base_name, key)
         return
-    pattern = _pattern(glob) if glob is not None else None
+    pattern = glob_pattern(glob) if glob is not None else None
     prefix = root.rstrip("/") + "/"
     count = 0
     for entry in entries:
@@ -226,7 +235,7 @@ def _split(path: str) -> tuple[str, str | None]:
     return f"{folder}{mark}{options}", unquote(glob) if is_uri(path) else glob
 
 
-def _pattern(glob: str) -> re.Pattern[str]:
+def glob_pattern(glob: str) -> re.Pattern[str]:
     """A glob as a regular expression over relative paths: `**/` is any depth, `*` and `?` stay within a part."""
     out = ""
     at = 0

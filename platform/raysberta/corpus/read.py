@@ -11,7 +11,7 @@ from raysberta.corpus.documents import WRONG_INPUT, Found, to_tables
 from raysberta.corpus.evaluation_sets import check_evaluation_sets, sets_state
 from raysberta.corpus.formats import read_file
 from raysberta.corpus.language import model_size
-from raysberta.corpus.locate import File, locate, peek, state
+from raysberta.corpus.locate import DOCUMENTS, File, locate, peek, state
 from raysberta.corpus.packaged import (
     cloud,
     descriptions,
@@ -75,7 +75,7 @@ def check_source(name: str, source: TextSource) -> None:
     """
     key = f"sources.{name}"
     if isinstance(source, FilesSource):
-        files = locate(source.path, f"{key}.path")
+        files = _files(name, source)
         for file in files[:: max(1, len(files) // PEEKED_FILES)]:
             peek(file, f"{key}.path")
     elif isinstance(source, OfficeHelpSource | DescriptionSource):
@@ -122,7 +122,7 @@ def source_state(name: str, source: TextSource) -> dict[str, Any]:
     """
     try:
         if isinstance(source, FilesSource):
-            return state(locate(source.path, f"sources.{name}.path"))
+            return state(_files(name, source))
         if isinstance(source, OfficeHelpSource | DescriptionSource):
             return _unpacked(source, f"sources.{name}")
         return {package: installed_version(package) for package in _packages(source)}
@@ -152,7 +152,7 @@ def shards(sources: Mapping[str, TextSource]) -> list[Shard]:
     found: list[Shard] = []
     for name, source in sources.items():
         if isinstance(source, FilesSource):
-            groups = _bundled(locate(source.path, f"sources.{name}.path"))
+            groups = _bundled(_files(name, source))
             found.extend(Shard(name, len(found) + number, files=group) for number, group in enumerate(groups))
         else:
             parts = _parts(source, f"sources.{name}")
@@ -163,6 +163,16 @@ def shards(sources: Mapping[str, TextSource]) -> list[Shard]:
 def read_shard(shard: Shard, source: TextSource) -> Iterator[pa.Table]:
     """Tables with the columns of CANDIDATE, of bounded size. Wrong input is a last row that says so, not an exception inside a worker."""
     yield from to_tables(shard.source, _guarded(shard, source), shard.number * ROWS_OF_A_SHARD)
+
+
+def _files(name: str, source: FilesSource) -> list[File]:
+    """The files of a `files` source."""
+    key = f"sources.{name}.path"
+    files = locate(source.path, key)
+    for file in files:
+        if file.format not in DOCUMENTS:
+            raise InputError(f"{key}: {file.shown} holds no documents; right would be kind: dataset for tables, or .jsonl or .parquet")
+    return files
 
 
 def _guarded(shard: Shard, source: TextSource) -> Iterator[Found]:

@@ -5,15 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raysberta.graph import EXECUTION, MOST, Language, Natural, Number, Positive, Section, Share, VocabularyRef
+from raysberta.graph import EXECUTION, MOST, PLACE, Language, Natural, Number, Paths, Positive, Section, Share, VocabularyRef
 from raysberta.schema import Task
 
-VERSION: int = 4
+VERSION: int = 5
 """Of the results; bumped when the same settings and inputs give another result."""
-
-
-Paths = Annotated[str | tuple[str, ...], EXECUTION]
-"""Where files lie. No part of identity, which has their names, sizes and dates instead: the same files elsewhere are the same source."""
 
 
 IfMissing = Annotated[Literal["stop", "skip"], EXECUTION]
@@ -161,26 +157,6 @@ class FilesSource(_Source):
     """Which pairs to make, each with its task."""
 
 
-class DatasetSource(_Source):
-    """An existing data set of pairs in Parquet or JSONL (.gz, .zst): goes straight to the pairs, past the web-text filters."""
-
-    kind: Literal["dataset"]
-    path: Paths
-    """A folder, a glob or a file, or several of them; local or any URI that pyarrow.fs reads, in which `?` starts the options."""
-    limit: Positive | None = None
-    """Keep at most this many pairs, chosen by hash of their id; all where null."""
-    language: Language | None = None
-    """Two-letter code where every query has this language; identified per query where null."""
-    task: Task
-    """Decides the prefixes."""
-    query_field: str = "query"
-    """The column that holds the query."""
-    positive_field: str = "positive"
-    """The column that holds the positive, or a list of positives."""
-    negatives_field: str = "negatives"
-    """The column that holds supplied negatives (a list); may be missing."""
-
-
 TextSource = (
     DictionarySource
     | DocstringSource
@@ -197,7 +173,6 @@ TextSource = (
     | FilesSource
 )
 """A source of documents."""
-Source = Annotated[TextSource | DatasetSource, Field(discriminator="kind")]
 
 
 Length = Annotated[int, Field(gt=0, le=MOST)]
@@ -305,7 +280,7 @@ class Corpus(Section):
     """Apply the quality rules to `files` sources."""
     quality_rules: dict[Language, QualityRules | None] = Field(default={})
     """The rules of each language, by its two-letter code; Russian and English have theirs unless null, other languages none."""
-    language_model: str | None = None
+    language_model: Annotated[str | None, EXECUTION, PLACE] = None
     """A fastText model file (lid.176.bin, GlotLID) that identifies languages; the small lid.176 that is installed where null."""
     scorer: str | None = None
     """A learned score, as module:function: from a table with doc_id, source, language, title and text to one number a row."""
@@ -317,8 +292,10 @@ class Corpus(Section):
     """Remove near-duplicates by MinHash (5-word shingles, 14 bands of 8 hashes), keeping the longest of a cluster."""
     decontaminate_ngram: Natural = 13
     """Drop training texts that share this many words in a row with a dev or test document or an evaluation set; 0 turns it off."""
-    evaluation_sets: Annotated[tuple[str, ...], EXECUTION] = ()
-    """Files of evaluation sets (.parquet, .jsonl) that no training text, also of a data set, may repeat: queries and passages alike."""
+    evaluation_sets: Annotated[tuple[str, ...], EXECUTION, PLACE] = ()
+    """Files of evaluation sets (.parquet, .jsonl) that no training text, also of a data set, may repeat: their queries and texts."""
+    decontaminate_passages: bool = False
+    """Whether the passages that a retrieval benchmark searches count too: Wikipedia, mostly, of which good training sets are made."""
     dev: Share = 0.1
     """Share of groups in the dev half of the held-out data."""
     test: Share = 0.1

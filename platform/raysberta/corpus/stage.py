@@ -15,10 +15,10 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from raysberta.corpus.decontaminate import held_out
+from raysberta.corpus.decontaminate import PASSAGE, held_out
 from raysberta.corpus.duplicates import BANDS
 from raysberta.corpus.evaluation_sets import all_read, evaluation_files, read_set
-from raysberta.corpus.facts import CorpusFacts
+from raysberta.corpus.facts import CorpusFacts, Repeats
 from raysberta.corpus.filter import Settings
 from raysberta.corpus.length import counted_by
 from raysberta.corpus.read import Shard, shards
@@ -26,6 +26,7 @@ from raysberta.corpus.settings import Corpus, Documents, TextSource
 from raysberta.corpus.spread import band_parts, evaluation_passages, light, meet, overlaps, read_and_filter, samples, settle, write_part
 from raysberta.corpus.verdicts import (
     IN_EVALUATION,
+    IN_PASSAGES,
     Verdicts,
     apply_limits,
     check_readable,
@@ -75,10 +76,9 @@ def run(work: Work[Documents]) -> CorpusFacts:
     if rules.near_duplicates:
         drop_near(verdicts, _meetings(verdicts, blocks, places, workers))
     apply_limits(verdicts, {name: source.limit for name, source in sources.items()})
-    if rules.decontaminate_ngram:
-        _decontaminate(verdicts, blocks, places, rules, workers)
+    repeats = _decontaminate(verdicts, blocks, places, rules, workers) if rules.decontaminate_ngram else Repeats()
     _write(verdicts, blocks, places, draft, workers)
-    facts = _told(verdicts, sources, draft)
+    facts = _told(verdicts, sources, repeats, draft)
     _show(verdicts, blocks, places, draft, workers)
     return facts
 
@@ -155,8 +155,10 @@ def _fates(table: pa.Table) -> dict[str, dict[str, int]]:
     return fates
 
 
-def _decontaminate(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], rules: Corpus, workers: Workers) -> None:
-    """Drop training documents that say what a held-out one or an item of an evaluation set says."""
+def _decontaminate(
+    verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], rules: Corpus, workers: Workers
+) -> Repeats:
+    """Drop training documents that say what a held-out one or a test text says, and where asked what passages of benchmarks say."""
     size = rules.decontaminate_ngram
     training = verdicts.splits == "train"
     stays = verdicts.reasons == ""
@@ -167,11 +169,18 @@ def _decontaminate(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: 
     known = ray.put(held_out([*ray.get(own), *all_read(ray.get(public))]))
     trained_on = stays & training
     asked = [(block, trained_on[place], size, known) for block, place in zip(blocks, places, strict=True)]
+    texts = passages = 0
     for place, matches in zip(places, ray.get(spread(overlaps, asked, workers)), strict=True):
         for index, match in zip(range(place.start, place.stop), matches, strict=True):
-            if match is not None:
+            if match is not None and match.startswith(PASSAGE):
+                passages += 1
+                if rules.decontaminate_passages:
+                    verdicts.reasons[index] = IN_PASSAGES + match.removeprefix(PASSAGE)
+            elif match is not None:
+                texts += 1
                 verdicts.reasons[index] = IN_EVALUATION + match
-    log.info("%d training documents share words with a held-out one or an evaluation set", int(stays.sum()) - len(verdicts.open()))
+    log.info("%d training documents share words with a held-out one or a test text, %d with passages of benchmarks", texts, passages)
+    return Repeats(texts=texts, passages=passages, passages_dropped=rules.decontaminate_passages)
 
 
 def _write(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], draft: Draft, workers: Workers) -> None:
@@ -189,7 +198,7 @@ def _write(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence
         log.info("%s: %d rows", name, sum(written))
 
 
-def _told(verdicts: Verdicts, sources: Mapping[str, TextSource], draft: Draft) -> CorpusFacts:
+def _told(verdicts: Verdicts, sources: Mapping[str, TextSource], repeats: Repeats, draft: Draft) -> CorpusFacts:
     """Count what was read, kept and dropped."""
     counts = count(verdicts, sources)
     draft.rows_in = len(verdicts.reasons)
@@ -201,4 +210,4 @@ def _told(verdicts: Verdicts, sources: Mapping[str, TextSource], draft: Draft) -
             draft.drop(reason, number)
     if not draft.rows_out:
         raise InputError(f"sources: not one document is left after filtering; dropped {draft.dropped}")
-    return CorpusFacts(sources=counts)
+    return CorpusFacts(sources=counts, repeats=repeats)

@@ -19,6 +19,8 @@ DUPLICATE = "duplicate:"
 NEAR_DUPLICATE = "near_duplicate:"
 IN_EVALUATION = "in_evaluation:"
 """What follows the colon is the doc_id of the document that is kept instead (a later rule may drop that one in turn)."""
+IN_PASSAGES = "in_passages:"
+"""The same for a passage that a benchmark searches."""
 OVER_LIMIT = "over_limit"
 HELD_OUT_TEST = 0.5
 """Share of the groups of a source that is held out whole in the test half; the rest is in the dev half."""
@@ -171,8 +173,8 @@ def cluster_sizes(verdicts: Verdicts) -> pa.Table:
 
 def repeated(verdicts: Verdicts) -> pa.Table:
     """Training documents that say what a held-out one says, `doc_id`, each with that one, `held_out`."""
-    rows = [row for row, reason in enumerate(verdicts.reasons) if reason.startswith(IN_EVALUATION)]
-    held = [verdicts.reasons[row].removeprefix(IN_EVALUATION) for row in rows]
+    rows = [row for row, reason in enumerate(verdicts.reasons) if reason.startswith((IN_EVALUATION, IN_PASSAGES))]
+    held = [verdicts.reasons[row].partition(":")[2] for row in rows]
     doc_ids = verdicts.table.column("doc_id").take(pa.array(rows, pa.int64()))
     return pa.table({"doc_id": doc_ids, "held_out": pa.array(held, pa.string())}).sort_by("doc_id")
 

@@ -1,8 +1,8 @@
 """Held-out tasks, registered benchmarks, and how models are scored on them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from raysberta.graph import BenchmarkRef, DocumentsRef, EncoderRef, Language, PairsRef, Positive, Section, TasksRef
+from raysberta.graph import EXECUTION, PLACE, BenchmarkRef, DocumentsRef, EncoderRef, Language, PairsRef, Positive, Section, TasksRef
 
 VERSION: int = 3
 """Of the results; bumped when the same settings and inputs give another result."""
@@ -44,7 +44,7 @@ class Benchmark(Section):
 
     name: str
     """Its name in mteb, e.g. MTEB(rus, v1.1)."""
-    snapshot: str
+    snapshot: Annotated[str, EXECUTION, PLACE]
     """Folder that `jobs/fetch_benchmark.py` filled."""
     in_domain: tuple[str, ...] = ()
     """Tasks of it whose training parts a model of the recipe has learned from, its teacher too: they count as own tasks, all others as

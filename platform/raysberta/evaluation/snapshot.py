@@ -114,11 +114,12 @@ def load(benchmark: str, folder: str | Path, *, hashes: bool = False) -> dict[st
 
 
 def write_texts(benchmark: str, folder: Path) -> int:
-    """Write `texts.parquet` beside the index, the columns `item` and `text`: what `corpus.evaluation_sets` keeps training text apart from.
+    """Write `texts.parquet` beside the index: what `corpus.evaluation_sets` keeps training text apart from.
 
-    Every string of the scored splits is there, of queries and of passages; returns how many.
+    Every string of the scored splits is there, with the columns `item`, `text` and `part`: `passage` where it stands in what a retrieval
+    task searches, `text` where it is a query or else is scored. Returns how many.
     """
-    schema = pa.schema([("item", pa.string()), ("text", pa.string())])
+    schema = pa.schema([("item", pa.string()), ("part", pa.string()), ("text", pa.string())])
     aside, count = folder / f"{TEXTS}.new", 0
     with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
         for name, task in load(benchmark, folder).items():
@@ -130,7 +131,7 @@ def write_texts(benchmark: str, folder: Path) -> int:
     return count
 
 
-def _rows(node: object, splits: Sequence[str], name: str) -> Iterator[dict[str, str]]:
+def _rows(node: object, splits: Sequence[str], name: str, part: str = "text") -> Iterator[dict[str, str]]:
     """The strings of a task's data, whichever way its type nests subsets, splits and parts."""
     if isinstance(node, datasets.Dataset):
         for number, record in enumerate(node):
@@ -138,12 +139,12 @@ def _rows(node: object, splits: Sequence[str], name: str) -> Iterator[dict[str, 
             for column, value in record.items():
                 for text in value if isinstance(value, list) else [value]:
                     if column not in NO_TEXT and isinstance(text, str):
-                        yield {"item": item, "text": text}
+                        yield {"item": item, "part": part, "text": text}
     elif isinstance(node, Mapping):
         scored = [key for key in node if key in splits] or list(node)
         for key in scored:
             if key not in ("relevant_docs", "top_ranked"):
-                yield from _rows(node[key], splits, name)
+                yield from _rows(node[key], splits, name, "passage" if key == "corpus" else part)
 
 
 def _batches(rows: Iterator[dict[str, str]]) -> Iterator[list[dict[str, str]]]:

@@ -1,5 +1,6 @@
 """What the manifest of the natural pairs says."""
 
+from raysberta.corpus.facts import Repeats
 from raysberta.schema import Split
 from raysberta.work import Facts
 
@@ -9,3 +10,5 @@ class PairsFacts(Facts):
 
     pairs: dict[str, dict[Split, int]]
     """Kept pairs by `source/kind` and split."""
+    repeats: Repeats = Repeats()
+    """Pairs of data sets; documents were compared before."""

@@ -4,11 +4,11 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from raysberta.corpus.settings import DatasetSource
-from raysberta.graph import EXECUTION, DocumentsRef, Natural, Positive, Section, VocabularyRef
+from raysberta.data_sets.settings import DatasetSource
+from raysberta.graph import EXECUTION, PLACE, DocumentsRef, Natural, Positive, Section, VocabularyRef
 from raysberta.schema import Task
 
-VERSION: int = 3
+VERSION: int = 4
 """Of the results; bumped when the same settings and inputs give another result."""
 
 
@@ -46,7 +46,9 @@ class NaturalPairs(Section):
     """By name."""
     rules: Pairs
     """Which stay."""
-    evaluation_sets: Annotated[tuple[str, ...], EXECUTION] = ()
+    evaluation_sets: Annotated[tuple[str, ...], EXECUTION, PLACE] = ()
     """Files of evaluation sets that no pair of a data set may repeat; identity has their names, sizes and dates instead."""
     decontaminate_ngram: Natural = 13
     """Words in a row that count as a repeat; 0 turns it off."""
+    decontaminate_passages: bool = False
+    """Whether passages that a benchmark searches count too."""

@@ -1,7 +1,7 @@
 """The natural pairs: documents and data sets to pairs, spread over workers by Ray, judged in one place."""
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -10,20 +10,21 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 
-from raysberta.corpus.decontaminate import HeldOut, hashed, held_out, matches
+from raysberta.corpus.decontaminate import PASSAGE, HeldOut, hashed, held_out, matches
 from raysberta.corpus.evaluation_sets import all_read, evaluation_files, read_set
+from raysberta.corpus.facts import Repeats
 from raysberta.corpus.length import FILE, counted_by, token_counts
-from raysberta.corpus.locate import File
-from raysberta.corpus.settings import DatasetSource
+from raysberta.data_sets.outside import units
+from raysberta.data_sets.read import KIND, Taken, read
+from raysberta.data_sets.records import Unit
+from raysberta.data_sets.settings import DatasetSource
 from raysberta.errors import InputError
 from raysberta.pairs.facts import PairsFacts
 from raysberta.pairs.filter import CountTokens, Filtered, filter_pairs
 from raysberta.pairs.make import Mappings, make
 from raysberta.pairs.match import LABELLED, same_label
-from raysberta.pairs.outside import data_set_files
-from raysberta.pairs.read import KIND, read
 from raysberta.pairs.settings import NaturalPairs
-from raysberta.schema import PAIR, Split
+from raysberta.schema import PAIR, REJECTED_PAIR, Split
 from raysberta.spread import spread
 from raysberta.storage.artifacts import Artifact, Draft
 from raysberta.storage.location import filesystem
@@ -50,28 +51,34 @@ def run(work: Work[NaturalPairs]) -> PairsFacts:
     settings, rules = work.settings, work.settings.rules
     counter = _token_counter(work)
     corpus = work.inputs[settings.documents]
-    files = [(name, file) for name, source in settings.data_sets.items() for file in data_set_files(name, source)]
+    asked = [unit for name, source in settings.data_sets.items() for unit in units(name, source)]
     tables = [PAIR.empty_table()]
     if settings.kinds:
         tables.append(_from_documents(corpus, settings.kinds, rules.max_characters))
         tables.append(_from_labels(corpus, settings.kinds, rules.max_characters))
     repeated: dict[str, str] = {}
-    if files:
-        given = _from_data_sets(settings.data_sets, files, rules.max_characters, work.workers)
+    unreadable, left_out = REJECTED_PAIR.empty_table(), Counter[str]()
+    if asked:
+        given, unreadable, left_out = _from_data_sets(settings.data_sets, asked, rules.max_characters, work.workers)
         tables.append(given)
         if settings.evaluation_sets and settings.decontaminate_ngram:
             repeated = _repeated(given, settings, work.workers)
     pairs = pa.concat_tables(tables)
-    made = f"{corpus.manifest.rows_out} documents and {len(files)} data set files"
+    made = f"{corpus.manifest.rows_out} documents and {len(asked)} parts of data sets"
     log.info("%d pairs made of %s", pairs.num_rows, made)
     limits = {f"{name}/{KIND}": source.limit for name, source in settings.data_sets.items() if source.limit is not None}
-    filtered = filter_pairs(pairs, rules, counter, repeated, limits)
-    facts = PairsFacts(pairs=counts(filtered.kept))
+    passages = sum(item.startswith(PASSAGE) for item in repeated.values())
+    dropped = {pair for pair, item in repeated.items() if settings.decontaminate_passages or not item.startswith(PASSAGE)}
+    filtered = filter_pairs(pairs, rules, counter, dropped, limits)
+    filtered.rejected = pa.concat_tables([filtered.rejected, unreadable]).sort_by("pair_id")
+    filtered.dropped = dict(Counter(filtered.dropped) + left_out + Counter(unreadable=unreadable.num_rows))
+    repeats = Repeats(texts=len(repeated) - passages, passages=passages, passages_dropped=settings.decontaminate_passages)
+    facts = PairsFacts(pairs=counts(filtered.kept), repeats=repeats)
     for name, split in facts.pairs.items():
         log.info("%s: %d to train, %d dev, %d test", name, split["train"], split["dev"], split["test"])
     if not any(split["train"] for split in facts.pairs.values()):
         raise InputError(f"sources: no training pair came out of {made}")
-    _write(filtered, repeated, pairs.num_rows, work.draft)
+    _write(filtered, repeated, pairs.num_rows + unreadable.num_rows + left_out.total(), work.draft)
     return facts
 
 
@@ -110,21 +117,25 @@ def _from_labels(corpus: Artifact, mappings: Mappings, longest: int) -> pa.Table
     return same_label(labelled, tasks, longest)
 
 
-def _from_data_sets(data_sets: Mapping[str, DatasetSource], files: Sequence[tuple[str, File]], longest: int, workers: Workers) -> pa.Table:
-    """A task a file. A wrong file comes back as a value: an exception would reach the user with Ray's own lines around it."""
-    asked = [(name, data_sets[name], file, longest) for name, file in files]
-    results = ray.get(spread(_read, asked, workers.model_copy(update={"cpus": LIGHT})))
+def _from_data_sets(
+    data_sets: Mapping[str, DatasetSource], asked: Sequence[Unit], longest: int, workers: Workers
+) -> tuple[pa.Table, pa.Table, Counter[str]]:
+    """A task a unit. A wrong file comes back as a value: an exception would reach the user with Ray's own lines around it."""
+    tasks = [(unit, data_sets[unit.source], longest) for unit in asked]
+    results = ray.get(spread(_read, tasks, workers.model_copy(update={"cpus": LIGHT})))
     for _, problem in results:
         if problem:
             raise InputError(problem)
-    return pa.concat_tables([table for table, _ in results])
+    taken: list[Taken] = [each for own, _ in results for each in own]
+    dropped = sum((Counter(each.dropped) for each in taken), Counter[str]())
+    return pa.concat_tables([each.pairs for each in taken]), pa.concat_tables([each.rejected for each in taken]), dropped
 
 
-def _read(name: str, source: DatasetSource, file: File, longest: int) -> tuple[pa.Table, str]:
+def _read(unit: Unit, source: DatasetSource, longest: int) -> tuple[list[Taken], str]:
     try:
-        return pa.concat_tables(read(name, source, file, longest)), ""
+        return list(read(unit, source, longest)), ""
     except InputError as error:
-        return PAIR.empty_table(), str(error)
+        return [], str(error)
 
 
 def _repeated(pairs: pa.Table, settings: NaturalPairs, workers: Workers) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from raysberta.errors import InputError, StageFailed
-from raysberta.nodes import nodes_of
+from raysberta.nodes import names_data, nodes_of
 from raysberta.parsing import load_all
 from raysberta.pipeline.dry_run import print_plan, problems
 from raysberta.pipeline.environment import check
@@ -53,7 +53,7 @@ def main(
     def action() -> int:
         check()
         read = load_all(arguments.recipe or [DEFAULT_RECIPE], arguments.set, arguments.vary)
-        recipes = [with_what_is_there(with_lasting_storage(recipe), fetch=not arguments.dry_run) for recipe in read]
+        recipes = [with_what_is_there(with_lasting_storage(with_data_root(recipe)), fetch=not arguments.dry_run) for recipe in read]
         until = list(arguments.until) if ask_until else []
         until += [name for recipe in recipes for name, node in nodes_of(recipe).items() if node.kind in kinds]
         if arguments.dry_run:
@@ -144,6 +144,20 @@ def with_lasting_storage(recipe: Recipe) -> Recipe:
     place = Path.home() / "raysberta" / recipe.storage
     print(f"storage: {place} (a relative one would vanish with the job; --set storage=... chooses another)", flush=True)
     return recipe.model_copy(update={"storage": str(place)})
+
+
+def with_data_root(recipe: Recipe) -> Recipe:
+    """A relative data root of a submitted job would lie in Ray's temporary copy, which has no data.
+
+    Raises:
+        InputError: so it does, and the recipe names files there.
+    """
+    if is_uri(recipe.data) or Path(recipe.data).is_absolute() or RAYS_COPY not in Path.cwd().parts or not names_data(recipe):
+        return recipe
+    raise InputError(
+        f"data {recipe.data}: is relative, and a submitted job runs in a temporary copy without it; right would be a folder or URI that "
+        "all nodes reach: --set data=s3://bucket/data"
+    )
 
 
 def make(recipes: Sequence[Recipe], until: Sequence[str], store: Store, network: bool = False) -> "tuple[Plan, Outcome]":

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from raysberta.corpus.settings import DatasetSource
+from raysberta.data_sets.read import KIND
+from raysberta.data_sets.settings import DatasetSource
 from raysberta.errors import InputError
 from raysberta.nodes import NATURAL, nodes_of
-from raysberta.pairs.read import KIND
 from raysberta.recipe import Recipe
 from raysberta.synthesis.requests import SOURCE, TASKS
 from raysberta.training.facts import DevPoint

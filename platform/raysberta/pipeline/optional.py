@@ -1,7 +1,7 @@
 """Sources that a recipe can do without: fetched where that can be, else left out, and why is said in a line."""
 
 from raysberta.corpus.read import check_source, fetch_source
-from raysberta.corpus.settings import DatasetSource
+from raysberta.data_sets.settings import DatasetSource
 from raysberta.errors import InputError
 from raysberta.recipe import Recipe
 

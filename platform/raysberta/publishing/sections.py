@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from raysberta import pictures
-from raysberta.corpus.facts import CorpusFacts
+from raysberta.corpus.facts import CorpusFacts, Repeats
 from raysberta.evaluation.facts import BenchmarkFacts, TasksFacts
 from raysberta.evaluation.settings import HeldOutTasks
 from raysberta.merging.facts import MergeFacts
@@ -80,11 +80,21 @@ def _corpus(lineage: Lineage, name: str, facts: CorpusFacts) -> Part:
     languages, masked = _summed(each.languages for each in facts.sources.values()), _summed(each.masked for each in facts.sources.values())
     text += f" By language: {_counted(languages)}." if languages else ""
     text += f" Personal data replaced: {_counted(masked)}." if masked else ""
+    text += _repeated("Training documents", facts.repeats)
     fates = {source: {"kept": each.kept, **each.dropped} for source, each in facts.sources.items()}
     drawn = Markup(pictures.stacked(fates, f"{name}: documents by source and what became of them"))
     rows = [[source, *row] for source, row in counts.items()]
     table = Table(["source", "read", "kept", *reasons], rows, range(1, len(reasons) + 3), total=["all", read, kept, *dropped])
     return Part(name, "corpus", text, drawn, "What became of the documents that were read, by source.", table)
+
+
+def _repeated(what: str, repeats: Repeats) -> str:
+    """How many rows share words with what models are scored on."""
+    if not (repeats.texts or repeats.passages):
+        return ""
+    fate = "dropped too" if repeats.passages_dropped else "kept"
+    others = f"with passages that a benchmark searches alone: {repeats.passages:,}, {fate}"
+    return f" {what} that share words with a held-out or test text: {repeats.texts:,}, dropped; {others}."
 
 
 def _summed(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
@@ -104,7 +114,8 @@ def _pairs(name: str, facts: PairsFacts) -> Part:
     total = ["all", *(sum(counts[split] for counts in made.values()) for split in SPLITS)]
     drawn = Markup(pictures.amounts(made, f"{name}: pairs by source and kind", "pairs"))
     table = Table(["source/kind", *SPLITS], rows, (1, 2, 3), total=total)
-    return Part(name, "natural", "", drawn, "Pairs by source and kind, and the split they fell into.", table)
+    text = _repeated("Pairs of data sets", facts.repeats).strip()
+    return Part(name, "natural", text, drawn, "Pairs by source and kind, and the split they fell into.", table)
 
 
 def written(lineage: Lineage, samples: Mapping[str, Sequence[Sample]]) -> list[Part]:

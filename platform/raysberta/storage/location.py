@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -48,6 +48,13 @@ def join(place: str, *parts: str) -> str:
     """A place below another, before the options of a URI, in which the parts stand as they are: escaped by the caller where need be."""
     start, path, options = _parts(place)
     return f"{start}{'/'.join([path, *parts])}{options}"
+
+
+def under(root: str, place: str) -> str:
+    """A place as it is where it is absolute or a URI; otherwise below a root, escaped where that is a URI."""
+    if is_uri(place) or place.startswith("/"):
+        return place
+    return join(root, quote(place, safe="/*[]!=") if is_uri(root) else place)
 
 
 def parent(place: str) -> str:

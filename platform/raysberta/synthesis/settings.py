@@ -6,7 +6,7 @@ from pydantic import Field
 
 from raysberta.graph import DocumentsRef, EncoderRef, GeneratorRef, Language, NaturalNumber, Positive, Section, Share
 
-VERSION: int = 2
+VERSION: int = 3
 """Of the results; bumped when the same settings and inputs give another result."""
 
 

@@ -1,10 +1,10 @@
 """What happens to an encoder's vocabulary."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raysberta.graph import DocumentsRef, EncoderRef, Language, Natural, PairsRef, Positive, Section, Share, VocabularyRef
+from raysberta.graph import EXECUTION, PLACE, DocumentsRef, EncoderRef, Language, Natural, PairsRef, Positive, Section, Share, VocabularyRef
 from raysberta.prefixes import NamedPrefixes
 
 VERSION: int = 4
@@ -18,11 +18,11 @@ class Wechsel(Section):
     """Two-letter code of the language that the base knows."""
     target: Language
     """Two-letter code of the language of the new pieces."""
-    dictionary: str
+    dictionary: Annotated[str, EXECUTION, PLACE]
     """A file with a source and a target word a line, parted by a tab or blanks: more pairs than the vectors have dimensions."""
-    source_vectors: str | None = None
+    source_vectors: Annotated[str | None, EXECUTION, PLACE] = None
     """A file of word vectors in word2vec's text format (fastText's .vec); learned from the training texts of the language where null."""
-    target_vectors: str | None = None
+    target_vectors: Annotated[str | None, EXECUTION, PLACE] = None
     """The same of the target language."""
 
 
