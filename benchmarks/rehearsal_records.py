@@ -126,9 +126,7 @@ def _labelled(group: Group, content: Content, role: Role | None) -> Record:
     (entry,) = group.entries
     source = entry.source
     label = next((label for label, each in source.labels.items() if each == role), None)
-    text = content.positives[entry.name][0]
-    if role != "positive":
-        text = f"{content.query} {role or ''}".strip()
+    text = content.positives[entry.name][0] if role == "positive" else content.negatives[role != "negative"]
     record: Record = {}
     put(record, source.query_field, content.query)
     put(record, source.positive_field, text)

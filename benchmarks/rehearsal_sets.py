@@ -44,6 +44,7 @@ SENTENCES: Mapping[Task, tuple[int, int]] = {"topic": (3, 10), "retrieval": (2, 
 QUERIES_OF_A_PASSAGE = 3
 """Of retrieval sets in English: their passages repeat."""
 NEGATIVES = {"parquet": 1, "jsonl": 8}
+LABELLED = 2
 PARTS = 3
 """Of a text that comes in parts, at most."""
 
@@ -180,11 +181,11 @@ class Group:
         return pool.text(entry.offset + item // repeats, *SENTENCES[entry.source.task])
 
     def _negatives(self, item: int, pools: Mapping[str, Pool]) -> list[str]:
-        """Positives of other items."""
+        """Positives of other items; of rows with labels, what is no positive."""
         entry = self.entries[0]
-        if "negatives_field" not in entry.source.model_fields_set:
+        if not self.labelled and "negatives_field" not in entry.source.model_fields_set:
             return []
-        many = NEGATIVES["parquet" if entry.source.where else "jsonl"]
+        many = LABELLED if self.labelled else NEGATIVES["parquet" if entry.source.where else "jsonl"]
         others = [(item + 1000 + 17 * place) % (2 * self.items) for place in range(many)]
         return [self._text(entry, other, pools[entry.language]) for other in others]
 
