@@ -1,4 +1,4 @@
-# Two commands: `make run` and `make test`. Everything they install or write stays in .venv and runs.
+# Two commands: `make run` and `make test`. Everything they install or write stays in .venv and runs. With a GPU: `make setup-cuda` first.
 SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
@@ -7,9 +7,11 @@ RECIPE ?= recipes/laptop.yaml
 SET ?=
 DATA ?=
 PLAIN ?=
+# what .venv is made of: `make setup-cuda` leaves a mark there
+PINS := requirements/$(if $(wildcard $(VENV)/cuda),cuda,cpu).txt
 OWN := $(if $(DATA),--set sources.own.kind=files --set sources.own.path=$(DATA))
 
-.PHONY: run test up down lint clean bench-corpus bench-mining bench-training bench-plain quality rehearsal
+.PHONY: run test up down lint clean setup-cuda gpu bench-corpus bench-mining bench-training bench-plain quality rehearsal
 .DELETE_ON_ERROR:
 
 run: $(VENV)/ready
@@ -54,6 +56,21 @@ bench-mining: $(VENV)/ready
 bench-corpus: $(VENV)/ready $(VENV)/peers-corpus/ready
 	@PYTHONPATH=platform RAYSBERTA_BENCH_DATA=$(DATA) $(VENV)/bin/python benchmarks/corpus.py --peers $(VENV)/peers-corpus/bin/python
 
+# all tests and figures that need a GPU, within ten minutes, as JSON lines; without one there is nothing to install first
+gpu:
+	@nvidia-smi -L > /dev/null 2>&1 || { echo "error: no NVIDIA GPU here (nvidia-smi finds none): make gpu needs one" >&2; exit 2; }
+	@test -f $(VENV)/ready || { echo "error: $(VENV) is not there; right would be \`make setup-cuda\` first" >&2; exit 2; }
+	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/gpu.py
+
+# requirements/cuda.txt in .venv; its torch is built for CUDA 13, which drivers know from 580 on
+setup-cuda:
+	@version=$$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2> /dev/null | head -1); \
+	case $$version in [0-9]*) ;; *) echo "error: no NVIDIA GPU here (nvidia-smi finds none): make setup-cuda is for machines with one" >&2; exit 2 ;; esac; \
+	test $${version%%.*} -ge 580 || { echo "error: the NVIDIA driver is $$version; right would be 580 or later, for CUDA 13" >&2; exit 2; }; \
+	test ! -f $(VENV)/ready -o -f $(VENV)/cuda || { echo "error: $(VENV) has the packages for the CPU; right would be to remove it first" >&2; exit 2; }
+	@mkdir -p $(VENV) && touch $(VENV)/cuda
+	@$(MAKE) --no-print-directory $(VENV)/ready
+
 $(VENV)/peers-corpus/ready: requirements/bench.txt $(VENV)/ready
 	@$(PYTHON) -m venv $(VENV)/peers-corpus
 	@$(VENV)/peers-corpus/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench.txt
@@ -71,13 +88,13 @@ $(VENV)/s3/ready: requirements/s3.txt $(VENV)/ready
 	@touch $@
 
 # pinned and without a resolver: what is installed is what was tested (see docs/decisions.md); a line every 15 seconds says that it is alive
-$(VENV)/ready: requirements/cpu.txt requirements/build.txt
+$(VENV)/ready: $(PINS) requirements/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is not Python 3.11; set PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@echo "installing $$(grep -c == requirements/cpu.txt) pinned packages into $(VENV): some 5 GB, a few minutes, once"
+	@echo "installing $$(grep -c == $(PINS)) pinned packages into $(VENV): some $(if $(findstring cuda,$(PINS)),15,5) GB, a few minutes, once"
 	@$(PYTHON) -m venv $(VENV)
 	@( while sleep 15; do echo "  $$SECONDS s, $$(du -sh $(VENV) | cut -f1) so far"; done ) & beat=$$!; trap "kill $$beat" EXIT; set -e; \
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements/build.txt; \
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r requirements/cpu.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r $(PINS)
 	@touch $@
 
 clean:

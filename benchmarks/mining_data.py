@@ -2,13 +2,20 @@
 
 import os
 import random
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, write_block
+from raysberta.mining.deal import batches, deal, gather_passages
+from raysberta.mining.parts import make_parts, survey
+from raysberta.mining.passages import Numbers, Passages, Pool, pool_numbers
+from raysberta.mining.settings import Examples
+from raysberta.retrieval.search import Slices, exact, part
+from raysberta.retrieval.vectors import BLOCK_TEXTS, Matrix, Vectors, steps, write_block
 from raysberta.schema import PAIR, text_id
 
 DATA = "RAYSBERTA_BENCH_DATA"
@@ -49,6 +56,32 @@ def table(pairs: list[tuple[str, str]]) -> pa.Table:
         for query, positive in pairs
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=PAIR)
+
+
+def pool_of(pairs: pa.Table) -> Pool:
+    """The passages of pairs of one source and kind, dealt out and gathered as a run does it, in memory and without vectors."""
+    parts = make_parts([survey(pairs, "natural")], Examples(), "bench")
+    dealt: dict[int, list[pa.RecordBatch]] = defaultdict(list)
+    for start, stop in steps(len(pairs), 1 << 16):
+        for _, place, batch in batches(deal(pairs.slice(start, stop - start), "natural", parts)[1]):
+            dealt[place].append(batch)
+    gathered = [gather_passages(dealt[place]) for place in range(parts.every[0].passage_ranges)]
+    passages = Passages(Numbers((tuple(rows.num_rows for rows in gathered),), BLOCK_TEXTS), gathered.__getitem__)
+    numbers = pool_numbers(passages, parts.pool(0))
+    return Pool(passages, numbers, (0,), np.zeros((len(numbers), 0), np.float32))
+
+
+def texts_of(pool: Pool) -> list[str]:
+    """All passages of a pool."""
+    return pool.texts(np.arange(len(pool)))
+
+
+def ranked(documents: Matrix, queries: Matrix, k: int, memory_mib: int, threads: int) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """As a worker searches: first query, the one after the last, scores and rows, slice by slice."""
+    slices = Slices.within(memory_mib, documents.shape[1], k)
+    find = exact(documents, 0, len(documents), slices, threads)
+    for start, stop in steps(len(queries), slices.queries):
+        yield start, stop, *find(part(queries, start, stop), min(k, len(documents)))
 
 
 def reworded(text: str) -> str:

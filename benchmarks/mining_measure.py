@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from mining_data import real_pairs, reworded, table
+from mining_data import pool_of, ranked, real_pairs, reworded, table, texts_of
 from raysberta.mining.miner import MINED, depth, mine
-from raysberta.mining.pool import Pool, make_texts
 from raysberta.mining.settings import Examples, Mining
 from raysberta.prefixes import E5
 from raysberta.retrieval.vectors import Vectors, View
-from raysberta.retrieval.workers import Plan, Ranking, by_length
+from raysberta.retrieval.workers import by_length
 from raysberta.work import Work, Workers
 
 Ask = dict[str, Any]
@@ -103,18 +103,17 @@ def end_to_end_ours(folder: Path, ask: Ask) -> Ask:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     store = Store(str(folder / "store"))
     mining = {"by": "encoder", "max_tokens": ask["max_tokens"], **ask["mining"]}
-    settings = Examples.model_validate({"negatives": NEGATIVES, "mine": mining})
+    settings = Examples.model_validate({"negatives": NEGATIVES, "candidates": ["natural", "others"], "mine": mining})
+    natural, others = (store.draft(name, "bench") for name in ("natural", "others"))
+    natural.write_table("pairs", table(pairs))
+    others.write_table("pairs", table([("others", text) for _, text in fill]))
     inputs = {"encoder": artifact(store, Path(ask["model"]))}
+    for name, draft in (("natural", natural), ("others", others)):
+        inputs[name] = store.commit(draft, name, "bench", {}, {}, 42, time.time())
     work = Work(settings, inputs, store.draft("mining", "bench"), Workers.model_validate(ask["workers"]), node="bench")
     started = time.perf_counter()
-    parts = {"bench/pair": table(pairs).sort_by("pair_id")}
-    pools = {"bench/pair": make_texts(table([*pairs, *fill]))}
-    dropped: Counter[str] = Counter()
-    output = stage.Output(work.draft)
-    for mined in stage._mine(work, settings.mine, parts, pools, [], dropped, stage._Done()):
-        output.add(mined)
-    output.close()
-    return {"seconds": time.perf_counter() - started, "rows": output.rows, "dropped": dict(dropped)}
+    facts = stage.run(work)
+    return {"seconds": time.perf_counter() - started, "rows": work.draft.rows_out, "storage": facts.storage.model_dump()}
 
 
 def artifact(store: Any, folder: Path) -> Any:
@@ -178,20 +177,16 @@ def memory_ours(folder: Path, ask: Ask) -> Ask:
     asked = blocks(folder / "query", rows, ask["dimension"])
     before, started = beyond(), time.perf_counter()
     pairs = numbered_table(rows)
-    candidates = make_texts(pairs)
+    pool = pool_of(pairs)
     settings = ruled(ask["mining"])
-    order = np.array([int(text.rsplit(" ", 1)[1]) for text in candidates.texts], np.int64)
-    pool, queries = Pool(candidates, View(documents, order)), View(asked, np.arange(rows))
+    order = np.array([int(text.rsplit(" ", 1)[1]) for text in texts_of(pool)], np.int64)
+    pool, queries = replace(pool, vectors=View(documents, order)), View(asked, np.arange(rows))
     count = 0
-    with (
-        Ranking(
-            pool.vectors, queries, depth(settings, candidates), Plan(memory_mib=ask["memory_mib"], workers=Workers(cpus=2.0))
-        ) as ranking,
-        pq.ParquetWriter(folder / "examples.parquet", MINED) as file,
-    ):
-        for found in mine(settings, NEGATIVES, pool, pairs, queries, ranking, Counter()):
-            file.write_table(found)
-            count += found.num_rows
+    found = ranked(pool.vectors, queries, depth(settings, pool), ask["memory_mib"], 2)
+    with pq.ParquetWriter(folder / "examples.parquet", MINED) as file:
+        for mined in mine(settings, NEGATIVES, pool, pairs, queries, found, Counter()):
+            file.write_table(mined)
+            count += mined.num_rows
     return {"mib": resident("VmHWM") - before, "seconds": time.perf_counter() - started, "rows": count}
 
 
@@ -222,9 +217,8 @@ def million_ours(folder: Path, ask: Ask) -> Ask:
     queries = np.load(folder / "query.npy")[: ask["queries"]]
     k = ask["k"]
     before = beyond()
-    ranking = Ranking(documents, queries, k, Plan(memory_mib=ask["memory_mib"], workers=Workers(cpus=2.0)))
     started = time.perf_counter()
-    best = [rows[:, 0] for _, _, _, rows in ranking]
+    best = [rows[:, 0] for _, _, _, rows in ranked(documents, queries, k, ask["memory_mib"], 2)]
     seconds = time.perf_counter() - started
     return {"mib": resident("VmHWM") - before, "seconds": seconds, "check": int(np.concatenate(best)[:2000].sum())}
 
@@ -305,13 +299,13 @@ def planted_ours(folder: Path, ask: Ask) -> Ask:
 
     def measured(first: int, rules: dict[str, Ask]) -> Ask:
         pairs, passages, plants = planted(ask, first)
-        candidates = make_texts(table([*pairs, *(("", text) for text in passages)]))
-        vectors = embedder.encode([E5.retrieval_document + text for text in candidates.texts])
+        pool = pool_of(table([*pairs, *(("others", text) for text in passages)]))
+        vectors = embedder.encode([E5.retrieval_document + text for text in texts_of(pool)])
         queries = embedder.encode([E5.retrieval_query + query for query, _ in pairs])
-        pool, found = Pool(candidates, vectors), {}
+        pool, found = replace(pool, vectors=vectors), {}
         for name, rule in rules.items():
             settings = ruled(rule)
-            ranking = Ranking(vectors, queries, depth(settings, candidates), Plan(workers=Workers(cpus=2.0)))
+            ranking = ranked(vectors, queries, depth(settings, pool), 1024, 2)
             rows = [row for part in mine(settings, NEGATIVES, pool, table(pairs), queries, ranking, Counter()) for row in part.to_pylist()]
             found[name] = let_through([(row["positive"], row["negatives"]) for row in rows], plants)
         return found
@@ -332,29 +326,35 @@ def planted_ours(folder: Path, ask: Ask) -> Ask:
 def agreement_ours(folder: Path, ask: Ask) -> Ask:
     """Negatives chosen by the miner and by a full matrix of scores; recall of IVF and HNSW."""
     from mining_data import clustered
-    from raysberta.retrieval.approximate import approximate, recall
+    from raysberta.retrieval.approximate import approximate, finder, recall
     from raysberta.retrieval.search import search
 
     rows, dimension = ask["rows"], 64
     pairs = numbered_table(rows)
     documents, queries = clustered(rows, dimension, 1), clustered(rows, dimension, 2)
-    candidates = make_texts(pairs)
-    order = np.array([int(text.rsplit(" ", 1)[1]) for text in candidates.texts])
-    pool, same = Pool(candidates, documents[order]), 0
+    pool = pool_of(pairs)
+    every = texts_of(pool)
+    order = np.array([int(text.rsplit(" ", 1)[1]) for text in every])
+    pool, same = replace(pool, vectors=documents[order]), 0
     settings = ruled({"sampling": "top", "ranks": [20, 100]})
-    ranking = Ranking(pool.vectors, queries, 100, Plan(memory_mib=128, workers=Workers(cpus=2.0)))
-    found = [row["negatives"] for part in mine(settings, NEGATIVES, pool, pairs, queries, ranking, Counter()) for row in part.to_pylist()]
+    ranking = ranked(pool.vectors, queries, 100, 128, 2)
+    rows_of = mine(settings, NEGATIVES, pool, pairs, queries, ranking, Counter())
+    chosen = [row["negatives"] for part in rows_of for row in part.to_pylist()]
     whole = documents[order].astype(np.float64)
-    for number, negatives in enumerate(found):
+    for number, negatives in enumerate(chosen):
         scores = whole @ queries[number].astype(np.float64)
-        ranked = [candidates.texts[at] for at in np.argsort(-scores, kind="stable")[:100]]
-        same += negatives == [text for text in ranked[20:] if text != f"passage {number:07d}"][:7]
+        best = [every[at] for at in np.argsort(-scores, kind="stable")[:100]]
+        same += negatives == [text for text in best[20:] if text != f"passage {number:07d}"][:7]
     sample = queries[:256]
     truth = search(queries[256:768], documents, 100)[1]
     measured = {}
     for method in ("ivf", "hnsw"):
-        find, tuned = approximate(method, documents, 0, rows, 100, 0.985, sample, 512, 2)
-        measured[method] = {"recall": recall(find(queries[256:768], 100)[1], truth), "stated": tuned.recall, **tuned.parameters}
+        index, tuned = approximate(method, documents, 0, rows, 100, 0.985, sample, 512, 2)
+        measured[method] = {
+            "recall": recall(finder(index, 0, 2)(queries[256:768], 100)[1], truth),
+            "stated": tuned.recall,
+            **tuned.parameters,
+        }
     return {"same": same, "rows": rows, **measured}
 
 
@@ -374,14 +374,14 @@ def scaling_ours(folder: Path, ask: Ask) -> Ask:
         documents = blocks(folder / "corpus", ask["rows"], ask["dimension"])
         queries = np.load(folder / "query.npy")[: ask["queries"]]
         for workers in (1, 2):
-            plan = Plan(memory_mib=512, workers=Workers(workers=workers, cpus=1.0))
-            one = Ranking(documents, queries[:256], 100, plan)
-            list(one)  # the actors are up, the files in the system's cache
-            one.queries = queries
+            spans = [(len(queries) * number // workers, len(queries) * (number + 1) // workers) for number in range(workers)]
+            actors = [searching(documents) for _ in spans]
+            ray.get([one.find.remote(queries[:256]) for one in actors])  # they are up, the files in the system's cache
             started = time.perf_counter()
-            list(one)
+            ray.get([one.find.remote(queries[start:stop]) for one, (start, stop) in zip(actors, spans, strict=True)])
             found["search"][workers] = time.perf_counter() - started
-            one.__exit__()
+            for one in actors:
+                ray.kill(one)
         found["product"] = {workers: bare_products(workers) for workers in (1, 2)}
     if "embedding" in ask["of"]:
         pairs, _ = real_pairs()
@@ -398,6 +398,18 @@ def scaling_ours(folder: Path, ask: Ask) -> Ask:
                     spent.append(time.perf_counter() - started)
             found["embedding"][workers] = spent
     return found
+
+
+def searching(documents: Vectors) -> Any:
+    """An actor of one core that searches all documents for its share of the queries, as a worker does."""
+    import ray
+
+    @ray.remote(num_cpus=1.0)
+    class Searching:
+        def find(self, queries: np.ndarray) -> int:
+            return sum(stop - start for start, stop, _, _ in ranked(documents, queries, 100, 512, 1))
+
+    return Searching.remote()
 
 
 def bare_products(workers: int) -> float:

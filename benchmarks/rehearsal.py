@@ -64,6 +64,8 @@ class Rehearsal:
         if process.returncode:
             raise SystemExit(f"error: fetch_data ended with {process.returncode}: {(self.place / 'fetch.log').read_text()[-800:]}")
         yield figure("seconds of the snapshot", time.monotonic() - begun)
+        found = {name: read_index(name, source, own_files(name, source)) for name, source in located(recipe).sources.items() if _fetched(source)}
+        yield snapshot(read_plan(self.place / "data"), found)
         for line in peak(read_looks(looks)):
             yield line | {"name": "largest process of the snapshot, MiB of its own"}
 
@@ -96,6 +98,7 @@ class Rehearsal:
         yield figure("seconds of the run", sitting.seconds)
         yield from rows(read_plan(self.place / "data"), nodes[NATURAL])
         yield from stages(nodes, looks)
+        yield mining(nodes["mined"])
         yield from peak(looks)
 
 

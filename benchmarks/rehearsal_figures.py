@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from raysberta.data_sets.snapshot import Index
 from raysberta.evaluation.facts import ScoresFacts
+from raysberta.mining.facts import ExamplesFacts
 from raysberta.nodes import NATURAL
 from raysberta.pairs.facts import PairsFacts
 from raysberta.pipeline.plan import plan
@@ -29,6 +31,8 @@ KIND = "dataset"
 DECIDED = ("model", "corpus", "natural", "examples", "tasks", "vocabulary", "mlm", "merge", "contrastive")
 """Kinds of node whose files are compared; of scores the numbers are."""
 BATCH_ROWS = 4096
+OF_THE_SNAPSHOT = ("where", "label")
+"""Reasons of rows that no snapshot holds."""
 OF_SEARCH = ("mined",)
 """Nodes that search, whose time grows with the square of the rows."""
 
@@ -85,6 +89,32 @@ def rows(planned: Mapping[str, Planned], natural: Artifact) -> Iterator[Figure]:
     )
 
 
+def snapshot(planned: Mapping[str, Planned], indexes: Mapping[str, Index]) -> Figure:
+    """Records of the snapshots against the plan: read, unreadable, left out."""
+    differing = []
+    for name, index in indexes.items():
+        own = planned[name]
+        left_out = {reason: own.left_out.get(reason, 0) for reason in OF_THE_SNAPSHOT}
+        found = {reason: index.dropped.get(reason, 0) for reason in OF_THE_SNAPSHOT}
+        both = ((index.rows_read, index.unreadable, index.rows), (own.rows, own.unreadable, own.rows - sum(left_out.values())))
+        differing += [f"{name}: {found} {both[0]}, planned {left_out} {both[1]}"] if found != left_out or both[0] != both[1] else []
+    read = sum(index.rows_read for index in indexes.values())
+    return figure("snapshots that hold other rows than planned", len(differing), "0", not differing, records=read, differing=differing[:20])
+
+
+def mining(artifact: Artifact) -> Figure:
+    """What mining says that it asked of storage, for each MiB that it read and wrote."""
+    asked = artifact.told(ExamplesFacts).storage
+    mib = (asked.bytes_read + asked.bytes_written) / 2**20
+    return figure(
+        "requests that mining counts, for each MiB read and written",
+        asked.requests / max(mib, 1e-9),
+        requests=asked.requests,
+        read_bytes=asked.bytes_read,
+        written_bytes=asked.bytes_written,
+    )
+
+
 def _kept(planned: Mapping[str, Planned], natural: Artifact) -> Iterator[tuple[str, int, int]]:
     told = natural.told(PairsFacts).pairs
     table: Counter[str] = Counter()
@@ -115,9 +145,12 @@ def _rejected(planned: Mapping[str, Planned], natural: Artifact) -> Iterator[tup
 
 
 def _totals(planned: Mapping[str, Planned], natural: Artifact) -> Iterator[tuple[str, int, int]]:
-    """What only the manifest counts: rows that entries leave out, pairs over a cap, repeats of passages."""
-    dropped = natural.manifest.dropped
+    """What only the manifest counts: rows that entries leave out, pairs over a cap, repeats of passages; and whether all are counted."""
+    manifest = natural.manifest
+    dropped = manifest.dropped
     wanted = sum((Counter(own.left_out) for own in planned.values()), Counter[str]())
+    for reason in OF_THE_SNAPSHOT:
+        del wanted[reason]
     pairs, rejected = (sum(of(own) for own in planned.values()) for of in (_pairs, _gone))
     wanted["over_limit"] = pairs - rejected - sum(own.kept for own in planned.values())
     for reason, count in wanted.items():
@@ -125,6 +158,7 @@ def _totals(planned: Mapping[str, Planned], natural: Artifact) -> Iterator[tuple
             yield reason, dropped.get(reason, 0), count
     repeats = natural.told(PairsFacts).repeats
     for name, found, count in (
+        ("rows in", manifest.rows_in, manifest.rows_out + sum(dropped.values())),
         ("repeats of evaluation texts", repeats.texts, sum(own.rejected["in_evaluation"] for own in planned.values())),
         ("repeats of passages", repeats.passages, sum(own.passages for own in planned.values())),
     ):

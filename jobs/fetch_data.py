@@ -1,12 +1,14 @@
 """Fetch the data sets of a recipe into its snapshot, which a run then reads: Parquet by ranges, with hashes and a table of licences.
 
 From a hub at the pinned commits, which needs a network, or from a folder of files downloaded before. Goes on where it was cut off.
+Sorts what it reads on the disk, in TMPDIR: there must be room for the texts of the largest data set.
 """
 
 import argparse
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "platform"))
@@ -24,7 +26,7 @@ def main() -> int:
     parser.add_argument("--commits", action="store_true", help="print the commits that data sets with an OPEN revision have today")
     arguments = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "0" if arguments.downloads is None else "1"
-    os.environ.setdefault("HF_DATASETS_CACHE", "/tmp/raysberta-datasets")
+    os.environ.setdefault("HF_DATASETS_CACHE", str(Path(tempfile.gettempdir()) / "raysberta" / "datasets"))  # not into the user's home
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     from raysberta.data_sets.fetch import Unreachable, commits, fetch

@@ -45,17 +45,22 @@ def ray_local() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def s3_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the S3 server writes a line for each request."""
+    return tmp_path_factory.mktemp("s3") / "log"
+
+
+@pytest.fixture(scope="session")
+def s3(s3_log: Path) -> Iterator[str]:
     """URI of a folder in a bucket of an S3 server on this machine, with options and credentials in it, as users' may have."""
     program = Path(sys.prefix) / "s3" / "bin" / "moto_server"
     if not program.is_file():
         pytest.fail(f"there is no {program}, the S3 server that the tests need; `make test` installs it", pytrace=False)
-    log = tmp_path_factory.mktemp("s3") / "log"
-    with log.open("wb") as stream:
+    with s3_log.open("wb") as stream:
         server = subprocess.Popen([program, "-H", "127.0.0.1", "-p", "0"], stdout=stream, stderr=stream)
     try:
-        while (found := re.search(r"Running on http://([0-9.:]+)", log.read_text())) is None:
-            assert server.poll() is None, log.read_text()
+        while (found := re.search(r"Running on http://([0-9.:]+)", s3_log.read_text())) is None:
+            assert server.poll() is None, s3_log.read_text()
             time.sleep(0.1)
         uri = f"s3://AKIAPLANTED:planted%2Fsecret@bucket/run?endpoint_override={found[1]}&scheme=http&region=us-east-1"
         pafs.FileSystem.from_uri(f"{uri}&allow_bucket_creation=true")[0].create_dir("bucket")

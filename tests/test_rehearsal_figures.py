@@ -77,14 +77,14 @@ def natural(store: Store, kept: list[dict], rejected: list[dict], dropped: dict[
         start, end = (len(kept) * each // files for each in (part, part + 1))
         pq.write_table(table.slice(start, end - start), f"{path}/part-{part:05d}.parquet", filesystem=fs)
     draft.write_table("rejected", pa.Table.from_pylist(rejected, REJECTED_PAIR))
-    draft.rows_in, draft.rows_out, draft.dropped = len(kept) + len(rejected), len(kept), dropped
+    draft.rows_in, draft.rows_out, draft.dropped = 13, len(kept), dropped
     counts = {f"{source}/dataset": {"train": n, "dev": 0, "test": 0} for source, n in Counter(row["source"] for row in kept).items()}
     facts = PairsFacts.model_validate({"pairs": counts, "repeats": repeats})
     return store.commit(draft, "natural", name, {}, {}, 42, time.time(), facts)
 
 
 PLANNED = {
-    "one": Planned(9, 1, Counter(label=2), 6, Counter(too_long=1, in_evaluation=1), {}, 1, 3),
+    "one": Planned(9, 1, Counter(no_positive=2, label=1), 6, Counter(too_long=1, in_evaluation=1), {}, 1, 3),
     "two": Planned(4, 0, Counter(), 4, Counter(duplicate=1), {"one": 1}, 0, 1),
 }
 KEPT = [pair("one", 1), pair("one", 2), pair("one", 3), pair("two", 4)]
@@ -95,7 +95,7 @@ REJECTED = [
     pair("two", 8, reason="duplicate"),
     pair("one", 9, reason="duplicate"),  # the one that stands in both sets
 ]
-DROPPED = {"over_limit": 2, "label": 2}
+DROPPED = {"over_limit": 2, "no_positive": 2, "too_long": 1, "in_evaluation": 1, "unreadable": 1, "duplicate": 2}
 REPEATS = Repeats(texts=1, passages=1)
 
 

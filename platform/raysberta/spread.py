@@ -5,16 +5,40 @@ from typing import Any
 
 import ray
 
+from raysberta.storage.runs import Run
 from raysberta.work import Workers
 
 
-def spread(function: Callable[..., Any], arguments: Iterable[Sequence[Any]], workers: Workers, returns: int = 1) -> list[Any]:
-    """References to the results, in order: one each, or a list of `returns`. At most twice as many tasks as workers wait or run at once."""
-    task = ray.remote(num_cpus=workers.cpus, num_returns=returns)(function)
+def spread(function: Callable[..., Any], arguments: Iterable[Sequence[Any]], workers: Workers) -> list[Any]:
+    """References to the results, in order. At most twice as many tasks as workers wait or run at once."""
+    task = ray.remote(num_cpus=workers.cpus)(function)
     found: list[Any] = []
     for number, each in enumerate(arguments):
         before = number - 2 * workers.workers
         if before >= 0:
-            ray.wait([found[before] if returns == 1 else found[before][0]], fetch_local=False)
+            ray.wait([found[before]], fetch_local=False)
         found.append(task.remote(*each))
     return found
+
+
+def by_range(
+    function: Callable[..., Any],
+    runs: Sequence[Sequence[Run]],
+    ranges: Sequence[tuple[int, int]],
+    workers: Workers,
+    *same: Any,
+    each: Sequence[Any] = (),
+) -> list[Any]:
+    """References to function(runs, first, last, *same) for each range of buckets, in order.
+
+    Args:
+        function: Reads what it needs of the runs itself, so nothing but the list of them travels.
+        runs: One or more kinds of them.
+        ranges: First bucket and the one behind the last, as `ranges` gives them.
+        workers: Where.
+        same: Further arguments, the same for all.
+        each: A further last argument for each range.
+    """
+    shared = ray.put(list(runs))
+    further: list[tuple[Any, ...]] = [(one,) for one in each] or [()] * len(ranges)
+    return spread(function, ((shared, *span, *same, *own) for span, own in zip(ranges, further, strict=True)), workers)

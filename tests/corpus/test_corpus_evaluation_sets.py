@@ -2,14 +2,17 @@
 
 import gzip
 import json
+import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysberta.corpus.decontaminate import hashed, held_out, matches
-from raysberta.corpus.evaluation_sets import all_read, check_evaluation_sets, evaluation_files, read_set, sets_state
+from raysberta.corpus import overlaps
+from raysberta.corpus.decontaminate import Passages, hashed
+from raysberta.corpus.evaluation_sets import check_evaluation_sets, evaluation_files, read_set, sets_state
 from raysberta.errors import InputError
 
 RUN = "один два три четыре пять шесть семь восемь девять десять одиннадцать двенадцать тринадцать"
@@ -20,9 +23,19 @@ def named(*paths: Path) -> tuple[str, ...]:
 
 
 def shared(sets: tuple[str, ...], *texts: str) -> list[str | None]:
-    parts = all_read(read_set(file, 13) for file in evaluation_files(sets))
-    found = hashed(texts, range(len(texts)), [True] * len(texts), 13)
-    return list(matches(found, held_out(parts), len(texts)))
+    held = [(key, names[row]) for file in evaluation_files(sets) for told, names in read_set(file, 13) for key, row in keys(told)]
+    own = keys(hashed(texts, range(len(texts)), [True] * len(texts), 13))
+    found = overlaps.meet(table(held, overlaps.HELD), table(own, overlaps.SAID))
+    names = {row["id"]: row["name"] for row in found.to_pylist()}
+    return [names.get(row) for row in range(len(texts))]
+
+
+def keys(told: Passages) -> list[tuple[int, int]]:
+    return list(zip(told.hashes.tolist(), told.rows.tolist(), strict=True))
+
+
+def table(rows: Iterable[tuple], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
 
 
 def test_queries_and_passages_of_any_layout_count(tmp_path: Path) -> None:
@@ -82,12 +95,17 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     page.write_text("<p>text")
     with pytest.raises(InputError, match=r"page\.html: right would be \.parquet or \.jsonl"):
         check_evaluation_sets(named(page))
+    (tmp_path / "gone.parquet").write_bytes(b"PAR1")
+    (file,) = evaluation_files(named(tmp_path / "gone.parquet"))
+    (tmp_path / "gone.parquet").unlink()
+    with pytest.raises(InputError) as raised:
+        list(read_set(file, 13))
+    absent = f"is not there on node {platform.node()}; right would be a place that every node reaches"
+    assert str(raised.value) == f"corpus.evaluation_sets: {tmp_path}/gone.parquet {absent}"
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"text": "a"}\n{"text": \n')
-    told = read_set(evaluation_files(named(broken))[0], 13)
-    assert isinstance(told, str) and told.startswith(f"corpus.evaluation_sets: {broken} is unreadable: ")
-    with pytest.raises(InputError, match=r"broken\.jsonl is unreadable: "):
-        all_read([told])
+    with pytest.raises(InputError, match=r"^corpus\.evaluation_sets: .*broken\.jsonl is unreadable: "):
+        list(read_set(evaluation_files(named(broken))[0], 13))
 
 
 def test_options_of_a_uri_reach_the_files_and_no_message(tmp_path: Path) -> None:
@@ -101,5 +119,6 @@ def test_options_of_a_uri_reach_the_files_and_no_message(tmp_path: Path) -> None
     state = sets_state((place,))
     assert state["files"] == 1 and state == sets_state((str(folder),)), "neither the place nor the options are part of it"
     (folder / "broken.jsonl").write_text('{"text": ')
-    told = read_set(evaluation_files((f"file://{folder}/broken.jsonl?region=here&secret_key=planted",))[0], 13)
-    assert isinstance(told, str) and "broken.jsonl?region=here is unreadable" in told and "planted" not in told
+    with pytest.raises(InputError, match=r"broken\.jsonl\?region=here is unreadable") as raised:
+        list(read_set(evaluation_files((f"file://{folder}/broken.jsonl?region=here&secret_key=planted",))[0], 13))
+    assert "planted" not in str(raised.value)

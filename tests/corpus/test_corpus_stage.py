@@ -118,10 +118,10 @@ def web_and_words(folder: Path | str) -> Documents:
     return settings({"web": {"kind": "files", "path": str(folder)}, "words": {"kind": "jupyterlab_strings", "limit": 40}})
 
 
-def run(documents: Documents, store: Store, model: Artifact | None, name: str = "c") -> Artifact:
+def run(documents: Documents, store: Store, model: Artifact | None, name: str = "c", workers: int = 2) -> Artifact:
     draft = store.draft("corpus", name)
     inputs = {"small": model} if model is not None else {}
-    facts = stage.run(Work(documents, inputs, draft, Workers(workers=2), node="corpus"))
+    facts = stage.run(Work(documents, inputs, draft, Workers(workers=workers), node="corpus"))
     return store.commit(draft, "corpus", name, {}, {}, 1, time.time(), facts)
 
 
@@ -176,14 +176,18 @@ def test_same_tables_whatever_the_blocks(
     documents = web_and_words(folder)
     one = run(documents, store, models, "one")
     monkeypatch.setattr(read, "SHARD_FILES", 3)
-    monkeypatch.setattr(stage, "ROWS_PER_FILE", 400)
-    monkeypatch.setattr(stage, "HASHES_PER_TASK", 20)
+    monkeypatch.setattr(stage, "PART_BYTES", 60_000)
+    monkeypatch.setattr(stage, "RUN_BYTES", 40_000)
+    monkeypatch.setattr(stage, "ROWS_PER_TASK", 100)
     turned = documents.model_copy(update={"sources": dict(reversed(documents.sources.items()))})
-    other = run(turned, store, models, "other")
-    assert len([file for file in other.manifest.files if file.path.startswith("rejected/")]) > 1
+    three, single = run(turned, store, models, "three", 3), run(documents, store, models, "single", 1)
+    assert len([file for file in three.manifest.files if file.path.startswith("rejected/")]) > 4
+    assert all(file.path.split("/")[0] != "scratch" for file in three.manifest.files)
     for name in ("documents", "rejected", "tally", "samples", "matches", "clusters"):
-        assert one.table(name).equals(other.table(name))
-    assert one.told(CorpusFacts) == other.told(CorpusFacts)
+        assert one.table(name).equals(three.table(name)) and one.table(name).equals(single.table(name))
+    for file in three.manifest.files:
+        assert Path(three.uri, file.path).read_bytes() == Path(single.uri, file.path).read_bytes(), file.path
+    assert one.told(CorpusFacts) == three.told(CorpusFacts) == single.told(CorpusFacts)
 
 
 def test_training_text_that_repeats_held_out_text_goes(ray_local: None, tmp_path: Path, small_model: Commit) -> None:

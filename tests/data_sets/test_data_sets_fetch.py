@@ -294,3 +294,20 @@ def test_commits_that_a_recipe_leaves_open(hub: Hub, tmp_path: Path) -> None:
     done = fetch(hub, recipe(tmp_path, {**entries, "nli": SETS["nli"]}), "--commits")
     assert done.code == 0, done.errors
     assert done.out == f"owner/posts: {COMMIT}\nowner/medi: {COMMIT}\n"
+
+
+def test_one_wrong_entry_costs_the_others_nothing(hub: Hub, tmp_path: Path) -> None:
+    wrong = {name: {**SETS["nq"], "where": {"task_name": name}} for name in ("trivia", "quora")}
+    path = recipe(tmp_path, {"trivia": wrong["trivia"], "agnews": SETS["agnews"], "quora": wrong["quora"]})
+    done = fetch(hub, path)
+    assert done.code == 2
+    says = "error: sources.trivia.where: no record of 1 files is so; there are task_name=NQ, task_name=agnews, task_name=xsum"
+    assert done.errors.splitlines()[-1] == f"{says} (and something is wrong with quora)"
+    assert len(pairs(path, "agnews")) == 200
+
+
+def test_open_revisions_are_told_at_once(hub: Hub, tmp_path: Path) -> None:
+    entries = {name: {**SETS[name], "revision": "OPEN"} for name in ("posts", "agnews", "nq")}
+    done = fetch(hub, recipe(tmp_path, {"nli": SETS["nli"], **entries}))
+    assert done.code == 2 and "error: sources.posts.revision: is OPEN" in done.errors and done.errors.rstrip().endswith("(and 2 more)")
+    assert not (tmp_path / "data").exists()

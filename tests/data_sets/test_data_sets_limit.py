@@ -1,4 +1,4 @@
-"""Cap and language of a data set through the real stage: the same pairs from one file, from shuffled ones, from Parquet, from a snapshot."""
+"""Cap and language of a data set through the real stage: the same pairs from one file, shuffled ones, Parquet, and a snapshot."""
 
 import json
 import random

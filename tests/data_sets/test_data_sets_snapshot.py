@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import platform
 import random
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,12 @@ def test_a_changed_byte_is_named(tmp_path: Path) -> None:
         InputError, match=r"^sources\.nli: .*part-00000\.parquet is not the file that was fetched; right would be to fetch it again$"
     ):
         found(source)
+    (unit,) = units("nli", source)
+    part.rename(part.with_suffix(".aside"))
+    with pytest.raises(
+        InputError, match=rf"^sources\.nli: .*part-00000\.parquet is not there on node {platform.node()}; right would be that data:"
+    ):
+        list(read(unit, source, 2000))
     part.write_bytes(data[:-1])
     with pytest.raises(InputError, match=r"^sources\.nli: .*part-00000\.parquet is missing or cut; right would be to fetch"):
         check_data_set("nli", source)

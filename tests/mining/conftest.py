@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from mined_words import Commit, Made, pairs_of_words
@@ -29,12 +30,16 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def commit(store: Store) -> Commit:
-    """Commit pairs, or a folder as a model."""
+    """Commit pairs, in one file or some, or a folder as a model."""
 
-    def committed(name: str, pairs: pa.Table | None = None, model: Path | None = None) -> Artifact:
+    def committed(name: str, pairs: pa.Table | None = None, model: Path | None = None, files: int = 1) -> Artifact:
         draft = store.draft(name, "f")
         if pairs is not None:
-            draft.write_table("pairs", pairs)
+            fs, folder = draft.path("pairs")
+            step = -(-len(pairs) // files) or 1
+            for start in range(0, max(1, len(pairs)), step):
+                some = pairs.slice(start, step)
+                pq.write_table(some, f"{folder}/part-{start:05d}.parquet", filesystem=fs, row_group_size=max(1, step // 2))
         if model is not None:
             with draft.folder("model") as target:
                 for file in model.iterdir():

@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysberta.mining.choose import REASONS, Chosen, choose, normalise, verdicts, window
+from raysberta.mining.choose import REASONS, Chosen, choose, verdicts, window
+from raysberta.mining.ids import normalise
 from raysberta.mining.settings import Mining
 
 SIZE = 60
-TEXTS = [f"text {n}" for n in range(SIZE)]
+IDS = np.arange(SIZE, dtype=np.uint64)
 
 
 def vectors(seed: int = 0) -> np.ndarray:
@@ -28,7 +29,7 @@ def mined(rules: Mining, negatives: int, at: int = 5, seed: int = 0, pair_id: st
     rows = np.argsort(-scores, kind="stable")
     barred = {"own_text": np.array([at]), "same_document": np.array([at, at - 1])}
     reasons = verdicts(rules, scores[rows], rows, barred, float(scores[at]), pool[rows] @ pool[at])
-    return choose(rules, negatives, TEXTS, pair_id, scores[rows], rows, reasons), scores, rows
+    return choose(rules, negatives, SIZE, pair_id, scores[rows], rows, IDS[rows], reasons), scores, rows
 
 
 def plainly(rules: Mining, scores: np.ndarray, rows: np.ndarray, pool: np.ndarray, at: int = 5) -> list[int]:
@@ -93,7 +94,7 @@ def test_the_two_slicings_differ_by_what_is_barred_before_the_window() -> None:
     taken = {}
     for slicing in ("flag_embedding", "sentence_transformers"):
         rules = ruled(ranks=(3, 8), sampling="top", slicing=slicing)
-        taken[slicing] = choose(rules, 9, TEXTS, "p", scores, rows, verdicts(rules, scores, rows, barred, 0.9))
+        taken[slicing] = choose(rules, 9, SIZE, "p", scores, rows, IDS[rows], verdicts(rules, scores, rows, barred, 0.9))
     assert taken["flag_embedding"].rows == [3, 4, 5, 6, 7]
     assert taken["sentence_transformers"].rows == [5, 6, 7, 8, 9]
     assert taken["sentence_transformers"].ranks == [3, 4, 5, 6, 7]
@@ -111,6 +112,11 @@ def test_the_window_moves_up_in_a_small_pool(size: int, expected: tuple[int, int
     assert window(ruled(), size) == expected
 
 
+@pytest.mark.parametrize(("size", "expected"), [(1000, (60, 100)), (100, (60, 100)), (99, (49, 99)), (10, (5, 10))])
+def test_a_window_that_begins_late_stays_where_it_is_while_the_pool_reaches_its_end(size: int, expected: tuple[int, int]) -> None:
+    assert window(ruled(ranks=(60, 100)), size) == expected
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.floats(-1, 1), st.floats(0.5, 1.0), st.floats(-1, 1))
 def test_a_share_never_lets_a_text_above_the_positive_through(positive: float, share: float, score: float) -> None:
@@ -124,7 +130,7 @@ def test_a_share_never_lets_a_text_above_the_positive_through(positive: float, s
 def test_a_negative_positive_score_does_not_turn_the_share_around() -> None:
     rules = ruled(ranks=(0, SIZE), max_share_of_positive=0.9)
     scores, rows = np.linspace(-0.2, -0.9, SIZE, dtype=np.float32), np.arange(SIZE)
-    chosen = choose(rules, 60, TEXTS, "p", scores, rows, verdicts(rules, scores, rows, {}, -0.5))
+    chosen = choose(rules, 60, SIZE, "p", scores, rows, IDS[rows], verdicts(rules, scores, rows, {}, -0.5))
     assert chosen.scores
     assert max(chosen.scores) <= -0.55
 
@@ -141,7 +147,7 @@ def test_languages_and_what_a_search_did_not_find() -> None:
 def test_a_cross_encoder_s_order_decides_what_is_on_top() -> None:
     rules = ruled(ranks=(0, 4), sampling="top", max_score=0.5)
     scores, rows, judged = np.array([0.9, 0.8, 0.7, 0.6]), np.arange(4), np.array([0.1, 0.7, 0.3, 0.2])
-    chosen = choose(rules, 2, TEXTS, "p", scores, rows, verdicts(rules, judged, rows, {}, 1.0), judged)
+    chosen = choose(rules, 2, SIZE, "p", scores, rows, IDS[rows], verdicts(rules, judged, rows, {}, 1.0), judged)
     assert chosen.rows == [2, 3]
     assert chosen.scores == [0.7, 0.6]
     assert chosen.skipped == {"score_too_high": 1}

@@ -3,22 +3,25 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from mined_words import ANIMALS, pairs_of_words
+from pools import pool_of, ranked, texts_of
 from pydantic import ValidationError
 
 from raysberta.mining import miner
-from raysberta.mining.choose import draw, normalise
-from raysberta.mining.miner import Judge, depth, mine, sample, usable
-from raysberta.mining.pool import Pool, make_texts
+from raysberta.mining.ids import draw, id_of, normalise
+from raysberta.mining.miner import depth, mine, sample
+from raysberta.mining.passages import Pool
+from raysberta.mining.positives import usable
+from raysberta.mining.report import Judge
 from raysberta.mining.settings import Mining
 from raysberta.retrieval.embed import Embedder
 from raysberta.retrieval.search import Slices
-from raysberta.retrieval.workers import Plan, Ranking
 from raysberta.schema import PAIR, text_id
 
 
@@ -37,11 +40,11 @@ def table(rows: list[dict]) -> pa.Table:
 
 def planted(rows: list[dict]) -> tuple[Pool, np.ndarray]:
     """Every text of the pool a little further from the queries than the one before it, in order of its first letter."""
-    candidates = make_texts(table(rows))
-    angles = np.empty(len(candidates.texts))
-    angles[np.argsort(candidates.texts)] = np.linspace(0.0, 1.2, len(candidates.texts))
+    pool = pool_of(rows)
+    angles = np.empty(len(pool))
+    angles[np.argsort(texts_of(pool))] = np.linspace(0.0, 1.2, len(pool))
     queries = np.tile(np.array([1.0, 0.0], np.float32), (len(rows), 1))
-    return Pool(candidates, np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)), queries
+    return replace(pool, vectors=np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)), queries
 
 
 def mined(
@@ -56,9 +59,8 @@ def mined(
 ) -> list[dict]:
     dropped = Counter() if dropped is None else dropped
     pairs, asked = usable(pool, table(rows), queries, dropped)
-    ranking = Ranking(pool.vectors, asked, depth(settings, pool.candidates), Plan())
-    ranking.slices = slices or ranking.slices
-    return [item for part in mine(settings, negatives, pool, pairs, asked, ranking, dropped, judge) for item in part.to_pylist()]
+    found = ranked(pool, asked, depth(settings, pool), slices) if len(pairs) else iter([])
+    return [item for part in mine(settings, negatives, pool, pairs, asked, found, dropped, judge) for item in part.to_pylist()]
 
 
 ROWS = [
@@ -99,7 +101,7 @@ def test_the_share_is_of_the_lowest_positive() -> None:
 def test_a_planted_paraphrase_of_any_positive_is_passed_over() -> None:
     rows = [row(0, "вопрос", "a near"), row(1, "вопрос", "l far"), *ROWS[2:11]]
     pool, queries = planted(rows)
-    at = {text: number for number, text in enumerate(pool.candidates.texts)}
+    at = {text: number for number, text in enumerate(texts_of(pool))}
     pool.vectors[at["c word"]] = pool.vectors[at["l far"]] + np.float32([0.01, 0])  # type: ignore[index]
     pool.vectors[at["c word"]] /= np.linalg.norm(pool.vectors[at["c word"]])  # type: ignore[index]
     careless = mined(ruled(**WHOLE), MANY, pool, rows, queries)[0]
@@ -113,7 +115,7 @@ def test_random_texts_are_distinct_drawn_by_the_pair_and_never_its_own() -> None
     pool, _ = planted(ROWS)
 
     def drawn(rows: list[dict], size: int | None = None) -> list[dict]:
-        candidates = pool.candidates if size is None else make_texts(table(ROWS[:size]))
+        candidates = pool if size is None else pool_of(ROWS[:size])
         return [item for part in sample(5, candidates, table(rows), Counter()) for item in part.to_pylist()]
 
     found = drawn(ROWS)
@@ -159,9 +161,8 @@ def test_too_few_negatives_are_kept_topped_up_or_dropped(policy: str) -> None:
 
 def test_what_cannot_be_mined_is_left_out_and_counted() -> None:
     pool, queries = planted(ROWS)
-    at = {text: number for number, text in enumerate(pool.candidates.texts)}
+    at = {text: number for number, text in enumerate(texts_of(pool))}
     pool.vectors[at["e word"]] = 0.0  # type: ignore[index]
-    pool = Pool(pool.candidates, pool.vectors, np.array([at["e word"]]))
     queries = queries.copy()
     queries[3] = np.nan
     dropped: Counter[str] = Counter()
@@ -233,31 +234,33 @@ def test_what_is_judged_as_relevant_as_every_positive_becomes_a_positive() -> No
 def test_relabelling_agrees_with_brute_force_however_many_are_in_hand(slicing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = np.random.default_rng(3)
     rows = [row(number, f"q{number % 60}", f"p{number % 70}", group=f"g{number // 3}") for number in range(90)]
-    candidates = make_texts(table(rows))
     vectors = draws.normal(size=(70, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    by_query = {item["query"]: vectors[candidates.row(item["positive"])] for item in rows}
+    pool = replace(pool_of(rows), vectors=vectors)
+    texts = texts_of(pool)
+    by_query = {item["query"]: vectors[texts.index(item["positive"])] for item in rows}
     queries = np.stack([by_query[item["query"]] for item in rows])
 
     def relevance(query: str, text: str) -> float:
-        return draw(query, text)[0] / 256 + 0.7 * any(item["query"] == query and item["positive"] == text for item in rows)
+        number = draw(id_of(query), np.array([id_of(text)], np.uint64))[0]
+        return float(number) / 2**64 + 0.6 * any(item["query"] == query and item["positive"] == text for item in rows)
 
     def judge(questions: list[str], texts: list[str]) -> np.ndarray:
         return np.array([relevance(*each) for each in zip(questions, texts, strict=True)], np.float32)
 
     settings = ruled(**{**JUDGED, "ranks": (5, 40), "slicing": slicing, "sampling": "random"}, promoted=3)
-    found = mined(settings, 6, Pool(candidates, vectors), rows, queries, judge=judge)
+    found = mined(settings, 6, pool, rows, queries, judge=judge)
     monkeypatch.setattr(miner, "IN_HAND", 7)
-    assert mined(settings, 6, Pool(candidates, vectors), rows, queries, judge=judge) == found
+    assert mined(settings, 6, pool, rows, queries, judge=judge) == found
     given = {item["pair_id"] for item in rows}
     gained = [item for item in found if item["pair_id"] not in given]
     assert len({item["pair_id"] for item in found}) == len(found) and len(gained) > 20
     expected, relevant = [], {}
-    first, deep = (5, 40) if slicing == "flag_embedding" else (0, depth(settings, candidates))
+    first, deep = (5, 40) if slicing == "flag_embedding" else (0, depth(settings, pool))
     for number, item in enumerate(rows):
         positives = {other["positive"] for other in rows if other["query"] == item["query"]}
         tied = {other["positive"] for other in rows if other["group"] == item["group"]}
-        ranked = [candidates.texts[place] for place in np.argsort(-(vectors @ queries[number]), kind="stable")[first:deep]]
+        ranked = [texts[place] for place in np.argsort(-(vectors @ queries[number]), kind="stable")[first:deep]]
         least = max(relevance(item["query"], text) for text in positives)
         high = [text for text in ranked if text not in positives | tied and relevance(item["query"], text) >= least]
         if item["query"] not in relevant:
@@ -275,9 +278,8 @@ def test_a_planted_second_definition_of_a_word_becomes_its_positive(e5_folder: P
         row(number, f"{word} (зоология)", f"Зверь, которого зовут «{word}», знаком всем с детства") for number, word in enumerate(ANIMALS)
     ]
     rows = sorted([{**item, "source": "words", "kind": "term_definition"} for item in (*words, *extra)], key=lambda item: item["pair_id"])
-    candidates = make_texts(table(rows))
-    embedder = Embedder(e5_folder, 32, device="cpu")
-    pool = Pool(candidates, embedder.encode([f"passage: {text}" for text in candidates.texts]))
+    embedder, pool = Embedder(e5_folder, 32, device="cpu"), pool_of(rows)
+    pool = replace(pool, vectors=embedder.encode([f"passage: {text}" for text in texts_of(pool)]))
     queries = embedder.encode([f"query: {item['query']}" for item in rows])
 
     def judge(questions: list[str], texts: list[str]) -> np.ndarray:
@@ -317,25 +319,23 @@ def test_the_whole_agrees_with_brute_force(case: str) -> None:
     rows = [
         row(number, f"q{number // 2 if number % 5 == 0 else number}", f"p{number % 180}", group=f"g{number // 3}") for number in range(230)
     ]
-    candidates = make_texts(table(rows))
-    vectors = draws.normal(size=(len(candidates.texts), 12)).astype(np.float32)
-    at = {text: number for number, text in enumerate(candidates.texts)}
+    pool = pool_of(rows)
+    vectors = draws.normal(size=(len(pool), 12)).astype(np.float32)
+    at = {text: number for number, text in enumerate(texts_of(pool))}
     by_query = {item["query"]: vectors[at[item["positive"]]] + 1.2 * draws.normal(size=12).astype(np.float32) for item in rows}
     queries = np.stack([by_query[item["query"]] for item in rows])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     negatives, given = CASES[case]
     settings = ruled(**given)
-    found = mined(settings, negatives, Pool(candidates, vectors), rows, queries, slices=Slices(50, 64))
-    assert [item["negatives"] for item in found] == brute_force(
-        settings, negatives, rows, candidates.texts, vectors, queries, at.__getitem__
-    )
+    found = mined(settings, negatives, replace(pool, vectors=vectors), rows, queries, slices=Slices(50, 64))
+    assert [item["negatives"] for item in found] == brute_force(settings, negatives, rows, texts_of(pool), vectors, queries, at.__getitem__)
 
 
 def brute_force(
     settings: Mining, negatives: int, rows: list[dict], texts: list[str], vectors: np.ndarray, queries: np.ndarray, at: Callable[[str], int]
 ) -> list[list[str]]:
-    found, deep = [], depth(settings, make_texts(table(rows)))
+    found, deep = [], depth(settings, pool_of(rows))
     groups = {text: {item[name] for item in rows if item["positive"] == text for name in ("doc_id", "group")} for text in texts}
     for number, item in enumerate(rows):
         scores = vectors @ queries[number]
@@ -361,7 +361,8 @@ def brute_force(
                 free.append(text)
             rank += settings.slicing == "flag_embedding" or not barred
         if settings.sampling == "random":
-            drawn = set(sorted(free, key=lambda text: draw(item["pair_id"], text))[:negatives])
+            numbers = draw(id_of(item["pair_id"]), np.array([id_of(text) for text in free], np.uint64))
+            drawn = {free[place] for place in np.argsort(numbers)[:negatives]}
             free = [text for text in free if text in drawn]
         found.append(free[:negatives])
     return found

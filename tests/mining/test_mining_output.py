@@ -1,24 +1,20 @@
 """What is written and what is counted of it, on planted rows."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from raysberta.mining import output as module
 from raysberta.mining.miner import MINED
-from raysberta.mining.output import Output, keep_vectors
-from raysberta.mining.report import count, false_negatives, histogram
+from raysberta.mining.output import Output, Table, read, vector_rows, vector_schema
+from raysberta.mining.report import SCORES, Counts, drawn, false_negatives, histograms
+from raysberta.retrieval.stored import Files
 from raysberta.schema import EXAMPLE
-from raysberta.storage.artifacts import Draft, Store
-
-
-@pytest.fixture
-def draft(tmp_path: Path) -> Draft:
-    return Store(str(tmp_path)).draft("examples", "f")
 
 
 def mined(first: int, last: int) -> pa.Table:
@@ -41,85 +37,70 @@ def mined(first: int, last: int) -> pa.Table:
     return pa.Table.from_pylist(rows, MINED)
 
 
-def written(draft: Draft, monkeypatch: pytest.MonkeyPatch) -> Output:
-    monkeypatch.setattr(module, "ROWS_PER_FILE", 4)
-    output = Output(draft)
+def test_files_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROUP_ROWS", 4)
+    files, counts = Files("unit"), Counts()
+    output = Output(files, str(tmp_path), "one.parquet")
     for first in range(0, 10, 2):
         output.add(mined(first, first + 2))
+        counts.count("x/k", mined(first, first + 2), 2)
     output.close()
-    return output
+    tables = list(read(files, str(tmp_path / "examples" / "one.parquet")))
+    assert pa.concat_tables(tables).schema.equals(EXAMPLE)
+    assert repr(pa.concat_tables(tables).to_pylist()) == repr(mined(0, 10).select(EXAMPLE.names).to_pylist()), "as text, for scores are NaN"
+    suspects = pa.concat_tables(read(files, str(tmp_path / "suspects" / "one.parquet")))
+    assert suspects["query"].to_pylist() == ["q3", "q7"]
+    whole = Counts()
+    whole.add(counts)
+    assert whole == counts and whole.examples == {"x/k": 10} and whole.skipped == {"own_text": 20}
+    expected = {"negatives": 10, "examples_with_fewer_negatives": 10, "looked_at": 50, "promoted": 2, "suspects": 2, "topped_up": 0}
+    assert dict(whole.numbers) == expected
 
 
-def test_files_and_counts(draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = written(draft, monkeypatch)
-    assert [table.num_rows for table in output.examples()] == [4, 4, 2]
-    whole = pa.concat_tables(output.examples())
-    assert whole.schema.equals(EXAMPLE)
-    assert repr(whole.to_pylist()) == repr(mined(0, 10).select(EXAMPLE.names).to_pylist()), "as text, for some scores are NaN"
-    assert output.suspects == 2
-    facts = count(output, 2)
-    assert facts["promoted"] == 2
-    assert facts["examples"] == {"x/k0": 5, "x/k1": 5}
-    assert (facts["negatives"], facts["examples_with_fewer_negatives"], facts["looked_at"]) == (10, 10, 50)
-    assert facts["skipped"] == {"own_text": 20}
-    assert facts["negatives_above_the_positive"] == 2, "rows 7 and 8, for 6 and 9 were supplied"
-    assert sum(facts["histograms"]["negative_score"].counts) == 6
+def test_no_row_still_makes_both_tables(tmp_path: Path) -> None:
+    files = Files("unit")
+    Output(files, str(tmp_path), "none.parquet").close()
+    for name in ("examples", "suspects"):
+        assert list(read(files, str(tmp_path / name / "none.parquet"))) == []
+        assert pq.read_schema(tmp_path / name / "none.parquet").equals(EXAMPLE)
 
 
-def test_a_rewrite_changes_scores_alone_and_suspects_keep_theirs(draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = written(draft, monkeypatch)
-    at = EXAMPLE.get_field_index("positive_score")
+@pytest.mark.parametrize("step", [1, 3, 10])
+def test_histograms_are_those_of_all_rows_whatever_is_read_at_once(step: int) -> None:
+    whole = mined(0, 10)
 
-    def change(table: pa.Table) -> pa.Table:
-        return table.set_column(at, EXAMPLE.field(at), pa.array([0.0] * table.num_rows, pa.float32()))
+    def tables() -> Iterator[pa.Table]:
+        return (whole.slice(start, step).select(SCORES) for start in range(0, 10, step))
 
-    before = pa.concat_tables(output.examples())
-    output.rewrite(change)
-    after = pa.concat_tables(output.examples())
-    assert pc.all(pc.equal(after["positive_score"], 0.0)).as_py()
-    others = [name for name in EXAMPLE.names if not name.endswith(("_score", "_scores"))]
-    assert after.select(others).equals(before.select(others))
-    assert repr(after["negative_scores"].to_pylist()) == repr(before["negative_scores"].to_pylist())
-    assert output.suspects == 2
-    assert count(output, 1)["negatives_above_the_positive"] == 6, "every mined negative, by the new scores"
+    found, above = histograms(tables)
+    assert above == 2, "rows 7 and 8, for 6 and 9 were supplied"
+    positive = whole["positive_score"].to_numpy().astype(np.float64)
+    counts, edges = np.histogram(positive, 30)
+    assert found["positive_score"].counts == counts.tolist()
+    np.testing.assert_allclose(found["positive_score"].edges, edges, atol=1e-5)
+    assert sum(found["negative_score"].counts) == 6 and sum(found["margin"].counts) == 6 and sum(found["negative_rank"].counts) == 6
+    empty = histograms(lambda: iter([]))
+    assert empty[1] == 0 and empty[0]["margin"].counts == []
 
 
-def test_the_estimate_reads_mined_negatives_of_drawn_examples(draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = written(draft, monkeypatch)
+def test_the_estimate_reads_mined_negatives(tmp_path: Path) -> None:
     asked: list[tuple[str, str]] = []
 
     def judge(queries: list[str], texts: list[str]) -> np.ndarray:
         asked.extend(zip(queries, texts, strict=True))
         return np.array([float(text == "right" or query in ("q1", "q2")) for query, text in zip(queries, texts, strict=True)], np.float32)
 
-    found = false_negatives(output, judge, 42, 100)
+    assert false_negatives(mined(0, 10).select(EXAMPLE.names), judge) == (2, 6)
     assert {query for query, _ in asked} == {"q1", "q2", "q4", "q5", "q7", "q8"}
-    assert (found.share, found.negatives, found.examples) == (round(2 / 6, 5), 6, 10)
-    first, again, other = (false_negatives(output, judge, seed, 5) for seed in (1, 1, 2))
-    assert first == again
-    assert {first.examples, other.examples} == {5}
+    ids = [f"{number:016x}" for number in range(100)]
+    assert np.array_equal(drawn(ids, 1), drawn(ids, 1)) and not np.array_equal(np.argsort(drawn(ids, 1)), np.argsort(drawn(ids, 2)))
 
 
-def test_no_row_still_makes_both_tables(draft: Draft) -> None:
-    output = Output(draft)
-    output.close()
-    assert [table.num_rows for table in output.examples()] == [0]
-    facts = count(output, 3)
-    assert facts["negatives"] == facts["suspects"] == 0
-    assert facts["histograms"]["margin"] == histogram(np.zeros(0))
-
-
-def test_vectors_are_kept_in_half_precision_by_text(draft: Draft) -> None:
-    vectors = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    keep_vectors(list("abcde"), vectors, [1, 4], draft)
-    fs, folder = draft.path("vectors")
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(f"{folder}/part-00000.parquet", filesystem=fs)
-    assert table["key"].to_pylist() == ["b", "e"]
-    np.testing.assert_allclose(np.array(table["vector"].to_pylist(), np.float32), vectors[[1, 4]], atol=2e-3)
-
-
-def test_a_histogram_counts_everything() -> None:
-    found = histogram(np.array([0.0, 0.5, 1.0, 1.0]), bins=2)
-    assert (found.edges, found.counts) == ([0.0, 0.5, 1.0], [1, 3])
+def test_vectors_are_kept_in_half_precision_by_text(tmp_path: Path) -> None:
+    vectors, files = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32), Files("unit")
+    table = Table(files, str(tmp_path / "v.parquet"), vector_schema(3))
+    table.add(vector_rows(["b", "e"], vectors))
+    table.close()
+    (found,) = read(files, str(tmp_path / "v.parquet"))
+    assert found["key"].to_pylist() == ["b", "e"]
+    np.testing.assert_allclose(np.array(found["vector"].to_pylist(), np.float32), vectors, atol=2e-3)

@@ -1,9 +1,15 @@
 """Examples with the real encoder through Ray: text that a reader would call a hard negative, kept supplied ones, reproducible output."""
 
+import contextlib
+import hashlib
+import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -11,13 +17,16 @@ import ray
 from mined_words import ANIMALS, Commit, Made, told
 
 from raysberta.errors import InputError
+from raysberta.mining import parts, stage
 from raysberta.mining.judge import CrossEncoder
-from raysberta.mining.stage import share
+from raysberta.mining.settings import Examples
 from raysberta.models.describe import Description, describe, write_description
 from raysberta.prefixes import E5, NOMIC
 from raysberta.retrieval.embed import Embedder
 from raysberta.schema import PAIR, text_id
-from raysberta.work import Workers
+from raysberta.storage.artifacts import Artifact, Store
+from raysberta.storage.location import join
+from raysberta.work import Work, Workers
 
 MINE = {"by": "e5", "ranks": [1, 9], "max_tokens": 32}
 
@@ -61,23 +70,24 @@ def test_hard_negatives_of_real_words(commit: Commit, make: Made, e5_folder: Pat
     assert all(len(row["negatives"]) == 4 for row in rows.values())
     for word, row in rows.items():
         assert vectors[f"query: {word}"] @ vectors[f"passage: {row['positive']}"] == pytest.approx(row["positive_score"], abs=2e-3)
-    assert len(vectors) == 48 and "passage: данный источником" not in vectors
+    shown = {text for row in rows.values() for text in (row["positive"], *row["negatives"])}
+    assert set(vectors) == {f"query: {word}" for word in rows} | {f"passage: {text}" for text in shown}
     assert all(row["positive"] not in row["negatives"] for row in rows.values())
     assert all(row["positive_score"] > 0.7 for row in rows.values())
     same_kind = sum("животное" in text for word in ANIMALS for text in rows[word]["negatives"])
     assert same_kind > len(ANIMALS) * 4 * 0.6, "negatives near the top are of the same kind far above the half that chance gives"
     facts = told(artifact)
     assert sum(facts.histograms["negative_rank"].counts) == facts.negatives - 1
-    assert (facts.embedded, facts.reused, facts.bad_vectors) == (48, 0, 0)
+    assert (facts.embedded, facts.reused, facts.bad_vectors) == (49, 0, 0), "the negative that a pair brings may be one of others"
     assert set(facts.histograms) == {"positive_score", "negative_score", "negative_rank", "margin"}
     assert {key: pool.model_dump() for key, pool in facts.pools.items()} == {
-        "words/term_definition": {"texts": 24, "window": (1, 9), "search": {"method": "exact"}}
+        "words/term_definition": {"texts": 25, "window": (1, 9), "search": {"method": "exact"}}
     }
     assert facts.teacher == "e5"
     assert facts.prefixes == E5.model_dump()
     assert facts.encoder == e5.manifest.id
     again = make({"mine": MINE}, name="again", e5=e5, natural=commit("reversed", words.take(list(reversed(range(24))))))
-    assert (told(again).embedded, told(again).reused) == (0, 48)
+    assert (told(again).embedded, told(again).reused) == (0, 49)
     assert same(again.table("examples"), artifact.table("examples")), "the order of the input changes nothing"
 
 
@@ -102,6 +112,7 @@ def test_written_pairs_find_negatives_among_natural_ones(commit: Commit, make: M
     assert same(own, alone.table("examples")), "what else is mined has no say in it"
 
 
+@pytest.mark.usefixtures("ray_local")
 def test_what_is_not_mined_gets_random_texts_of_its_own_source(commit: Commit, make: Made, words: pa.Table) -> None:
     natural = commit("natural", pa.concat_tables([words, changed(words, source="other", task="topic")]))
     artifact = make({"only": ["words/*"], "negatives": 5}, natural=natural)
@@ -117,6 +128,7 @@ def test_what_is_not_mined_gets_random_texts_of_its_own_source(commit: Commit, m
         make({"only": ["wurds/*"]}, name="wrong", natural=natural)
 
 
+@pytest.mark.usefixtures("ray_local")
 def test_nothing_to_mine(commit: Commit, make: Made, e5_folder: Path) -> None:
     artifact = make({"mine": MINE}, e5=commit("e5", model=e5_folder), natural=commit("natural", PAIR.empty_table()))
     assert artifact.table("examples").num_rows == 0
@@ -139,13 +151,95 @@ def test_a_cross_encoder_limits_and_estimates_on_one_core(
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_two_workers_judge_as_one_does(commit: Commit, make: Made, e5_folder: Path, cross_folder: Path, words: pa.Table) -> None:
+@pytest.mark.parametrize("grant", [1, 2, 3])
+def test_any_grant_judges_as_one_worker_does(
+    grant: int, commit: Commit, make: Made, e5_folder: Path, cross_folder: Path, words: pa.Table
+) -> None:
+    """Of two cores; a third worker never starts, and nobody waits for it."""
     settings = {**MINE, "cross_encoder": "cross", "cross_encoder_for": "limits", "margin_to_positive": 0.0}
     inputs = {"e5": commit("e5", model=e5_folder), "natural": commit("natural", words), "cross": commit("cross", model=cross_folder)}
-    one = make({"mine": settings}, Workers(workers=1, cpus=1.0), name="one", **inputs)
-    two = make({"mine": settings}, Workers(workers=2, cpus=1.0), name="two", **inputs)
-    assert same(one.table("examples"), two.table("examples"))
-    assert told(one).false_negatives == told(two).false_negatives
+    made = make({"mine": settings, "teacher": "cross"}, Workers(workers=grant, cpus=1.0), **inputs)
+    facts = told(made)
+    assert facts.false_negatives is not None and facts.false_negatives.share == 0.0 and facts.false_negatives.examples == 24
+    judge = CrossEncoder(cross_folder, 256, device="cpu")
+    for row in made.table("examples").to_pylist():
+        texts = [row["positive"], *row["negatives"]]
+        wanted = judge.score([row["query"]] * len(texts), texts)
+        np.testing.assert_allclose([row["positive_score"], *row["negative_scores"]], wanted, atol=1e-4)
+        assert (wanted[1 + (row["query"] == "кошка") :] <= wanted[0] + 1e-4).all(), "what scores above the positive was barred"
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_workers_and_files_change_no_byte(
+    commit: Commit, make: Made, e5_folder: Path, words: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker and one file against two workers and five files in another order, with ranges of eight rows."""
+    monkeypatch.setattr(parts, "RANGE_ROWS", 8)
+    e5, shuffled = commit("e5", model=e5_folder), words.take(np.random.default_rng(1).permutation(len(words)))
+    settings = {"mine": {**MINE, "keep_vectors": True, "search": "ivf", "recall": 1.0}}
+    one = make(settings, Workers(workers=1), name="one", e5=e5, natural=commit("whole", words))
+    two = make(settings, Workers(workers=2), name="two", e5=e5, natural=commit("cut", shuffled, files=5))
+    assert hashes(one) == hashes(two) and len([name for name in hashes(one) if name.startswith("examples/")]) > 2
+    assert not any("scratch" in file.path for file in one.manifest.files)
+    search = told(one).pools["words/term_definition"].search
+    assert search is not None and search["recall_measured"] == 1.0 and search["indexes"][0]["device"] == "cpu"
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_worker_that_is_killed_changes_nothing(commit: Commit, make: Made, e5_folder: Path, words: pa.Table) -> None:
+    """It dies while it embeds; another starts in its place and is asked again."""
+    e5, natural = commit("e5", model=e5_folder), commit("natural", words)
+    killed: list[int] = []
+    ended = threading.Event()
+
+    def kill() -> None:
+        while not killed and not ended.wait(0.05):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if not killed and process.cmdline()[:1] == ["ray::Worker.embed_passages"]:
+                        process.kill()
+                        killed.append(process.pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        one = make({"mine": MINE}, name="one", e5=e5, natural=natural)
+    finally:
+        ended.set()
+        thread.join()
+    assert len(killed) == 1
+    assert hashes(one) == hashes(make({"mine": MINE}, name="two", e5=e5, natural=natural))
+
+
+def hashes(artifact: Artifact) -> dict[str, str]:
+    return {file.path: hashlib.sha256(Path(artifact.uri, file.path).read_bytes()).hexdigest() for file in artifact.manifest.files}
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_requests_to_an_object_store_are_counted(s3: str, s3_log: Path, e5_folder: Path, words: pa.Table, tmp_path: Path) -> None:
+    """As many as the server saw of the stage's own, and no more bytes of vectors than there are for each worker."""
+    model = Store(str(tmp_path)).draft("e5", "f")
+    with model.folder("model") as target:
+        for file in e5_folder.iterdir():
+            (target / file.name).symlink_to(file)
+    e5 = Store(str(tmp_path)).commit(model, "e5", "f", {}, {}, 42, time.time())
+    store = Store(join(s3, "mined"))
+    draft = store.draft("natural", "f")
+    draft.write_table("pairs", words)
+    natural = store.commit(draft, "natural", "f", {}, {}, 42, time.time())
+    draft, before = store.draft("examples", "f"), len(requests(s3_log))
+    work = Work(Examples.model_validate({"negatives": 4, "mine": MINE}), {"e5": e5, "natural": natural}, draft, Workers(), 42, "mined")
+    facts = stage.run(work)
+    seen = [line for line in requests(s3_log)[before:] if "scratch" not in line or not line.startswith(("DELETE", "POST"))]
+    vectors = [line for line in seen if ".f16" in line and line.startswith("GET")]
+    assert len(vectors) == 2, "queries and passages, each once"
+    assert facts.storage.requests <= len(seen) <= facts.storage.requests + 12, "listings and the removal of the scratch are not counted"
+    artifact = store.commit(draft, "examples", "f", {}, {}, 42, time.time(), facts)
+    assert artifact.table("examples").num_rows == 24
+
+
+def requests(log: Path) -> list[str]:
+    return re.findall(r'"(?:\x1b\[[0-9;]*m)*((?:GET|PUT|POST|HEAD|DELETE) [^"]*) HTTP', log.read_text())
 
 
 @pytest.mark.usefixtures("ray_local")
@@ -171,15 +265,6 @@ def test_a_cross_encoder_relabels_what_it_scores_as_high_as_the_positive(
         facts.false_negatives is not None and facts.false_negatives.share == 0.0 and facts.skipped["judged_relevant"] > facts.promoted / 2
     )
     assert len(artifact.table("vectors")) == 48 and len({row["pair_id"] for row in rows}) == len(rows)
-
-
-@pytest.mark.parametrize("workers", [Workers(), Workers(workers=3), Workers(gpus=1.0), Workers(workers=4, cpus=2.0, gpus=1.0)])
-def test_ranking_and_judging_share_what_the_stage_may_use(workers: Workers) -> None:
-    ranking, judging = share(workers)
-    assert judging.workers >= 1
-    in_this_process = ranking.workers == 1 and not ranking.gpus
-    assert in_this_process or ranking.workers + judging.workers <= workers.workers
-    assert (judging.cpus, judging.gpus) == (workers.cpus, workers.gpus)
 
 
 @pytest.mark.usefixtures("ray_local")

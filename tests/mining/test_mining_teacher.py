@@ -1,15 +1,18 @@
 """A teacher's scores in examples: every score where it belongs, and an encoder's cosines against one text at a time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from pools import pool_of, texts_of
 
-from raysberta.mining.teacher import Cosines, pieces, texts_of, with_scores
+from raysberta.mining.passages import Pool
+from raysberta.mining.teacher import Cosines, own_texts, with_scores
 from raysberta.prefixes import E5, NOMIC, Prefixes
 from raysberta.retrieval.embed import Embedder
-from raysberta.schema import EXAMPLE
+from raysberta.schema import EXAMPLE, PAIR
 
 TASKS = ("retrieval", "paraphrase", "topic")
 
@@ -44,12 +47,19 @@ def test_every_score_stands_where_it_belongs() -> None:
     assert with_scores(EXAMPLE.empty_table(), length).num_rows == 0
 
 
-@pytest.mark.parametrize("prefixes", [E5, NOMIC])
-def test_cosines_are_those_of_each_text_with_its_own_prefix(e5_folder: Path, prefixes: Prefixes) -> None:
+@pytest.mark.parametrize(("prefixes", "task"), [(E5, "retrieval"), (NOMIC, "retrieval"), (NOMIC, "topic")])
+def test_cosines_are_those_of_each_text_with_its_own_prefix(e5_folder: Path, prefixes: Prefixes, task: str) -> None:
+    """Positives are passages with vectors of their own, negatives are not and are embedded beside the queries."""
     table = examples()
+    table = table.set_column(EXAMPLE.get_field_index("task"), "task", pa.array([task] * len(table)))
     embedder = Embedder(e5_folder, 32, "fp32", device="cpu")
-    ordered = sorted(texts_of([table.slice(0, 4), table.slice(4)], prefixes))
-    found = with_scores(table, Cosines(prefixes, embedder.encode(ordered), {text: row for row, text in enumerate(ordered)}))
+    pool = passages(table)
+    texts = texts_of(pool)
+    assert set(texts) == set(table["positive"].to_pylist())
+    pool = replace(pool, vectors=embedder.encode([prefixes.of(task, "document") + text for text in texts]))  # type: ignore[arg-type]
+    own = sorted(own_texts([table.slice(0, 4), table.slice(4)], pool, prefixes))
+    assert len(own) == 5 + sum(len(row) for row in table["negatives"].to_pylist())
+    found = with_scores(table, Cosines(prefixes, {text: row for row, text in enumerate(own)}, embedder.encode(own), pool))
     for row in found.to_pylist():
         before, after = prefixes.of(row["task"], "query"), prefixes.of(row["task"], "document")
         query = embedder.encode([before + row["query"]])[0]
@@ -57,8 +67,6 @@ def test_cosines_are_those_of_each_text_with_its_own_prefix(e5_folder: Path, pre
         np.testing.assert_allclose([row["positive_score"], *row["negative_scores"]], wanted, atol=1e-5)
 
 
-def test_pieces_stay_within_the_memory() -> None:
-    table = examples(1000)
-    assert [part.num_rows for part in pieces(table, 1, 384, 7)] == [25] * 40
-    assert pa.concat_tables(pieces(table, 1, 384, 7))["pair_id"].equals(table["pair_id"])
-    assert all(part.num_rows == 1 for part in pieces(table.slice(0, 3), 1, 10**6, 7))
+def passages(table: pa.Table) -> Pool:
+    """The positives of examples."""
+    return pool_of(table.select(PAIR.names).cast(PAIR), "positives")

@@ -1,6 +1,8 @@
 """The stage through a real Ray: documents in several files and a data set to one sorted table, the same however the input lies."""
 
+import hashlib
 import json
+import random
 import time
 from pathlib import Path
 
@@ -14,12 +16,12 @@ from tokenizers.processors import TemplateProcessing
 
 from raysberta.corpus.facts import Repeats
 from raysberta.errors import InputError
-from raysberta.pairs import stage
+from raysberta.pairs import match, stage, units
 from raysberta.pairs.facts import PairsFacts
 from raysberta.pairs.settings import NaturalPairs
 from raysberta.schema import DOCUMENT, PAIR, REJECTED_PAIR, split_of, text_id
 from raysberta.storage.artifacts import Artifact, Draft, Store
-from raysberta.work import Work
+from raysberta.work import Work, Workers
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -79,10 +81,14 @@ def held_out() -> int:
     return next(number for number in range(120) if split_of(f"слово{number}", 0.1, 0.1) == "test")
 
 
-def ran(store: Store, asked: NaturalPairs, files: int = 1, **models: Artifact) -> tuple[Draft, Artifact]:
-    draft = store.draft("natural", f"{files}")
-    facts = stage.run(Work(asked, {"corpus": corpus(store, documents(), files), **models}, draft, node="natural"))
-    return draft, store.commit(draft, "natural", f"{files}", {}, {}, 42, time.time(), facts)
+def ran(
+    store: Store, asked: NaturalPairs, files: int = 1, workers: int = 1, rows: list[dict] | None = None, **models: Artifact
+) -> tuple[Draft, Artifact]:
+    name = f"{files}-{workers}"
+    draft = store.draft("natural", name)
+    inputs = {"corpus": corpus(store, documents() if rows is None else rows, files), **models}
+    facts = stage.run(Work(asked, inputs, draft, Workers(workers=workers), node="natural"))
+    return draft, store.commit(draft, "natural", name, {}, {}, 42, time.time(), facts)
 
 
 def test_pairs_of_documents_labels_and_data_sets(tmp_path: Path):
@@ -123,9 +129,49 @@ def test_labels_of_a_dictionary_add_pairs_and_change_no_other(tmp_path: Path):
     assert {pair["group"] for pair in added if pair["split"] == "train"} <= {f"dictionary/field{number}/train" for number in range(4)}
 
 
-def test_the_layout_of_the_input_does_not_matter(tmp_path: Path):
+def contents(artifact: Artifact) -> dict[str, str]:
+    """The hash of every file, by its name."""
+    return {file.path: hashlib.sha256(Path(artifact.uri, file.path).read_bytes()).hexdigest() for file in artifact.manifest.files}
+
+
+def test_workers_blocks_and_runs_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """To the byte, with several files of each table: copies, leaks, limits and repeats of an evaluation set in them."""
+    store, sets = Store(str(tmp_path / "store")), tmp_path / "evaluation.parquet"
+    pq.write_table(pa.table({"item": ["Books#a", "Books#b"], "text": ["кто написал книгу номер 3", "Её написал автор 7!"]}), sets)
+    asked = settings(tmp_path, (str(sets),), per_source=60, limits={"dictionary/definition_usage": 20})
+    for name in ("copies.jsonl", "more.jsonl"):
+        (tmp_path / name).write_text((tmp_path / "given.jsonl").read_text())
+    monkeypatch.setattr(stage, "PART_BYTES", 8000)
+    plain, first = ran(store, asked)
+    monkeypatch.setattr(stage, "RUN_BYTES", 3000)
+    monkeypatch.setattr(stage, "ROWS_PER_TASK", 100)
+    monkeypatch.setattr(units, "UNIT_BYTES", 5000)
+    assert len([name for name in contents(first) if name.startswith("pairs/")]) > 4
+    assert plain.dropped["duplicate"] == 22 and plain.dropped["over_limit"] > 50 and plain.dropped["in_evaluation"] == 3
+    for workers, files in ((1, 3), (2, 1), (3, 5)):
+        rows = documents()
+        random.Random(files).shuffle(rows)
+        draft, other = ran(store, asked, files, workers, rows)
+        assert contents(other) == contents(first)
+        assert (draft.dropped, draft.rows_in, other.told(PairsFacts)) == (plain.dropped, plain.rows_in, first.told(PairsFacts))
+
+
+def test_a_label_of_many_documents_is_cut_into_circles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     store, asked = Store(str(tmp_path / "store")), settings(tmp_path)
-    assert ran(store, asked, 1)[1].table("pairs").equals(ran(store, asked, 5)[1].table("pairs"))
+    monkeypatch.setattr(match, "CIRCLE", 10)
+    monkeypatch.setattr(stage, "CIRCLE", 10)
+    first, second = ran(store, asked, 1)[1], ran(store, asked, 4, 2)[1]
+    assert contents(first) == contents(second)
+    pairs = [row for row in first.table("pairs").to_pylist() if row["kind"] == "same_label" and row["split"] == "train"]
+    ids = {row["text"]: row["doc_id"] for row in documents()}
+    of = {row["label"]: 0 for row in documents() if row["label"]}
+    for row in documents():
+        of[row["label"]] = of.get(row["label"], 0) + (row["split"] == "train")
+    assert len(pairs) > 80
+    for row in pairs:
+        cut = -(-of[row["group"].split("/")[1]] // 10)
+        circles = {int(text_id("circle", ids[row[side]]), 16) * cut >> 64 for side in ("query", "positive")}
+        assert cut > 2 and len(circles) == 1
 
 
 def test_pairs_of_data_sets_that_repeat_an_evaluation_set_go(tmp_path: Path):
@@ -235,6 +281,6 @@ def test_credentials_are_in_no_message(tmp_path: Path):
     _, artifact = ran(Store(str(tmp_path / "store")), asked)
     assert artifact.told(PairsFacts).pairs["given/dataset"]["train"] == 10
     (tmp_path / "worse.jsonl").write_text('{"query": "x"}\n')
-    with pytest.raises(InputError, match=r"worse\.jsonl\?region=here line 1 has no 'positive'") as raised:
+    with pytest.raises(InputError, match=r"no record up to worse\.jsonl line 1 has 'positive'") as raised:
         ran(Store(str(tmp_path / "store")), asked, 2)
     assert "planted" not in str(raised.value)

@@ -10,7 +10,7 @@ import pytest
 
 from raysberta.errors import InputError
 from raysberta.parsing import load
-from raysberta.pipeline.command import DEFAULT_RECIPE, check_inputs, with_lasting_storage
+from raysberta.pipeline.command import DEFAULT_RECIPE, check_inputs, with_data_root, with_lasting_storage
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "recipes" / "smoke.yaml"
@@ -46,6 +46,36 @@ def test_a_relative_storage_of_a_submitted_job_outlives_it(
         assert with_lasting_storage(asked) == asked
     monkeypatch.chdir(tmp_path)
     assert with_lasting_storage(recipe) == recipe, "elsewhere a relative folder is what it says"
+
+
+def test_a_relative_data_root_of_a_submitted_job_is_refused_where_something_lies_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "session" / "runtime_resources" / "working_dir_files" / "x"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    packaged = load(SMOKE)
+    assert with_data_root(packaged) == packaged, "nothing of it lies there"
+    for change in (
+        "sources.own={kind: files, path: web}",
+        "sources.own={kind: dataset, path: [/a.jsonl, b.jsonl], task: topic}",
+        f"sources.own={{kind: dataset, hub: a/b, revision: {'c0ffee' + '0' * 34}, split: train, task: topic}}",
+        "corpus.evaluation_sets=[texts.parquet]",
+        "benchmarks.b={name: 'MTEB(rus, v1.1)', snapshot: rumteb}",
+    ):
+        with pytest.raises(
+            InputError, match=r"^data data: is relative, and a submitted job runs in a temporary copy without it; right would be"
+        ):
+            with_data_root(load(SMOKE, [change]))
+        for lasting in (str(tmp_path), "s3://bucket/data"):
+            recipe = load(SMOKE, [change, f"data={lasting}"])
+            assert with_data_root(recipe) == recipe
+    absolute = load(SMOKE, ["sources.own={kind: dataset, path: /a.jsonl, task: topic}"])
+    assert with_data_root(absolute) == absolute
+    monkeypatch.chdir(tmp_path)
+    assert with_data_root(load(SMOKE, ["sources.own={kind: files, path: web}"])).data == "data", (
+        "elsewhere a relative folder is what it says"
+    )
 
 
 def test_inputs_are_checked_before_anything_starts(tmp_path: Path) -> None:

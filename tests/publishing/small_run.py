@@ -18,7 +18,7 @@ from raysberta.evaluation.bootstrap import DRAWS
 from raysberta.evaluation.facts import BenchmarkFacts, HalfFacts, ScoreDetail, ScoresFacts, TaskFacts, TasksFacts
 from raysberta.graph import identity
 from raysberta.merging.facts import MergeFacts
-from raysberta.mining.facts import ExamplesFacts, FalseNegatives, Histogram, PoolFacts
+from raysberta.mining.facts import ExamplesFacts, FalseNegatives, Histogram, PoolFacts, StorageFacts
 from raysberta.models.describe import Description
 from raysberta.models.facts import ModelFacts
 from raysberta.nodes import Node, nodes_of
@@ -182,6 +182,7 @@ def examples(rows: dict[str, int], mined: bool) -> ExamplesFacts:
         embedded=10,
         reused=2,
         bad_vectors=0,
+        storage=StorageFacts(requests=40, bytes_read=2**24, bytes_written=2**24),
         false_negatives=FalseNegatives(share=0.125, negatives=400, examples=200) if mined else None,
         teacher="e5" if mined else "",
         prefixes=E5.model_dump() if mined else {},

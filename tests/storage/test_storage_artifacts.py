@@ -240,6 +240,24 @@ def test_remote_folders_and_files_are_copied_once_and_alone(s3: str, tmp_path: P
     assert not list(folder.parent.glob("aside-*")), "nothing half-copied is left"
 
 
+def test_a_folder_comes_without_weights_where_they_are_not_asked_for(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    store = Store(join(s3, uuid.uuid4().hex))
+    draft = store.draft("model", "w")
+    with draft.folder("model") as folder:
+        (folder / "1_Pooling").mkdir()
+        for name in ("model.safetensors", "mlm_head.safetensors", "tokenizer.json", "config.json", "1_Pooling/config.json"):
+            (folder / name).write_text(name)
+    artifact = store.commit(draft, "model", "w", {}, {}, 1, 0.0)
+    light = artifact.folder("model", weights=False)
+    files = {path.relative_to(light).as_posix() for path in light.rglob("*") if path.is_file()}
+    assert files == {"tokenizer.json", "config.json", "1_Pooling/config.json"}
+    assert (artifact.folder("model") / "model.safetensors").exists(), "who asks for all gets all, before or after"
+    assert artifact.folder("model", weights=False) == light != artifact.folder("model")
+    with pytest.raises(FileNotFoundError):
+        artifact.folder("report", weights=False)
+
+
 def test_of_two_that_copy_one_copies(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     artifact = write(Store(join(s3, uuid.uuid4().hex)))

@@ -132,6 +132,7 @@ def mined(tmp_path, table):
     def commit(name: str, encoder: str = "models/e5", vectors: bool = True, prefixes: Prefixes = E5) -> Artifact:
         counted = {name: 0 for name, field in ExamplesFacts.model_fields.items() if field.annotation is int}
         empty = {"examples": {}, "pools": {}, "skipped": {}, "histograms": {}, "false_negatives": None, "teacher": ""}
+        empty |= {"storage": {"requests": 0, "bytes_read": 0, "bytes_written": 0}}
         facts = ExamplesFacts(**counted, **empty, prefixes=prefixes.model_dump() if encoder else {}, encoder=encoder)
         draft = Store(str(tmp_path)).draft("examples", name * 16)
         rows = [row(table, pair_id=name, query="мост", positive="дом", negatives=["река"], task="retrieval")]

@@ -3,7 +3,7 @@
 A document's passages are its text and the texts of its sections: a usage example or a translation is a side of a pair as well.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,18 +26,6 @@ class Passages:
     """uint64: runs of words and comparable forms of whole passages."""
     rows: np.ndarray
     """int64, the row of the batch that each is of."""
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """What held-out documents and evaluation items say; each hash belongs to the one with the smallest name that says it."""
-
-    hashes: np.ndarray
-    """uint64, ascending."""
-    owners: np.ndarray
-    """int64, the place of each one's owner in `names`."""
-    names: pa.StringArray
-    """doc_ids and names of evaluation items, ascending; after them those of passages of benchmarks, each behind PASSAGE."""
 
 
 def hashed(texts: Sequence[str], rows: Sequence[int], whole: Sequence[bool], size: int) -> Passages:
@@ -67,37 +55,3 @@ def passages(table: pa.Table, size: int) -> Passages:
         whole.extend(counts for _, counts in own)
         rows.extend([row] * len(own))
     return hashed(texts, rows, whole, size)
-
-
-def held_out(parts: Iterable[tuple[Passages, Sequence[str]]]) -> HeldOut:
-    """Join batches. What a passage shares with anything else counts as that of the other.
-
-    Args:
-        parts: The hashes of a batch and the name of each of its rows.
-    """
-    joined = list(parts)
-    distinct = {name for _, own in joined for name in own}
-    names = np.array(sorted(distinct, key=lambda name: (name.startswith(PASSAGE), name)), dtype=object)
-    place = {name: number for number, name in enumerate(names.tolist())}
-    hashes = np.concatenate([np.empty(0, np.uint64), *(part.hashes for part, _ in joined)])
-    owners = np.concatenate(
-        [np.empty(0, np.int64), *(np.array([place[name] for name in own], np.int64)[part.rows] for part, own in joined)]
-    )
-    order = np.lexsort((owners, hashes))
-    hashes, owners = hashes[order], owners[order]
-    first = np.r_[True, hashes[1:] != hashes[:-1]] if len(hashes) else np.empty(0, bool)
-    return HeldOut(hashes[first], owners[first], pa.array(names, pa.string()))
-
-
-def matches(found: Passages, known: HeldOut, rows: int) -> Sequence[str | None]:
-    """For each row of a batch the name of what it shares something with, the smallest one; None where there is none."""
-    result: list[str | None] = [None] * rows
-    if not len(known.hashes) or not len(found.hashes):
-        return result
-    at = np.minimum(np.searchsorted(known.hashes, found.hashes), len(known.hashes) - 1)
-    hit = np.flatnonzero(known.hashes[at] == found.hashes)
-    owners = np.full(rows, len(known.names), np.int64)
-    np.minimum.at(owners, found.rows[hit], known.owners[at[hit]])
-    for row in np.flatnonzero(owners < len(known.names)).tolist():
-        result[row] = known.names[int(owners[row])].as_py()
-    return result

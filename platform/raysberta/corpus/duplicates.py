@@ -70,7 +70,7 @@ def preference(lengths: np.ndarray, doc_ids: np.ndarray, rows: np.ndarray) -> np
 def exact(keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """For each text the index of the one that stays of all with its key, int64; its own where it stays."""
     _, groups = np.unique(keys, return_inverse=True)
-    return _best_of(groups.astype(np.int64), ranks)
+    return best_of(groups.astype(np.int64), ranks)
 
 
 def near(band_hashes: np.ndarray, taking_part: np.ndarray, ranks: np.ndarray) -> np.ndarray:
@@ -87,11 +87,11 @@ def near(band_hashes: np.ndarray, taking_part: np.ndarray, ranks: np.ndarray) ->
 
 
 def meetings(hashes: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """Pairs of texts with the same hash, int64 [pairs, 2]: enough of them to connect all that share it.
+    """Pairs of texts with the same hash, [pairs, 2]: enough of them to connect all that share it.
 
     Args:
         hashes: uint64, of one band, or of a range of its values.
-        names: int64, the text of each.
+        names: Integers, the text of each.
     """
     order = np.lexsort((names, hashes))
     same = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
@@ -105,7 +105,19 @@ def clusters(pairs: np.ndarray, ranks: np.ndarray) -> np.ndarray:
         pairs: int64 [pairs, 2].
         ranks: As `preference` gives them.
     """
-    return _best_of(_components(pairs, len(ranks)), ranks)
+    return best_of(_components(pairs, len(ranks)), ranks)
+
+
+def forest(pairs: np.ndarray) -> np.ndarray:
+    """As few pairs that connect the same: each text of a component but the least one, with that one.
+
+    Args:
+        pairs: Integers [pairs, 2].
+    """
+    names, places = np.unique(pairs, return_inverse=True)
+    least = _components(places.reshape(-1, 2).astype(np.int64), len(names))
+    joined = np.flatnonzero(least != np.arange(len(names)))
+    return np.stack([names[joined], names[least[joined]]], axis=1)
 
 
 @njit(cache=True, nogil=True)
@@ -129,7 +141,7 @@ def _components(pairs: np.ndarray, count: int) -> np.ndarray:
     return parents
 
 
-def _best_of(groups: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+def best_of(groups: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """For each element the index of the best-ranked one of its group."""
     order = np.lexsort((ranks, groups))
     firsts = np.flatnonzero(np.r_[True, groups[order][1:] != groups[order][:-1]]) if len(order) else np.empty(0, np.int64)

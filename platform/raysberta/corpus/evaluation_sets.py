@@ -8,7 +8,7 @@ there, else the file and the row do.
 
 import json
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -65,28 +65,16 @@ def sets_state(paths: Sequence[str]) -> dict[str, Any]:
         return {"missing": True}
 
 
-def all_read(results: Iterable[list[Told] | str]) -> list[Told]:
-    """What `read_set` found in all files, those of each in turn.
-
-    Raises:
-        InputError: one of them is not readable.
-    """
-    found: list[Told] = []
-    for result in results:
-        if isinstance(result, str):
-            raise InputError(result)
-        found.extend(result)
-    return found
-
-
-def read_set(file: File, size: int) -> list[Told] | str:
-    """Hashes of a file's records, batch by batch, each with the records' names; or what is wrong with the file, in one line.
+def read_set(file: File, size: int) -> Iterator[Told]:
+    """Hashes of a file's records, ROWS at a time, each with the records' names.
 
     Args:
         file: Of `evaluation_files`.
         size: Words of a run.
+
+    Raises:
+        InputError: the file is not readable.
     """
-    found: list[Told] = []
     batch: list[tuple[str, list[str]]] = []
     try:
         for number, record in enumerate(_records(file), 1):
@@ -94,13 +82,14 @@ def read_set(file: File, size: int) -> list[Told] | str:
             name = named if isinstance(named, str) else f"{file.name}#{number}"
             batch.extend(_told(record, name))
             if len(batch) >= ROWS:
-                found.append(_hashed(batch, size))
+                yield _hashed(batch, size)
                 batch = []
-    except FileNotFoundError:
-        return f"{KEY}: {file.shown} is not there on node {platform.node()}; right would be a place that every node reaches"
+    except FileNotFoundError as error:
+        right = "right would be a place that every node reaches"
+        raise InputError(f"{KEY}: {file.shown} is not there on node {platform.node()}; {right}") from error
     except (Unreadable, OSError, ValueError, pa.ArrowException) as error:
-        return f"{KEY}: {file.shown} is unreadable: {first_line(error)[:200]}"
-    return [*found, _hashed(batch, size)]
+        raise InputError(f"{KEY}: {file.shown} is unreadable: {first_line(error)[:200]}") from error
+    yield _hashed(batch, size)
 
 
 def _told(record: dict[str, object], name: str) -> Iterator[tuple[str, list[str]]]:

@@ -1,141 +1,212 @@
-"""What one task does to one block of the corpus. Plain functions over Arrow tables, so that `stage.py` only spreads them."""
+"""What one task of the stage does. Plain functions over Arrow tables and runs, so that `stage.py` only spreads them.
+
+A task holds what a writer of runs is told to hold, or a range of doc_ids or of hashes: about a gigabyte, however much text there is.
+"""
 
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from raysberta.corpus.decontaminate import HeldOut, Passages, matches, passages
-from raysberta.corpus.duplicates import BANDS, meetings
-from raysberta.corpus.filter import FILTERED, Settings, filter_batch
+from raysberta.corpus import overlaps
+from raysberta.corpus.components import BANDED
+from raysberta.corpus.decontaminate import Passages, passages
+from raysberta.corpus.documents import UNREADABLE, WRONG_INPUT
+from raysberta.corpus.duplicates import BANDS
+from raysberta.corpus.filter import Settings, filter_batch
 from raysberta.corpus.length import FILE
-from raysberta.corpus.read import read_shard
+from raysberta.corpus.personal import KINDS
+from raysberta.corpus.read import Shard, read_shard
 from raysberta.corpus.settings import TextSource
-from raysberta.schema import DOCUMENT, REJECTED
+from raysberta.corpus.verdicts import DECIDED, SPLITS, Stays, Unit
+from raysberta.schema import DOCUMENT, REJECTED, split_of
 from raysberta.storage.artifacts import Artifact, Draft
+from raysberta.storage.runs import Place, Run, numbers, read_runs
 
-LIGHT = ("row", "doc_id", "group", "source", "language", "reason", "bytes", "characters", "key", "masked", "signed")
-"""What comes together from all blocks: no text, no bands; `signed` says whether a row has bands."""
-ROW_GROUP = 20_000
+HELD_OUT_TEST = 0.5
+"""Share of the groups of a source that is held out whole in the test half; the rest is in the dev half."""
+STORED = pa.schema([*REJECTED, ("row", pa.uint64())])
+"""Of the runs of documents, by doc_id: `train` and `held` are those that the rules for single ones leave, `out` the others."""
+BATCH_ROWS = 4096
+SAMPLES = 5
+"""Documents of each source and reason for a person to read."""
 SHOWN = 400
 """Characters of a sample's text."""
 SAMPLE = pa.schema([REJECTED.field(name) for name in ("source", "reason", "score", "language", "doc_id", "group", "title", "text")])
 """A document for a person to read; `reason` is "" where it was kept."""
+Runs = Sequence[Sequence[Run]]
+
+
+@dataclass
+class Filtered:
+    """What came of some work units."""
+
+    units: list[Unit] = field(default_factory=list)
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    """`train`, `held`, `out` (STORED) and `bands` (BANDED)."""
 
 
 def read_and_filter(
-    batch: pa.Table, sources: Mapping[str, TextSource], settings: Mapping[str, Settings], counts: Artifact | None
+    batch: pa.Table, sources: Mapping[str, TextSource], settings: Mapping[str, Settings], counts: Artifact | None, place: Place
 ) -> Iterator[pa.Table]:
-    """Read the work units of a batch (column `shard`, pickled) and judge each of their documents.
+    """Read the work units of a batch (column `shards`, pickled) and judge each of their documents.
 
     Args:
-        batch: One row a work unit.
+        batch: One row for some work units.
         sources: By name.
         settings: The rules of each source, by name.
         counts: The model whose tokenizer counts; its weights are not fetched. No rule looks at lengths where None.
+        place: Where the documents go.
+
+    Yields:
+        A row a row, column `filtered`: what came of it, pickled.
     """
     tokenizer = counts.file(FILE) if counts is not None else None
-    for value in batch.column("shard").to_pylist():
-        shard = pickle.loads(value)
-        for table in read_shard(shard, sources[shard.source]):
-            yield filter_batch(table, settings[shard.source], tokenizer)
+    for value in batch.column("shards").to_pylist():
+        writers = {name: place.writer(name) for name in ("train", "held", "out", "bands")}
+        found = Filtered()
+        for shard in pickle.loads(value):
+            source, own = sources[shard.source], settings[shard.source]
+            tables = []
+            for table in read_shard(shard, source):
+                judged = with_split(filter_batch(table, own, tokenizer), source.held_out, own)
+                tables.append(judged.drop_columns(["text", "title", "sections", "bands"]))
+                good, training = (pc.equal(judged[name], value) for name, value in (("reason", ""), ("split", "train")))
+                stored = judged.set_column(judged.schema.get_field_index("row"), "row", judged["row"].cast(pa.uint64())).select(
+                    STORED.names
+                )
+                for name, mask in (("train", pc.and_(good, training)), ("held", pc.and_not(good, training)), ("out", pc.invert(good))):
+                    part = stored.filter(mask)
+                    writers[name].add(part, numbers(part["doc_id"]))
+                banded = _bands(judged)
+                writers["bands"].add(banded, banded["hash"].to_numpy())
+            found.units.append(unit_of(shard, tables))
+        found.runs = {name: writer.done() for name, writer in writers.items()}
+        yield pa.table({"filtered": pa.array([pickle.dumps(found)], pa.binary())})
 
 
-def light(block: pa.Table) -> pa.Table:
-    """The columns without text; `reason` of a broken record keeps what it says. An empty block has no columns at all."""
-    table = block if block.num_rows else FILTERED.empty_table()
-    return table.append_column("signed", pc.is_valid(table.column("bands"))).select(list(LIGHT))
+def with_split(table: pa.Table, held_out: bool, settings: Settings) -> pa.Table:
+    """The table with the split that follows from each row's group; no group of a source that is held out whole is for training."""
+    shares = (1.0, HELD_OUT_TEST) if held_out else (settings.corpus.dev, settings.corpus.test)
+    groups = table["group"].to_pylist()
+    known = {group: split_of(group, *shares) for group in set(groups)}
+    return table.set_column(table.schema.get_field_index("split"), "split", pa.array([known[group] for group in groups], pa.string()))
 
 
-def band_parts(block: pa.Table, chosen: np.ndarray, first: int, parts: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cut the bands of the chosen rows by the value of the hash: for each of BANDS x `parts` ranges the hashes and the documents.
+def _bands(table: pa.Table) -> pa.Table:
+    signed = table.filter(pc.is_valid(table["bands"]))
+    hashes = signed["bands"].combine_chunks().flatten().to_numpy() if signed.num_rows else np.empty(0, np.uint64)
+    rows = np.repeat(signed["row"].to_numpy().astype(np.uint64), BANDS)
+    return pa.table([hashes, np.tile(np.arange(BANDS, dtype=np.uint8), signed.num_rows), rows], BANDED)
+
+
+def unit_of(shard: Shard, tables: Sequence[pa.Table]) -> Unit:
+    """What the driver keeps of a work unit.
 
     Args:
-        block: Columns of FILTERED.
-        chosen: bool [rows].
-        first: Number of the block's first document among all.
-        parts: Ranges of equal width that a band is cut into.
+        shard: The unit.
+        tables: Its rows in their order, FILTERED without texts; `reason` of a broken record keeps what it says.
     """
-    rows = np.flatnonzero(chosen)
-    column = block.column("bands").combine_chunks().take(pa.array(rows))
-    hashes = column.flatten().to_numpy().reshape(-1, BANDS) if len(rows) else np.empty((0, BANDS), np.uint64)
-    pieces: list[tuple[np.ndarray, np.ndarray]] = []
-    for band in range(BANDS):
-        part = (hashes[:, band] >> np.uint64(32)) * np.uint64(parts) >> np.uint64(32)
-        pieces.extend((hashes[part == index, band], first + rows[part == index]) for index in range(parts))
-    return pieces
+    names = ("doc_id", "key", "characters", "bytes", "language", "reason", "split")
+    if not tables:
+        empty = dict(zip(names, (np.empty(0, kind) for kind in ("u8", "u8", "u4", "u4", "u2", "u1", "u1")), strict=True))
+        return Unit(shard.number, shard.source, empty, [], [], np.zeros(len(KINDS), np.int64))
+    table = pa.concat_tables(tables).combine_chunks()
+    said = table["reason"].to_pylist()
+    reasons, reason = _places([each.split(":", 1)[0] for each in said], np.uint8)
+    languages, language = _places(table["language"].to_pylist(), np.uint16)
+    keys = pc.if_else(pc.equal(table["key"], ""), "0" * 16, table["key"])
+    columns = {
+        "doc_id": numbers(table["doc_id"]),
+        "key": numbers(keys),
+        "characters": table["characters"].to_numpy().astype(np.uint32),
+        "bytes": table["bytes"].to_numpy().astype(np.uint32),
+        "language": language,
+        "reason": reason,
+        "split": np.array([SPLITS.index(each) for each in table["split"].to_pylist()], np.uint8),
+    }
+    masked = table["masked"].combine_chunks().flatten().to_numpy().reshape(-1, len(KINDS)).sum(axis=0, dtype=np.int64)
+    return Unit(shard.number, shard.source, columns, languages, reasons, masked, _first(said, UNREADABLE), _first(said, WRONG_INPUT))
 
 
-def meet(*pieces: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Pairs of documents that share a band within one range of its hashes, int64 [pairs, 2]."""
-    return meetings(np.concatenate([piece[0] for piece in pieces]), np.concatenate([piece[1] for piece in pieces]))
+def _places(values: Sequence[str], kind: type[np.unsignedinteger]) -> tuple[list[str], np.ndarray]:
+    names = list(dict.fromkeys(values))
+    place = {name: number for number, name in enumerate(names)}
+    return names, np.array([place[value] for value in values], kind)
 
 
-def samples(block: pa.Table, reasons: pa.Array, count: int) -> pa.Table:
-    """For each source and reason the `count` rows with the least doc_id: SAMPLE, texts cut to what a person looks at."""
-    table = block.set_column(block.schema.get_field_index("reason"), "reason", reasons)
-    named = pc.list_element(pc.split_pattern(table.column("reason"), ":", max_splits=1), 0)
-    order = np.lexsort((table.column("row").to_numpy(), np.array(table.column("doc_id").to_pylist(), "U16")))
+def _first(reasons: Sequence[str], start: str) -> str:
+    return next((reason.removeprefix(start) for reason in reasons if reason.startswith(start)), "")
+
+
+def held_in_range(runs: Runs, first: int, last: int, stays: Stays, size: int, place: Place) -> list[Run]:
+    """What the held-out documents of a range of doc_ids say, schema overlaps.HELD by hash; `runs`: `held`."""
+    writer = place.writer("said_held")
+    for table, said in _said(runs[0], first, last, stays, size):
+        names = table["doc_id"].combine_chunks().take(pa.array(said.rows))
+        writer.add(pa.table([said.hashes, names], overlaps.HELD), said.hashes)
+    return writer.done()
+
+
+def trained_in_range(runs: Runs, first: int, last: int, stays: Stays, size: int, held: np.ndarray, place: Place) -> list[Run]:
+    """What the training documents of a range of doc_ids say that may be held out, schema overlaps.SAID by hash; `runs`: `train`."""
+    writer = place.writer("said")
+    for table, said in _said(runs[0], first, last, stays, size):
+        may = overlaps.may_be_held(said.hashes, held)
+        hashes = said.hashes[may]
+        writer.add(pa.table([hashes, table["row"].to_numpy()[said.rows[may]]], overlaps.SAID), hashes)
+    return writer.done()
+
+
+def _said(runs: Sequence[Run], first: int, last: int, stays: Stays, size: int) -> Iterator[tuple[pa.Table, Passages]]:
+    """What documents that stay say, some of them at a time."""
+    table = read_runs(runs, first, last, STORED)
+    table = table.filter(pa.array(stays.of(table["row"].to_numpy())))
+    for start in range(0, table.num_rows, BATCH_ROWS):
+        batch = table.slice(start, BATCH_ROWS)
+        yield batch, passages(batch, size)
+
+
+def write_in_range(runs: Runs, first: int, last: int, draft: Draft, part: int) -> pa.Table:
+    """Write the documents of a range of doc_ids, kept and rejected ones, as one file each; returns `samples` of them.
+
+    Args:
+        runs: `train`, `held`, `out`, and DECIDED by doc_id.
+        first: First bucket.
+        last: The bucket behind the range.
+        draft: Where to.
+        part: Number of the range.
+    """
+    table = pa.concat_tables(read_runs(own, first, last, STORED) for own in runs[:3])
+    table = table.sort_by([("doc_id", "ascending"), ("row", "ascending")])
+    table = _with_reasons(table, read_runs(runs[3], first, last, DECIDED))
+    kept = pc.equal(table["reason"], "")
+    draft.write_table("documents", table.filter(kept).select(DOCUMENT.names).cast(DOCUMENT), part)
+    draft.write_table("rejected", table.filter(pc.invert(kept)).select(REJECTED.names).cast(REJECTED), part)
+    return samples(table)
+
+
+def _with_reasons(table: pa.Table, decided: pa.Table) -> pa.Table:
+    reasons = np.array(table["reason"].to_pylist(), dtype=object)
+    rows = table["row"].to_numpy()
+    order = np.argsort(rows)
+    reasons[order[np.searchsorted(rows, decided["row"].to_numpy(), sorter=order)]] = decided["reason"].to_pylist()
+    return table.set_column(table.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
+
+
+def samples(table: pa.Table) -> pa.Table:
+    """For each source and reason the first SAMPLES rows: SAMPLE, texts cut to what a person looks at."""
+    named = pc.list_element(pc.split_pattern(table["reason"], ":", max_splits=1), 0)
     seen: Counter[tuple[str, str]] = Counter()
     taken: list[int] = []
-    keys = list(zip(table.column("source").to_pylist(), named.to_pylist(), strict=True))
-    for row in order.tolist():
-        seen[keys[row]] += 1
-        if seen[keys[row]] <= count:
+    for row, key in enumerate(zip(table["source"].to_pylist(), named.to_pylist(), strict=True)):
+        seen[key] += 1
+        if seen[key] <= SAMPLES:
             taken.append(row)
     picked = table.take(pa.array(taken, pa.int64()))
-    picked = picked.set_column(picked.schema.get_field_index("text"), "text", pc.utf8_slice_codeunits(picked.column("text"), 0, SHOWN))
+    picked = picked.set_column(picked.schema.get_field_index("text"), "text", pc.utf8_slice_codeunits(picked["text"], 0, SHOWN))
     return picked.select(SAMPLE.names).cast(SAMPLE)
-
-
-def evaluation_passages(block: pa.Table, chosen: np.ndarray, size: int) -> tuple[Passages, list[str]]:
-    """Hashes of the chosen rows, and the doc_id of each.
-
-    Args:
-        block: Columns of FILTERED.
-        chosen: bool [rows].
-        size: Words of a run.
-    """
-    table = block.filter(pa.array(chosen))
-    return passages(table, size), table.column("doc_id").to_pylist()
-
-
-def overlaps(block: pa.Table, chosen: np.ndarray, size: int, known: HeldOut) -> list[str | None]:
-    """For each row the held-out doc_id or evaluation item that it shares something with; None for the others and for rows not chosen."""
-    table = block.filter(pa.array(chosen))
-    found: list[str | None] = [None] * block.num_rows
-    for row, match in zip(np.flatnonzero(chosen).tolist(), matches(passages(table, size), known, table.num_rows), strict=True):
-        found[row] = match
-    return found
-
-
-def settle(block: pa.Table, reasons: pa.Array, splits: pa.Array, parts: int) -> list[pa.Table]:
-    """Cut a block by verdict and by the range of doc_id: `parts` tables of documents, then `parts` of rejected ones."""
-    table = block.set_column(block.schema.get_field_index("reason"), "reason", reasons)
-    table = table.set_column(table.schema.get_field_index("split"), "split", splits)
-    part = part_of(table.column("doc_id").to_pylist(), parts)
-    kept = pc.equal(reasons, "").to_numpy(zero_copy_only=False)
-    pieces = [table.filter(pa.array(kept & (part == index))).select(DOCUMENT.names) for index in range(parts)]
-    rejected = [table.filter(pa.array(~kept & (part == index))).select([*REJECTED.names, "row"]) for index in range(parts)]
-    return pieces + rejected
-
-
-def part_of(doc_ids: Sequence[str], parts: int) -> np.ndarray:
-    """The range that each doc_id falls into, int64: they are hashes, so ranges of equal width are of equal size."""
-    points = np.array([int(doc_id[:8], 16) for doc_id in doc_ids], dtype=np.int64)
-    return points * parts >> 32
-
-
-def write_part(draft: Draft, name: str, part: int, *pieces: pa.Table) -> int:
-    """Sort the pieces of one part by doc_id and write them as one file; returns the rows."""
-    schema = DOCUMENT if name == "documents" else REJECTED
-    table = pa.concat_tables(pieces)
-    keys = [("doc_id", "ascending")] + ([("row", "ascending")] if "row" in table.schema.names else [])
-    table = table.sort_by(keys).select(schema.names).cast(schema)
-    system, path = draft.path(name)
-    pq.write_table(table, f"{path}/part-{part:05d}.parquet", filesystem=system, compression="zstd", row_group_size=ROW_GROUP)
-    return table.num_rows

@@ -1,32 +1,32 @@
 """The documents: read all sources, judge each document, compare them all, write what stays and what does not.
 
-Reading and the rules for single documents run as one Ray Data pipeline, a task a work unit. Its blocks stay where they are; only columns
-without text come together here for duplicates and limits, and the verdicts go back to the blocks. Nothing depends on how rows lie in
-blocks: ties are broken by content, files are cut by ranges of doc_id and sorted.
+Reading and the rules for single documents run as one Ray Data pipeline that streams: a task takes some work units and leaves the
+documents in runs, files cut by ranges of doc_id. What is compared goes by ranges too, of band hashes or of hashes of words; only numbers
+come together here, 38 bytes a document. Nothing depends on how rows lie in runs: ties are broken by content, tables are sorted.
 """
 
 import logging
 import pickle
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
 
-from raysberta.corpus.decontaminate import PASSAGE, held_out
-from raysberta.corpus.duplicates import BANDS
-from raysberta.corpus.evaluation_sets import all_read, evaluation_files, read_set
+from raysberta.corpus import components
+from raysberta.corpus.evaluation_sets import evaluation_files
 from raysberta.corpus.facts import CorpusFacts, Repeats
 from raysberta.corpus.filter import Settings
 from raysberta.corpus.length import counted_by
+from raysberta.corpus.overlaps import FOUND, bits_of_range, meet_in_range, set_runs, smallest, width_of
 from raysberta.corpus.read import Shard, shards
-from raysberta.corpus.settings import Corpus, Documents, TextSource
-from raysberta.corpus.spread import band_parts, evaluation_passages, light, meet, overlaps, read_and_filter, samples, settle, write_part
+from raysberta.corpus.settings import Documents, TextSource
+from raysberta.corpus.spread import SAMPLE, SAMPLES, Filtered, held_in_range, read_and_filter, trained_in_range, write_in_range
 from raysberta.corpus.verdicts import (
-    IN_EVALUATION,
-    IN_PASSAGES,
     Verdicts,
     apply_limits,
     check_readable,
@@ -34,20 +34,27 @@ from raysberta.corpus.verdicts import (
     count,
     drop_exact,
     drop_near,
+    drop_repeated,
     repeated,
     tally,
 )
 from raysberta.errors import InputError
 from raysberta.schema import DOCUMENT, REJECTED
-from raysberta.spread import spread
+from raysberta.spread import by_range, spread
 from raysberta.storage.artifacts import Draft
-from raysberta.work import Work, Workers
+from raysberta.storage.runs import Place, Run, power_of_two, ranges, read_runs
+from raysberta.work import Work
 
-ROWS_PER_FILE = 200_000
-HASHES_PER_TASK = 4_000_000
-"""Rows of one range of one band that a task compares: some hundred megabytes at most."""
-SAMPLES = 5
-"""Documents of each source and reason for a person to read."""
+PART_BYTES = 256 << 20
+"""Text of the documents of one range of doc_ids, about: what one task holds, and one file of each table."""
+RUN_BYTES = 256 << 20
+"""What a writer of runs holds."""
+ROWS_PER_TASK = 4_000_000
+"""Hashes or edges that one task compares: some hundred megabytes."""
+LEAST_BUCKETS, EXPANSION = 64, 16
+"""Buckets are there for sources that become up to 16 times as large as they are stored; beyond that ranges grow."""
+TASK_BYTES = 512 << 20
+"""Stored bytes that one task reads at most, where there is enough for all workers."""
 
 log = logging.getLogger(__name__)
 
@@ -58,75 +65,171 @@ def run(work: Work[Documents]) -> CorpusFacts:
     Beside them: `matches` (training document and the held-out one that it repeats), `clusters` (how many documents one stands for), `tally`
     (documents and bytes by source, language and reason), `samples` (some documents of each source and reason, cut), `report/reasons.svg`.
 
+    A worker holds at most RUN_BYTES of each kind of run that it writes and three times as many of one, or a range of PART_BYTES of text or
+    ROWS_PER_TASK rows: below 4 GiB, as long as no single document stands there a hundred thousand times over. This process holds 38
+    bytes a document, and 24 for each that repeats a held-out one or, a range at a time, is near another.
+
     Raises:
         InputError: a source is wrong, empty, or holds more broken records than corpus.failure_budget allows; or nothing is left.
     """
-    sources, rules, workers, draft = work.settings.sources, work.settings.rules, work.workers, work.draft
-    if not sources:
-        draft.write_table("documents", DOCUMENT.empty_table())
-        draft.write_table("rejected", REJECTED.empty_table())
+    if not work.settings.sources:
+        work.draft.write_table("documents", DOCUMENT.empty_table())
+        work.draft.write_table("rejected", REJECTED.empty_table())
         return CorpusFacts(sources={})
-    blocks, tables = _filtered(work)
-    verdicts = Verdicts.of(pa.concat_tables(tables), rules, [name for name, source in sources.items() if source.held_out])
-    check_readable(verdicts, rules.failure_budget, sources)
-    log.info("%d documents read, %d left by the rules for single ones", len(verdicts.reasons), len(verdicts.open()))
-    ends = np.cumsum([table.num_rows for table in tables])
-    places = [slice(end - table.num_rows, end) for table, end in zip(tables, ends.tolist(), strict=True)]
-    drop_exact(verdicts)
-    if rules.near_duplicates:
-        drop_near(verdicts, _meetings(verdicts, blocks, places, workers))
-    apply_limits(verdicts, {name: source.limit for name, source in sources.items()})
-    repeats = _decontaminate(verdicts, blocks, places, rules, workers) if rules.decontaminate_ngram else Repeats()
-    _write(verdicts, blocks, places, draft, workers)
-    facts = _told(verdicts, sources, repeats, draft)
-    _show(verdicts, blocks, places, draft, workers)
-    return facts
+    with work.draft.scratch() as folder:
+        return _Stage(work, folder).run()
 
 
-def _filtered(work: Work[Documents]) -> tuple[list[ray.ObjectRef], list[pa.Table]]:
-    """The judged documents as blocks in the object store, and the columns without text of each."""
-    sources, rules, workers = work.settings.sources, work.settings.rules, work.workers
-    settings = {
-        name: Settings(rules, work.settings.languages, source.language, source.kind == "files", source.kind != "home_assistant_intents")
-        for name, source in sources.items()
-    }
-    counts = counted_by(work.inputs, rules.tokenizer, "corpus.tokenizer")
-    units = shards(sources)
-    log.info("reading %s in %d work units", ", ".join(sources), len(units))
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    task = partial(read_and_filter, sources=sources, settings=settings, counts=counts)
-    judged = ray.data.from_items(
-        [{"shard": pickle.dumps(unit)} for unit in _large_first(units)], override_num_blocks=len(units)
-    ).map_batches(task, batch_size=1, batch_format="pyarrow", num_cpus=workers.cpus, compute=ray.data.TaskPoolStrategy(workers.workers))
-    blocks = judged.materialize().to_arrow_refs()
-    tables: list[pa.Table] = ray.get(spread(light, [(block,) for block in blocks], workers))
-    filled = [index for index, table in enumerate(tables) if table.num_rows]
-    if not filled:
-        raise InputError(f"sources: there is not one record in {', '.join(sources)}")
-    return [blocks[index] for index in filled], [tables[index] for index in filled]
+class _Stage:
+    """The steps, and what they have in common."""
+
+    def __init__(self, work: Work[Documents], folder: str) -> None:
+        self.work, self.sources, self.rules = work, work.settings.sources, work.settings.rules
+        self.workers, self.draft = work.workers, work.draft
+        self.units = shards(self.sources)
+        size = EXPANSION * sum(_stored(unit) for unit in self.units)
+        self.place = Place(folder, power_of_two(max(LEAST_BUCKETS, size / PART_BYTES)), RUN_BYTES)
+        self.runs: dict[str, list[Run]] = {name: [] for name in ("train", "held", "out", "bands")}
+
+    def run(self) -> CorpusFacts:
+        rules = self.rules
+        verdicts = self._filtered()
+        check_readable(verdicts, rules.failure_budget, self.sources)
+        log.info("%d documents read, %d left by the rules for single ones", len(verdicts.reason), len(verdicts.open()))
+        drop_exact(verdicts)
+        if rules.near_duplicates:
+            self._near(verdicts)
+        apply_limits(verdicts, {name: source.limit for name, source in self.sources.items()})
+        repeats = self._decontaminate(verdicts) if rules.decontaminate_ngram else Repeats()
+        self._write(verdicts)
+        facts = _told(verdicts, self.sources, repeats, self.draft)
+        _show(verdicts, self.draft)
+        return facts
+
+    def _filtered(self) -> Verdicts:
+        """Judge the documents, and leave them in runs."""
+        settings = {
+            name: Settings(
+                self.rules, self.work.settings.languages, source.language, source.kind == "files", source.kind != "home_assistant_intents"
+            )
+            for name, source in self.sources.items()
+        }
+        counts = counted_by(self.work.inputs, self.rules.tokenizer, "corpus.tokenizer")
+        log.info("reading %s in %d work units", ", ".join(self.sources), len(self.units))
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        task = partial(read_and_filter, sources=self.sources, settings=settings, counts=counts, place=self.place)
+        asked = [{"shards": pickle.dumps(some)} for some in _bundled(self.units, self.workers.workers)]
+        judged = ray.data.from_items(asked, override_num_blocks=len(asked)).map_batches(
+            task,
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=self.workers.cpus,
+            compute=ray.data.TaskPoolStrategy(self.workers.workers),
+        )
+        units = []
+        for row in judged.iter_rows():
+            found: Filtered = pickle.loads(row["filtered"])
+            units.extend(found.units)
+            for name, runs in found.runs.items():
+                self.runs[name].extend(runs)
+        if not any(len(unit.columns["doc_id"]) for unit in units):
+            raise InputError(f"sources: there is not one record in {', '.join(self.sources)}")
+        return Verdicts.of(units, list(self.sources))
+
+    def _near(self, verdicts: Verdicts) -> None:
+        """Drop near-duplicates: documents that share a band are connected, and of each component one stays."""
+        edges = _all(self._by_range(components.meet_in_range, [self.runs["bands"]], ray.put(verdicts.stays()), self.place))
+        moved = True
+        while moved:
+            moved = False
+            for large in (True, False):
+                found = self._by_range(components.star_in_range, [edges], self.place, large)
+                edges, moved = _all(runs for runs, _ in found), moved or any(more for _, more in found)
+        for first, last in self._ranges(edges):
+            table = read_runs(edges, first, last, components.EDGES)
+            node, to = table["node"].to_numpy(), table["to"].to_numpy()
+            drop_near(verdicts, node[node < to], to[node < to])
+
+    def _decontaminate(self, verdicts: Verdicts) -> Repeats:
+        """Drop training documents that say what a held-out one or a test text says, and where asked what passages of benchmarks say."""
+        size, stays = self.rules.decontaminate_ngram, ray.put(verdicts.stays())
+        files = evaluation_files(self.rules.evaluation_sets)
+        public = ray.get(spread(set_runs, [(file, size, self.place) for file in files], self.workers))
+        for problem in public:
+            if isinstance(problem, str):
+                raise InputError(problem)
+        spans = ranges(self.place.buckets, self._parts(verdicts))
+        own = ray.get(by_range(held_in_range, [self.runs["held"]], spans, self.workers, stays, size, self.place))
+        held = _all([*own, *public])
+        width = width_of(_rows(held), self.place.buckets)
+        bits = ray.put(np.concatenate(self._by_range(bits_of_range, [held], self.place.buckets, width)))
+        may = _all(ray.get(by_range(trained_in_range, [self.runs["train"]], spans, self.workers, stays, size, bits, self.place)))
+        found = _all(self._by_range(meet_in_range, [held, may], self.place))
+        joined = smallest(read_runs(found, 0, self.place.buckets, FOUND))
+        repeats = drop_repeated(verdicts, joined, self.rules.decontaminate_passages)
+        said = "%d training documents share words with a held-out one or a test text, %d with passages of benchmarks"
+        log.info(said, repeats.texts, repeats.passages)
+        return repeats
+
+    def _write(self, verdicts: Verdicts) -> None:
+        """Write both tables, and some documents of each source and reason for a person to read."""
+        writer = self.place.writer("decided")
+        for table, doc_ids in verdicts.decided():
+            writer.add(table, doc_ids)
+        runs = [self.runs["train"], self.runs["held"], self.runs["out"], writer.done()]
+        spans = ranges(self.place.buckets, self._parts(verdicts))
+        drawn = by_range(write_in_range, runs, spans, self.workers, self.draft, each=range(len(spans)))
+        seen: Counter[tuple[str, str]] = Counter()
+        taken = [SAMPLE.empty_table()]
+        while drawn:
+            taken.append(_first(ray.get(drawn.pop(0)), seen))
+        few = pa.concat_tables(taken)
+        named = pa.array([reason.split(":", 1)[0] for reason in few["reason"].to_pylist()], pa.string())
+        order = few.append_column("named", named).sort_by([("source", "ascending"), ("named", "ascending")])
+        self.draft.write_table("samples", order.select(SAMPLE.names))
+
+    def _parts(self, verdicts: Verdicts) -> int:
+        return power_of_two(int(verdicts.bytes.sum(dtype=np.int64)) / PART_BYTES)
+
+    def _ranges(self, runs: Sequence[Run]) -> list[tuple[int, int]]:
+        return ranges(self.place.buckets, power_of_two(_rows(runs) / ROWS_PER_TASK))
+
+    def _by_range(self, function: Callable[..., Any], runs: Sequence[Sequence[Run]], *same: Any) -> list[Any]:
+        """What a function makes of each range, as many as the longest of the runs asks for."""
+        return ray.get(by_range(function, runs, self._ranges(max(runs, key=_rows)), self.workers, *same))
 
 
-def _large_first(units: Sequence[Shard]) -> list[Shard]:
-    """Units of files by size, so that no worker starts the largest last."""
-    return sorted(units, key=lambda unit: -sum(file.bytes for file in unit.files))
+def _stored(unit: Shard) -> int:
+    return sum(file.bytes for file in unit.files)
 
 
-def _meetings(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], workers: Workers) -> np.ndarray:
-    """Pairs of open documents that share a band, int64 [pairs, 2].
+def _bundled(units: Sequence[Shard], workers: int) -> list[list[Shard]]:
+    """Units for one task each, the largest first so that no worker starts them last: many small ones leave one run, not one each."""
+    most = min(TASK_BYTES, sum(map(_stored, units)) / (16 * workers))
+    bundles: list[list[Shard]] = []
+    size = most + 1.0
+    for unit in sorted(units, key=lambda unit: -_stored(unit)):
+        if size + _stored(unit) > most or not unit.files:
+            bundles.append([])
+            size = 0.0
+        bundles[-1].append(unit)
+        size += _stored(unit)
+    return bundles
 
-    Each block is cut by ranges of the hashes, each range is compared by a task of its own: a worker holds a block or one range, here come
-    together only the pairs.
-    """
-    asked = (verdicts.reasons == "") & verdicts.column("signed")
-    parts = max(1, -(-int(asked.sum()) // HASHES_PER_TASK))
-    cut = [(block, asked[place], place.start, parts) for block, place in zip(blocks, places, strict=True)]
-    pieces = spread(band_parts, cut, workers, returns=BANDS * parts)
-    found = spread(meet, [tuple(piece[number] for piece in pieces) for number in range(BANDS * parts)], workers)
-    return np.concatenate([*ray.get(found), np.empty((0, 2), np.int64)])
+
+def _first(table: pa.Table, seen: Counter[tuple[str, str]]) -> pa.Table:
+    """The rows of a source and reason of which too few were seen before."""
+    rows = []
+    for row, (source, reason) in enumerate(zip(table["source"].to_pylist(), table["reason"].to_pylist(), strict=True)):
+        key = source, reason.split(":", 1)[0]
+        seen[key] += 1
+        if seen[key] <= SAMPLES:
+            rows.append(row)
+    return table.take(pa.array(rows, pa.int64()))
 
 
-def _show(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], draft: Draft, workers: Workers) -> None:
-    """What a person looks at: counts, a picture of them, and some documents of each reason."""
+def _show(verdicts: Verdicts, draft: Draft) -> None:
+    """What a person looks at: counts, and a picture of them."""
     from raysberta.pictures import stacked  # here: workers that import this module draw nothing
 
     table = tally(verdicts)
@@ -135,14 +238,6 @@ def _show(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[
     draft.write_table("clusters", cluster_sizes(verdicts))
     with draft.folder("report") as folder:
         (folder / "reasons.svg").write_text(stacked(_fates(table), "What became of the documents"), encoding="utf-8")
-    asked = [(block, pa.array(verdicts.reasons[place], pa.string()), SAMPLES) for block, place in zip(blocks, places, strict=True)]
-    drawn = pa.concat_tables(ray.get(spread(samples, asked, workers)))
-    named = pa.array([reason.split(":", 1)[0] for reason in drawn.column("reason").to_pylist()], pa.string())
-    drawn = drawn.append_column("named", named).sort_by([(name, "ascending") for name in ("source", "named", "doc_id", "reason", "group")])
-    keys = list(zip(drawn.column("source").to_pylist(), drawn.column("named").to_pylist(), strict=True))
-    first = {key: index for index, key in reversed(list(enumerate(keys)))}
-    few = [index for index, key in enumerate(keys) if index - first[key] < SAMPLES]
-    draft.write_table("samples", drawn.drop_columns(["named"]).take(few))
 
 
 def _fates(table: pa.Table) -> dict[str, dict[str, int]]:
@@ -155,53 +250,10 @@ def _fates(table: pa.Table) -> dict[str, dict[str, int]]:
     return fates
 
 
-def _decontaminate(
-    verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], rules: Corpus, workers: Workers
-) -> Repeats:
-    """Drop training documents that say what a held-out one or a test text says, and where asked what passages of benchmarks say."""
-    size = rules.decontaminate_ngram
-    training = verdicts.splits == "train"
-    stays = verdicts.reasons == ""
-    kept_out = stays & ~training
-    told = [(block, kept_out[place], size) for block, place in zip(blocks, places, strict=True)]
-    public = spread(read_set, [(file, size) for file in evaluation_files(rules.evaluation_sets)], workers)
-    own = spread(evaluation_passages, told, workers)
-    known = ray.put(held_out([*ray.get(own), *all_read(ray.get(public))]))
-    trained_on = stays & training
-    asked = [(block, trained_on[place], size, known) for block, place in zip(blocks, places, strict=True)]
-    texts = passages = 0
-    for place, matches in zip(places, ray.get(spread(overlaps, asked, workers)), strict=True):
-        for index, match in zip(range(place.start, place.stop), matches, strict=True):
-            if match is not None and match.startswith(PASSAGE):
-                passages += 1
-                if rules.decontaminate_passages:
-                    verdicts.reasons[index] = IN_PASSAGES + match.removeprefix(PASSAGE)
-            elif match is not None:
-                texts += 1
-                verdicts.reasons[index] = IN_EVALUATION + match
-    log.info("%d training documents share words with a held-out one or a test text, %d with passages of benchmarks", texts, passages)
-    return Repeats(texts=texts, passages=passages, passages_dropped=rules.decontaminate_passages)
-
-
-def _write(verdicts: Verdicts, blocks: Sequence[ray.ObjectRef], places: Sequence[slice], draft: Draft, workers: Workers) -> None:
-    """Cut every block by ranges of doc_id, bring the pieces of a range together, sort and write them."""
-    parts = max(1, -(-len(verdicts.reasons) // ROWS_PER_FILE))
-    asked = [
-        (block, pa.array(verdicts.reasons[place], pa.string()), pa.array(verdicts.splits[place], pa.string()), parts)
-        for block, place in zip(blocks, places, strict=True)
-    ]
-    pieces = spread(settle, asked, workers, returns=2 * parts)
-    for offset, name in ((0, "documents"), (parts, "rejected")):
-        written = ray.get(
-            spread(write_part, [(draft, name, part, *(piece[offset + part] for piece in pieces)) for part in range(parts)], workers)
-        )
-        log.info("%s: %d rows", name, sum(written))
-
-
 def _told(verdicts: Verdicts, sources: Mapping[str, TextSource], repeats: Repeats, draft: Draft) -> CorpusFacts:
     """Count what was read, kept and dropped."""
     counts = count(verdicts, sources)
-    draft.rows_in = len(verdicts.reasons)
+    draft.rows_in = len(verdicts.reason)
     draft.rows_out = len(verdicts.open())
     for name, counted in counts.items():
         dropped = ", ".join(f"{reason} {number:,}" for reason, number in counted.dropped.items())
@@ -211,3 +263,11 @@ def _told(verdicts: Verdicts, sources: Mapping[str, TextSource], repeats: Repeat
     if not draft.rows_out:
         raise InputError(f"sources: not one document is left after filtering; dropped {draft.dropped}")
     return CorpusFacts(sources=counts, repeats=repeats)
+
+
+def _all(runs: Iterable[Sequence[Run]]) -> list[Run]:
+    return [run for own in runs for run in own]
+
+
+def _rows(runs: Iterable[Run]) -> int:
+    return sum(run.rows for run in runs)

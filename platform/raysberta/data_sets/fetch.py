@@ -52,8 +52,7 @@ def fetch(sources: Mapping[str, DatasetSource], folder: Path | None = None) -> d
         Unreachable: the network.
     """
     wanted = {name: source for name, source in sources.items() if source.fetched}
-    for name, source in wanted.items():
-        check_pinned(name, source)
+    _check_all_pinned(wanted)
     groups: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for name, source in wanted.items():
         groups[source.hub or name, source.revision, source.config, source.split, source.files].append(name)
@@ -61,6 +60,21 @@ def fetch(sources: Mapping[str, DatasetSource], folder: Path | None = None) -> d
     for names in groups.values():
         found |= _group({name: wanted[name] for name in names}, folder)
     return {name: found[name] for name in wanted}
+
+
+def _check_all_pinned(sources: Mapping[str, DatasetSource]) -> None:
+    """See that no revision is OPEN, before anything is fetched.
+
+    Raises:
+        InputError: some are; the first is named, and how many more there are.
+    """
+    still = [name for name, source in sources.items() if source.revision == OPEN]
+    for name in still:
+        try:
+            check_pinned(name, sources[name])
+        except InputError as error:
+            more = f" (and {len(still) - 1} more)" if len(still) > 1 else ""
+            raise InputError(f"{error}{more}") from error
 
 
 def commits(sources: Mapping[str, DatasetSource]) -> dict[str, str]:
@@ -102,8 +116,23 @@ def _group(sources: Mapping[str, DatasetSource], folder: Path | None) -> dict[st
             _pass(file, takers)
             read[file.name] = file.bytes
         licence = hub.licence() if hub is not None else None
-        for taker in takers:
+        return found | _written_by(takers, own, read, licence)
+
+
+def _written_by(
+    takers: Sequence["_Taker"], own: Mapping[str, list[File] | None], read: Mapping[str, int], licence: str | None
+) -> dict[str, Index]:
+    """The snapshots of all that found what they want; only then what is wrong with others, for the files were read for all."""
+    found: dict[str, Index] = {}
+    wrong: dict[str, InputError] = {}
+    for taker in takers:
+        try:
             found[taker.name] = taker.write(place(taker.source, own[taker.name]), read, licence)
+        except InputError as error:
+            wrong[taker.name] = error
+    for error in wrong.values():
+        others = f" (and something is wrong with {', '.join(list(wrong)[1:])})" if len(wrong) > 1 else ""
+        raise InputError(f"{error}{others}") from error
     return found
 
 

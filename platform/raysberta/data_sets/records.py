@@ -73,14 +73,15 @@ def records(unit: Unit, key: str, columns: Sequence[str]) -> Iterator[Record]:
             with Stream(file, key) as stream:
                 yield from READERS[file.format](file, stream.read)
     except FileNotFoundError as error:
-        raise InputError(_absent(file, key)) from error
+        raise InputError(absent(file, key)) from error
     except (Unreadable, OSError, pa.ArrowException) as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            raise InputError(_absent(file, key)) from error
+            raise InputError(absent(file, key)) from error
         raise InputError(f"{key}: {file.shown} is not readable {file.format}: {first_line(error)[:200]}") from error
 
 
-def _absent(file: File, key: str) -> str:
+def absent(file: File, key: str) -> str:
+    """What is wrong where a file that was planned with is not on this node."""
     right = "data: and paths name places that every node reaches, such as a shared folder or s3://bucket/data"
     return f"{key}: {file.shown} is not there on node {platform.node()}; right would be that {right}"
 

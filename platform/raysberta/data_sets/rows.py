@@ -32,6 +32,7 @@ ROW = pa.schema(
 )
 UNREADABLE = "unreadable"
 BATCH_ROWS = 4096
+BATCH_CHARACTERS = 16 << 20
 MOST_UNREADABLE = 0.5
 """A greater share of records that cannot be read is no bad luck: the file is something else."""
 SHOWN = 200
@@ -51,6 +52,7 @@ class Rows:
         self._there: tuple[str, ...] = ()
 
         self._batch: list[dict[str, Any]] = []
+        self._held = 0
 
     def of(self, records: Iterable[Record]) -> Iterator[pa.Table]:
         """The rows of records, and of no more.
@@ -64,7 +66,7 @@ class Rows:
         yield self.end()
 
     def add(self, record: Record) -> pa.Table | None:
-        """Take a record; a table with the columns of ROW whenever BATCH_ROWS rows are together.
+        """Take a record; a table with the columns of ROW whenever BATCH_ROWS rows or BATCH_CHARACTERS are together.
 
         Raises:
             InputError: its label is outside the mapping.
@@ -72,7 +74,8 @@ class Rows:
         row = self._row(record)
         if row is not None:
             self._batch.append(row)
-        return self._out() if len(self._batch) == BATCH_ROWS else None
+            self._held += len(row["query"]) + sum(map(len, (*row["positives"], *row["negatives"])))
+        return self._out() if len(self._batch) == BATCH_ROWS or self._held >= BATCH_CHARACTERS else None
 
     def end(self) -> pa.Table:
         """The rows that are left.
@@ -85,7 +88,7 @@ class Rows:
 
     def _out(self) -> pa.Table:
         table = pa.Table.from_pylist(self._batch, ROW)
-        self._batch = []
+        self._batch, self._held = [], 0
         return table
 
     def _check(self) -> None:

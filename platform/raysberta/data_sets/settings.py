@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from raysberta.graph import EXECUTION, PLACE, Language, Number, Paths, Positive, Section
+from raysberta.graph import EXECUTION, PLACE, Language, Number, Positive, Section
 from raysberta.schema import Task
 
 OPEN = "OPEN"
@@ -60,7 +60,7 @@ class DatasetSource(Section):
     filters for web text. It is read from a `path`; or from a `hub`, whence jobs/fetch_data.py fetches a snapshot, which a run reads."""
 
     kind: Literal["dataset"]
-    path: Paths | None = None
+    path: Annotated[str | tuple[str, ...] | None, EXECUTION, PLACE] = None
     """A folder, a glob or a file, or several of them; local or any URI that pyarrow.fs reads, in which `?` starts the options."""
     hub: Repository | None = None
     """In place of `path`: a data set of the Hugging Face hub, owner/name."""

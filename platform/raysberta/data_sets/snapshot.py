@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raysberta.corpus.locate import File, state
-from raysberta.data_sets.records import Unit
+from raysberta.data_sets.records import Unit, absent
 from raysberta.data_sets.rows import BATCH_ROWS
 from raysberta.data_sets.settings import OPEN, DatasetSource
 from raysberta.errors import InputError
@@ -145,6 +145,8 @@ def read_part(unit: Unit) -> Iterator[pa.Table]:
     try:
         with system.open_input_stream(path) as stream:
             data = stream.read()
+    except FileNotFoundError as error:
+        raise InputError(absent(unit.file, f"sources.{unit.source}")) from error
     except OSError as error:
         raise InputError(f"sources.{unit.source}: {unit.file.shown} cannot be read: {first_line(error)}") from error
     if hashlib.sha256(data).hexdigest() != unit.sha256:

@@ -4,13 +4,12 @@ Two readings of a rank window are in use, and they differ. FlagEmbedding's `hn_m
 the positive, and bars texts afterwards; sentence-transformers' `mine_hard_negatives` bars first and counts ranks over what is left.
 """
 
-import hashlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from raysberta.mining.ids import draw, id_of
 from raysberta.mining.settings import Mining
 
 ALLOWED = 0
@@ -29,7 +28,6 @@ REASONS = (
     "judged_relevant",
 )
 """Why a candidate may not be a negative, by number; the first that holds counts."""
-NOT_WORD = re.compile(r"[\W_]+")
 
 
 @dataclass
@@ -51,9 +49,9 @@ class Chosen:
 
 
 def window(settings: Mining, size: int) -> tuple[int, int]:
-    """The rank window in a pool of `size` texts: as the settings say, moved up where the pool ends before it."""
-    last = min(settings.ranks[1], size)
-    return min(settings.ranks[0], last // 2), last
+    """The rank window in a pool of `size` texts: as the settings say; where the pool is smaller, no more than half of it is left out."""
+    first, last = settings.ranks
+    return (first, last) if last <= size else (min(first, size // 2), size)
 
 
 def verdicts(
@@ -105,10 +103,11 @@ def verdicts(
 def choose(
     settings: Mining,
     negatives: int,
-    texts: Sequence[str],
+    size: int,
     pair_id: str,
     scores: np.ndarray,
     rows: np.ndarray,
+    ids: np.ndarray,
     reasons: np.ndarray,
     judged: np.ndarray | None = None,
 ) -> Chosen:
@@ -117,15 +116,16 @@ def choose(
     Args:
         settings: Window, slicing and sampling.
         negatives: How many at most.
-        texts: The pool.
+        size: Passages in the pool.
         pair_id: Seeds the draw, so it does not depend on batch, worker or order.
         scores: Cosines of the ranked candidates, float32 [k], falling.
         rows: Their rows in the pool, int64 [k].
+        ids: Their ids, uint64 [k]: the draw depends on pair and text alone.
         reasons: The verdict on each, int8 [k].
         judged: A cross-encoder's scores, float [k]: `sampling: top` takes the best of these.
     """
     chosen = Chosen()
-    first, last = window(settings, len(texts))
+    first, last = window(settings, size)
     if settings.slicing == "flag_embedding":
         ranks = np.arange(first, min(last, len(rows)))
         chosen.skip(reasons[ranks])
@@ -138,7 +138,7 @@ def choose(
         chosen.looked_at = end
         allowed, ranked = free[first:], np.arange(first, len(free))
     if settings.sampling == "random":
-        order = sorted(range(len(allowed)), key=lambda place: draw(pair_id, texts[int(rows[allowed[place]])]))
+        order = list(np.argsort(draw(id_of(pair_id), ids[allowed]), kind="stable"))
     elif judged is not None:
         order = list(np.argsort(-judged[allowed], kind="stable"))
     else:
@@ -149,14 +149,3 @@ def choose(
         chosen.scores.append(float(scores[at]))
         chosen.ranks.append(int(ranked[place]))
     return chosen
-
-
-def draw(pair_id: str, text: str) -> bytes:
-    """A number for a candidate that depends on pair and text alone: the smallest are drawn."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=pair_id.encode()[:64]).digest()
-
-
-def normalise(text: str) -> str:
-    """What makes two texts the same for mining: case, blanks, punctuation and the dots of ё aside; a text of signs alone stays itself."""
-    folded = text.casefold().replace("ё", "е")
-    return NOT_WORD.sub(" ", folded).strip() or " ".join(folded.split())

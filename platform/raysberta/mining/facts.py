@@ -30,6 +30,14 @@ class FalseNegatives(Facts):
     examples: int
 
 
+class StorageFacts(Facts):
+    """What was asked of storage; on a local disk each file once by each process."""
+
+    requests: int
+    bytes_read: int
+    bytes_written: int
+
+
 class ExamplesFacts(Facts):
     """Of a node of kind `examples`."""
 
@@ -60,3 +68,4 @@ class ExamplesFacts(Facts):
     nothing was mined."""
     encoder: str
     """Id of the mining encoder's artifact: vectors of two encoders cannot be compared. "" where nothing was mined."""
+    storage: StorageFacts

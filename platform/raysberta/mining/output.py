@@ -1,94 +1,95 @@
-"""The tables of the artifact as they grow, and of every example the few numbers that the facts count."""
+"""The tables of the artifact: a file of each for every range of pairs, written a few thousand rows at a time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raysberta.mining.miner import MINED
-from raysberta.retrieval.vectors import Matrix, steps
+from raysberta.mining.report import suspect
+from raysberta.retrieval.stored import Files
+from raysberta.retrieval.vectors import Matrix
 from raysberta.schema import EXAMPLE
-from raysberta.storage.artifacts import Draft
+from raysberta.storage.location import join
 
-ROWS_PER_FILE = 1 << 18
-COUNTED = ["pair_id", "source", "kind", "positive_score", "negative_scores", "negative_ranks", "topped_up", "looked_at", "skipped"]
+GROUP_ROWS = 1 << 12
+GROUP_BYTES = 1 << 25
+"""Of a row group: 32 MiB of text, and what one step adds."""
 
 
-class Output:
-    """The tables `examples` and `suspects`: examples whose positive stands below the window of its own query."""
+class Table:
+    """A Parquet file in the making: compressed in memory, written whole when it is closed."""
 
-    def __init__(self, draft: Draft) -> None:
-        self.draft, self.rows, self.suspects, self.promoted = draft, 0, 0, 0
-        self._files: list[str] = []
+    def __init__(self, files: Files, place: str, schema: pa.Schema) -> None:
+        """Begin.
+
+        Args:
+            files: Writes it.
+            place: Path or URI.
+            schema: Of its rows.
+        """
+        self.files, self.place, self.schema = files, place, schema
+        self._sink = pa.BufferOutputStream()
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
         self._waiting: list[pa.Table] = []
-        self._counts: list[pa.Table] = []
 
-    def add(self, table: pa.Table) -> None:
-        """Take up rows of MINED; whole files are written at once."""
-        self._waiting.append(table)
-        self.rows += table.num_rows
-        self.promoted += pc.sum(table["promoted"]).as_py() or 0
-        if sum(part.num_rows for part in self._waiting) >= ROWS_PER_FILE:
+    def add(self, rows: pa.Table) -> None:
+        """Take up rows."""
+        self._waiting.append(rows)
+        if sum(len(part) for part in self._waiting) >= GROUP_ROWS or sum(part.nbytes for part in self._waiting) >= GROUP_BYTES:
             self._write()
 
     def close(self) -> None:
-        """Write what is left; there is a file of each table even where it has no row."""
-        if self._waiting or not self._files:
-            self._write()
-
-    def counted(self) -> pa.Table:
-        """COUNTED of every row, and the number of its negatives as `count`."""
-        return pa.concat_tables(self._counts)
-
-    def examples(self) -> Iterator[pa.Table]:
-        """What was written, rows of EXAMPLE, a file at a time."""
-        fs, folder = self.draft.path("examples")
-        for name in self._files:
-            yield pq.read_table(f"{folder}/{name}", filesystem=fs)
-
-    def rewrite(self, change: Callable[[pa.Table], pa.Table]) -> None:
-        """Put other scores into what was written, a file at a time; the suspects keep those that made them suspect.
-
-        Args:
-            change: Rows of EXAMPLE to the same rows with other scores.
-        """
-        for number, table in enumerate(self.examples()):
-            table = change(table)
-            self._put("examples", self._files[number], table)
-            for name in ("positive_score", "negative_scores"):
-                counts = self._counts[number]
-                self._counts[number] = counts.set_column(counts.schema.get_field_index(name), counts.schema.field(name), table[name])
+        """Write the file, also where it has no row."""
+        self._write()
+        self._writer.close()
+        self.files.write(self.place, self._sink.getvalue())
 
     def _write(self) -> None:
-        table = pa.concat_tables([MINED.empty_table(), *self._waiting]).combine_chunks()
-        suspect = pc.and_(pc.equal(table["positive_rank"], -1), pc.is_finite(table["positive_score"]))
-        examples = table.select(EXAMPLE.names).cast(EXAMPLE)
-        suspects = examples.filter(suspect)
-        name = f"part-{len(self._files):05d}.parquet"
-        self._put("examples", name, examples)
-        self._put("suspects", name, suspects)
-        self._counts.append(table.select(COUNTED).append_column("count", pc.list_value_length(table["negatives"])))
-        self.suspects += suspects.num_rows
-        self._files.append(name)
+        waiting = [part for part in self._waiting if len(part)]
+        if waiting:
+            self._writer.write_table(pa.concat_tables(waiting).combine_chunks())
         self._waiting = []
 
-    def _put(self, table: str, name: str, rows: pa.Table) -> None:
-        fs, folder = self.draft.path(table)
-        pq.write_table(rows, f"{folder}/{name}", filesystem=fs, compression="zstd")
+
+class Output:
+    """The tables `examples` and `suspects` of a range of pairs: suspects are examples whose positive stands below their query's window."""
+
+    def __init__(self, files: Files, attempt: str, name: str) -> None:
+        """Begin.
+
+        Args:
+            files: Writes them.
+            attempt: Folder or URI of the artifact's attempt.
+            name: Of the files.
+        """
+        self.examples = Table(files, join(attempt, "examples", name), EXAMPLE)
+        self.suspects = Table(files, join(attempt, "suspects", name), EXAMPLE)
+
+    def add(self, mined: pa.Table) -> None:
+        """Take up rows of MINED."""
+        examples = mined.select(EXAMPLE.names).cast(EXAMPLE)
+        self.examples.add(examples)
+        self.suspects.add(examples.filter(suspect(mined)))
+
+    def close(self) -> None:
+        """Write both."""
+        self.examples.close()
+        self.suspects.close()
 
 
-def keep_vectors(texts: Sequence[str], vectors: Matrix, rows: Sequence[int], draft: Draft) -> None:
-    """Write the table `vectors`: each text with its prefix, `key`, and its vector in half precision."""
-    fs, path = draft.path("vectors")
-    schema = vector_schema(vectors.shape[1])
-    with pq.ParquetWriter(f"{path}/part-00000.parquet", schema, filesystem=fs, compression="zstd") as file:
-        for start, stop in steps(len(rows), ROWS_PER_FILE):
-            chosen = rows[start:stop]
-            flat = pa.array(np.asarray(vectors[np.asarray(chosen, np.int64)], np.float16).reshape(-1), pa.float16())
-            values = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-            file.write_table(pa.table([pa.array([texts[row] for row in chosen], pa.string()), values], schema))
+def read(files: Files, place: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Rows of a Parquet file, at most one row group at a time."""
+    with files.opened(place) as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(batch_size=GROUP_ROWS, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+def vector_rows(keys: list[str], vectors: Matrix) -> pa.Table:
+    """Rows of the table `vectors`: texts with their prefixes, and their vectors in half precision."""
+    dimension = vectors.shape[1]
+    flat = pa.array(np.asarray(vectors[:], np.float16).reshape(-1), pa.float16())
+    return pa.table([pa.array(keys, pa.string()), pa.FixedSizeListArray.from_arrays(flat, dimension)], vector_schema(dimension))
 
 
 def vector_schema(dimension: int) -> pa.Schema:

@@ -18,7 +18,7 @@ from raysberta.graph import (
     Section,
 )
 
-VERSION: int = 4
+VERSION: int = 5
 """Of the results; bumped when the same settings and inputs give another result."""
 
 
@@ -52,7 +52,7 @@ class Mining(Section):
     """A pair that gets fewer than `negatives`: kept with fewer, topped up with texts of its pool that no rule bars (drawn by the pair's id
     and counted), or dropped."""
     search: Literal["exact", "ivf", "hnsw"] = "exact"
-    """How candidates are found. What ivf and hnsw find depends on how many workers share the passages."""
+    """How candidates are found: by looking at all passages, or by indexes of 262,144 passages each."""
     recall: Annotated[float, Field(gt=0.0, le=1.0, strict=True)] = 0.98
     """Share of the best candidates that ivf and hnsw are tuned to find; what was measured stands in the manifest."""
     keep_vectors: bool = False
@@ -93,7 +93,9 @@ class Examples(Section):
     negatives: Natural = 7
     """How many a pair gets at most; those that a source supplies come first and count."""
     candidates: tuple[PairsRef, ...] = ()
-    """Further pairs whose positives may become negatives of retrieval pairs in their language; a pair's own source and kind always may."""
+    """Further pairs whose passages may become negatives of retrieval pairs in their language; a pair's own source and kind always may."""
+    passages: Literal["positives", "positives_and_negatives"] = "positives_and_negatives"
+    """Which texts of a pair may become negatives of others: its positive, or also the negatives that it brings (FlagEmbedding)."""
     mine: Mining | None = None
     """Hard negatives by search; where null, supplied ones are filled up with texts of the same source and kind, drawn by the pair's id."""
     teacher: ScorerRef | None = None

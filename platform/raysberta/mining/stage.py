@@ -1,54 +1,107 @@
-"""Examples on Ray: actors embed every distinct text once, search each source's pool and judge; the pure part chooses."""
+"""Examples on Ray: one kind of worker deals, embeds, searches, judges and writes, step by step; this process knows numbers, not texts.
+
+It holds one byte for each passage, and some hundred for each range of 16,384 pairs or passages. There are never other actors than the
+workers, and whoever of them is up does the work: nothing waits for a core or GPU that something else of this stage holds.
+"""
 
 import logging
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import ray
-import torch
 
-from raysberta.corpus.language import identify
 from raysberta.mining import report
 from raysberta.mining.choose import window
-from raysberta.mining.facts import ExamplesFacts, FalseNegatives, PoolFacts
-from raysberta.mining.judge import CrossEncoder, is_cross_encoder
-from raysberta.mining.miner import Judge, depth, mine, sample, usable
-from raysberta.mining.output import Output, keep_vectors
-from raysberta.mining.pool import Pool, Texts, make_texts
-from raysberta.mining.select import keys, pool_of, select, sound
-from raysberta.mining.settings import Examples, Mining
-from raysberta.mining.teacher import Cosines, pieces, texts_of, with_scores
-from raysberta.models.describe import describe
+from raysberta.mining.facts import ExamplesFacts, FalseNegatives, PoolFacts, StorageFacts
+from raysberta.mining.judge import is_cross_encoder
+from raysberta.mining.output import Output, read
+from raysberta.mining.parts import make_parts
+from raysberta.mining.passages import Numbers
+from raysberta.mining.plan import Batch, Chunk, Dealt, Place, Plan, Reader
+from raysberta.mining.sampler import Mined, Sampler
+from raysberta.mining.settings import Examples
+from raysberta.mining.worker import Worker, reader_of
 from raysberta.progress import progress
-from raysberta.retrieval.vectors import Vectors, View, undirected
-from raysberta.retrieval.workers import Plan, Ranking, by_length, embed_to_storage, vectors_folder
-from raysberta.schema import PAIR
-from raysberta.storage.artifacts import Artifact
-from raysberta.work import Work, Workers
+from raysberta.retrieval.encoded import dimension_of, rows_of_file
+from raysberta.retrieval.stored import Files, Traffic
+from raysberta.retrieval.vectors import Vectors
+from raysberta.storage.location import filesystem, join
+from raysberta.work import Work
 
 log = logging.getLogger(__name__)
 
-JUDGED_AT_ONCE = 2048
-SHORT_CHARACTERS = 40
-"""Shorter candidates have the language of their script: identification is unreliable on them."""
-
-Tables = Mapping[str, pa.Table]
+CHUNK_ROWS = 1 << 17
+"""Pairs that a worker deals out at once, in whole row groups."""
 
 
 @dataclass
-class _Done:
-    """What the facts tell of searching and embedding."""
+class _Made:
+    """What the facts tell of the way to the examples."""
 
-    searches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: report.Counts = field(default_factory=report.Counts)
+    searches: dict[int, dict[str, Any]] = field(default_factory=dict)
     embedding: Counter[str] = field(default_factory=Counter)
+    pools: dict[int, int] = field(default_factory=dict)
     prefixes: dict[str, str] = field(default_factory=dict)
+    drawn: list[np.ndarray] = field(default_factory=list)
+    used: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    """Passages that are in examples, by their numbers."""
+
+
+class _Crew:
+    """The workers of the stage: one that dies is started anew and asked again."""
+
+    def __init__(self, work: Work[Examples]) -> None:
+        how = work.workers
+        light = work.settings.mine is None and work.settings.teacher is None  # a start without torch takes a second
+        actor = ray.remote(Sampler if light else Worker).options(num_cpus=how.cpus, num_gpus=how.gpus, max_restarts=-1, max_task_retries=-1)
+        self.node, self.actors = work.node, [actor.remote(work) for _ in range(how.workers)]
+        self._coming = {one.up.remote(): one for one in self.actors}
+
+    def each(self, what: str, method: str, asked: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """The answers to calls of a method, in order; each worker that is up has one call, and gets the next when it has answered."""
+        waiting, free = list(enumerate(asked))[::-1], [one for one in self.actors if one not in self._coming.values()]
+        at: dict[Any, tuple[int, Any]] = {}
+        answers: dict[int, Any] = {}
+        following = 0
+        while following < len(asked):
+            while waiting and free:
+                number, arguments = waiting.pop()
+                one = free.pop()
+                at[getattr(one, method).remote(*arguments)] = number, one
+            (ready,), _ = ray.wait([*self._coming, *at])
+            if ready in self._coming:
+                free.append(self._coming.pop(ready))
+                continue
+            number, one = at.pop(ready)
+            free.append(one)
+            answers[number] = ray.get(ready)
+            while following in answers:
+                yield answers.pop(following)
+                following += 1
+                progress(self.node, what, following, len(asked))
+
+    def everyone(self, method: str) -> list[Any]:
+        """What those say that are up."""
+        return ray.get([getattr(one, method).remote() for one in self.actors if one not in self._coming.values()])
+
+
+@contextmanager
+def _crew(work: Work[Examples]) -> Iterator[_Crew]:
+    """The workers, ended on leaving."""
+    crew = _Crew(work)
+    try:
+        yield crew
+    finally:
+        for one in crew.actors:
+            ray.kill(one)
 
 
 def run(work: Work[Examples]) -> ExamplesFacts:
@@ -57,221 +110,238 @@ def run(work: Work[Examples]) -> ExamplesFacts:
     Raises:
         InputError: a pattern of `only` fits no pairs.
     """
-    settings, draft = work.settings, work.draft
-    tables: Tables = {name: _training_pairs(work.inputs[name]) for name in dict.fromkeys((*settings.pairs, *settings.candidates))}
-    pairs = _chosen(work, tables)
-    tables = {name: sound(table)[0] for name, table in tables.items()}
-    parts = {key: pairs.filter(pc.equal(keys(pairs), key)) for key in sorted(set(keys(pairs).to_pylist()))}
-    pools = {key: make_texts(pool_of(part, tables, settings.candidates, settings.languages)) for key, part in parts.items()}
-    dropped: Counter[str] = Counter()
-    done, output = _Done(), Output(draft)
-    if settings.mine is None:
-        for key, part in parts.items():
-            for found in sample(settings.negatives, pools[key], part, dropped):
-                output.add(found)
-    else:
-        languages = sorted({language for table in tables.values() for language in pc.unique(table["language"]).to_pylist()})
-        for found in _mine(work, settings.mine, parts, pools, languages, dropped, done):
-            output.add(found)
-            progress(work.node, "pairs mined", output.rows - output.promoted, pairs.num_rows)
-    output.close()
-    for reason, count in dropped.items():
-        draft.drop(reason, count)
-    draft.rows_out = output.rows
-    false_negatives = _false_negatives(work, output)
-    if settings.teacher is not None:
-        _teach(work, work.inputs[settings.teacher], output, done)
-    return _facts(work, output, pools, done, false_negatives)
-
-
-def _training_pairs(artifact: Artifact) -> pa.Table:
-    return artifact.dataset("pairs").to_table(columns=PAIR.names, filter=pads.field("split") == "train")
-
-
-def _chosen(work: Work[Examples], tables: Tables) -> pa.Table:
-    """The pairs that become examples, sorted by pair_id; those that cannot are counted."""
-    settings = work.settings
-    every = pa.concat_tables(tables[name] for name in settings.pairs)
-    pairs = select(every, settings.only, settings.languages, work.node)
-    work.draft.rows_in = pairs.num_rows
-    pairs, left_out = sound(pairs)
-    for reason, count in left_out.items():
+    settings, made, files = work.settings, _Made(), Files("")
+    with _crew(work) as crew:
+        plan = _dealt(work, crew, files)
+        encoders = ([settings.mine.by] if settings.mine is not None else []) + [reader.name for reader in _encoding_teacher(work)]
+        plan = _numbered(plan, crew, [rows_of_file(dimension_of(work.inputs[name])) for name in encoders])
+        if settings.mine is not None:
+            plan = _embedded(work, plan, crew, reader_of(settings.mine), made)
+            plan = _indexed(work, plan, crew, made)
+            (made.prefixes,) = crew.each("encoders described", "described", [(settings.mine.by,)])
+        made.used = np.zeros(int(plan.numbers.starts[-1]), bool)
+        _mine(plan, crew, made)
+        if not plan.ranges:
+            Output(files, work.draft.uri, plan.name(0, 0)).close()
+        if settings.mine is not None and settings.mine.keep_vectors:
+            _keep(plan, crew, made.used, rows_of_file(dimension_of(work.inputs[settings.mine.by])))
+        false_negatives = _false_negatives(work, plan, crew, made)
+        if settings.teacher is not None:
+            _teach(work, plan, crew, made)
+        traffic = sum(crew.everyone("traffic"), files.traffic())
+        crew.everyone("drop")
+    for reason, count in made.counts.dropped.items():
         work.draft.drop(reason, count)
-    return pairs.sort_by("pair_id")
+    work.draft.rows_in, work.draft.rows_out = plan.parts.rows, made.counts.examples.total()
+    facts = _facts(work, plan, made, files, false_negatives, traffic)
+    fs, path = filesystem(plan.scratch)
+    if fs.get_file_info(path).type == pafs.FileType.Directory:
+        fs.delete_dir(path)
+    return facts
 
 
-def _mine(
-    work: Work[Examples],
-    settings: Mining,
-    parts: Tables,
-    pools: Mapping[str, Texts],
-    languages: list[str],
-    dropped: Counter[str],
-    done: _Done,
-) -> Iterator[pa.Table]:
-    """Embed every distinct text once, with its prefix, then mine source by source. When embedding ends, its actors do too."""
-    miner, negatives = work.inputs[settings.by], work.settings.negatives
-    prefixes = describe(miner.folder("model")).prefixes
-    done.prefixes = prefixes.model_dump()
-    before = {key: prefixes.of(part["task"][0].as_py(), "query") for key, part in parts.items()}
-    after = {key: prefixes.of(part["task"][0].as_py(), "document") for key, part in parts.items()}
-    texts: set[str] = set()
-    for key, part in parts.items():
-        texts.update(before[key] + query for query in part["query"].to_pylist())
-        texts.update(after[key] + text for text in pools[key].texts)
-    ordered, vectors = _embed(work, miner, texts, settings.max_tokens, done)
-    at = {text: row for row, text in enumerate(ordered)}
-    del texts
-    bad = undirected(vectors) if len(vectors) else np.zeros(0, np.int64)
-    used: set[int] = set()
-    judging = settings.cross_encoder if settings.cross_encoder_for == "limits" else None
-    to_rank, to_judge = share(work.workers) if judging is not None else (work.workers, work.workers)
-    plan = Plan(settings.search, settings.recall, work.workers.search_memory_mib, to_rank, work.node)
-    with nullcontext() if judging is None else _judges(work.inputs[judging], settings.cross_encoder_tokens, to_judge) as judge:
-        for key, part in parts.items():
-            rows = np.array([at[after[key] + text] for text in pools[key].texts], np.int64)
-            spoken = None if settings.language == "any" else _languages(pools[key], languages)
-            pool = Pool(pools[key], View(vectors, rows), np.flatnonzero(np.isin(rows, bad)), spoken)
-            queries = View(vectors, np.array([at[before[key] + query] for query in part["query"].to_pylist()], np.int64))
-            pairs, asked = usable(pool, part, queries, dropped)
-            if not len(pairs):
-                continue
-            with Ranking(pool.vectors, asked, depth(settings, pools[key]), plan) as ranking:
-                done.searches[key] = ranking.report
-                for found in mine(settings, negatives, pool, pairs, asked, ranking, dropped, judge):
-                    if settings.keep_vectors:
-                        used.update(_rows_of(found, at, before[key], after[key]))
-                    yield found
-    if settings.keep_vectors:
-        keep_vectors(ordered, vectors, sorted(used), work.draft)
+def _encoding_teacher(work: Work[Examples]) -> list[Reader]:
+    """The teacher, if it is an encoder."""
+    teacher = work.settings.teacher
+    if teacher is None or is_cross_encoder(work.inputs[teacher].file("model/config.json")):
+        return []
+    return [Reader(teacher, work.settings.teacher_tokens)]
 
 
-def _embed(work: Work[Examples], model: Artifact, texts: set[str], max_tokens: int, done: _Done) -> tuple[list[str], Vectors]:
-    """Texts in the order in which they are embedded, and their vectors."""
-    ordered = sorted(texts, key=by_length)
-    log.info("%s: embedding %d distinct queries and passages", work.node, len(ordered))
-    folder = vectors_folder(work.draft, model, max_tokens)
-    vectors, counts = embed_to_storage(ordered, folder, model, max_tokens, work.workers, work.node)
-    done.embedding.update(counts)
-    return ordered, vectors
+def _dealt(work: Work[Examples], crew: _Crew, files: Files) -> Plan:
+    """Count the pairs, divide the work and deal it out."""
+    settings = work.settings
+    chunks = [
+        chunk
+        for node in dict.fromkeys((*settings.pairs, *settings.candidates))
+        for file in work.inputs[node].manifest.files
+        if file.path.startswith("pairs/") and file.path.endswith(".parquet")
+        for chunk in _chunks(files, node, join(work.inputs[node].uri, file.path))
+    ]
+    surveys = list(crew.each("files counted", "survey", [(chunk,) for chunk in chunks]))
+    parts = make_parts(surveys, settings, work.node)
+    languages = sorted({language for table in surveys for language in table["language"].to_pylist()})
+    plan = Plan(parts, join(work.draft.uri, "scratch"), tuple(languages))
+    pairs: defaultdict[Place, list[Batch]] = defaultdict(list)
+    passages: defaultdict[Place, list[Batch]] = defaultdict(list)
+    asked = [(ray.put(plan), chunk, f"{number:05d}") for number, chunk in enumerate(chunks)]
+    for some, others, empty in crew.each("files dealt out", "deal", asked):
+        work.draft.drop("empty_text", empty)
+        for found, batches in ((pairs, some), (passages, others)):
+            for place, batch in batches:
+                found[place].append(batch)
+    return replace(plan, dealt=Dealt(_fixed(pairs), _fixed(passages)))
 
 
-def _rows_of(found: pa.Table, at: Mapping[str, int], before: str, after: str) -> set[int]:
-    """Where the vectors of the rows' texts are; a supplied negative that is in no pool has none."""
-    queries = {at[before + text] for text in found["query"].to_pylist()}
-    documents = found["positive"].to_pylist() + pc.list_flatten(found["negatives"]).to_pylist()
-    return queries | {at[after + text] for text in documents if after + text in at}
+def _fixed(found: dict[Place, list[Batch]]) -> dict[Place, tuple[Batch, ...]]:
+    return {place: tuple(batches) for place, batches in found.items()}
 
 
-def _languages(candidates: Texts, languages: list[str]) -> np.ndarray:
-    return np.array([identify(text, languages, SHORT_CHARACTERS)[0] for text in candidates.texts], dtype="<U8")
+def _chunks(files: Files, node: str, place: str) -> Iterator[Chunk]:
+    """A file's row groups, some at a time."""
+    with files.opened(place) as stream:
+        metadata = pq.ParquetFile(stream).metadata
+    groups: list[int] = []
+    rows = 0
+    for group in range(metadata.num_row_groups):
+        groups.append(group)
+        rows += metadata.row_group(group).num_rows
+        if rows >= CHUNK_ROWS or group == metadata.num_row_groups - 1:
+            yield Chunk(node, place, tuple(groups))
+            groups, rows = [], 0
 
 
-def share(workers: Workers) -> tuple[Workers, Workers]:
-    """Of what a stage may use, what ranks and what judges where both go on at once; together never more than all.
-
-    Without GPUs the ranking is done in this process, which waits while its judges work, so they may have all. With several GPUs one ranks;
-    a single one judges.
-    """
-    here = workers.model_copy(update={"workers": 1, "gpus": 0.0})
-    if not workers.gpus or workers.workers == 1:
-        return here, workers
-    return workers.model_copy(update={"workers": 1}), workers.model_copy(update={"workers": workers.workers - 1})
+def _numbered(plan: Plan, crew: _Crew, steps: list[int]) -> Plan:
+    """Gather the distinct passages and number them."""
+    shared = ray.put(plan)
+    places = [(number, each) for number, part in enumerate(plan.parts.every) for each in range(part.passage_ranges)]
+    sizes: list[list[int]] = [[] for _ in plan.parts.every]
+    for place, count in zip(places, crew.each("ranges gathered", "gather", [(shared, place) for place in places]), strict=True):
+        sizes[place[0]].append(count)
+    return replace(plan, numbers=Numbers(tuple(map(tuple, sizes)), max(steps, default=1)))
 
 
-class _Judge:
-    """One actor with a cross-encoder, which it fetches to its own node where storage is remote."""
-
-    def __init__(self, model: Artifact, max_tokens: int, cpus: float) -> None:
-        torch.set_num_threads(max(1, int(cpus)))
-        self.model = CrossEncoder(model.folder("model"), max_tokens)
-
-    def up(self) -> None:
-        """Answers once the model is loaded."""
-
-    def score(self, queries: list[str], texts: list[str]) -> np.ndarray:
-        return self.model.score(queries, texts)
-
-
-class _Judges:
-    """Actors that score pairs of query and text."""
-
-    def __init__(self, model: Artifact, max_tokens: int, workers: Workers) -> None:
-        actor = ray.remote(_Judge).options(num_cpus=workers.cpus, num_gpus=workers.gpus, max_restarts=-1, max_task_retries=-1)
-        self.actors: list[Any] = [actor.remote(model, max_tokens, workers.cpus) for _ in range(workers.workers)]
-        self._up = {one.up.remote(): one for one in self.actors}
-
-    def __call__(self, queries: list[str], texts: list[str]) -> np.ndarray:
-        """Pieces of fixed size go round the actors that are up, so scores do not depend on how many there are, and none waits for room."""
-        refs = list(self._up)
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        actors = [self._up[ref] for ref in ready or ray.wait(refs)[0]]
-        asked = [
-            actors[number % len(actors)].score.remote(queries[start : start + JUDGED_AT_ONCE], texts[start : start + JUDGED_AT_ONCE])
-            for number, start in enumerate(range(0, len(queries), JUDGED_AT_ONCE))
-        ]
-        return np.concatenate(ray.get(asked)) if asked else np.zeros(0, np.float32)
+def _embedded(work: Work[Examples], plan: Plan, crew: _Crew, reader: Reader, made: _Made, queries: bool = True) -> Plan:
+    """Embed all passages and, unless their teacher reads them later, queries."""
+    shared, dimension = ray.put(plan), dimension_of(work.inputs[reader.name])
+    rows = rows_of_file(dimension)
+    spans = plan.numbers.files(rows)
+    if queries:
+        for done in crew.each("ranges of queries embedded", "embed_queries", [(shared, reader, place) for place in plan.ranges]):
+            made.embedding.update(done)
+    asked = [(shared, reader, *span) for span in spans if span is not None]
+    found = iter(list(crew.each("files of passages embedded", "embed_passages", asked)))
+    paths = []
+    for span in spans:
+        path, done = next(found) if span is not None else ("", {})
+        paths.append(path)
+        made.embedding.update(done)
+    vectors = Vectors(tuple(paths), int(plan.numbers.starts[-1]), dimension, rows)
+    return replace(plan, vectors={**plan.vectors, reader: vectors})
 
 
-@contextmanager
-def _judges(model: Artifact, max_tokens: int, workers: Workers) -> Iterator[Judge]:
-    """A cross-encoder in actors, ended on leaving."""
-    judges = _Judges(model, max_tokens, workers)
-    try:
-        yield judges
-    finally:
-        for one in judges.actors:
-            ray.kill(one)
+def _indexed(work: Work[Examples], plan: Plan, crew: _Crew, made: _Made) -> Plan:
+    """Build the indexes of every part's pool, where they are asked for."""
+    assert work.settings.mine is not None
+    method = work.settings.mine.search
+    parts = [number for number, part in enumerate(plan.parts.every) if part.pair_ranges]
+    made.searches = {number: {"method": method} for number in parts}
+    if method == "exact":
+        return plan
+    shared = ray.put(plan)
+    filled = {
+        part: min(place for place in plan.dealt.pairs if place[0] == part) for part in parts if any(p == part for p, _ in plan.dealt.pairs)
+    }
+    counts = dict(zip(filled, crew.each("pools counted", "indexes", [(shared, part) for part in filled]), strict=True))
+    asked = [(shared, part, number, filled[part]) for part, count in counts.items() for number in range(count)]
+    tuned = iter(list(crew.each("indexes built", "index", asked)))
+    plan = replace(plan, indexes={part: tuple(next(tuned) for _ in range(count)) for part, count in counts.items()})
+    shared = ray.put(plan)
+    for part, found in zip(
+        filled, crew.each("indexes measured", "measured", [(shared, part, filled[part]) for part in filled]), strict=True
+    ):
+        indexes = [{**each.parameters, "recall": each.recall, "device": each.device} for each in plan.indexes[part]]
+        made.searches[part] |= {**found, "indexes": indexes}
+        if found["recall_measured"] < found["recall_target"]:
+            log.warning(
+                "%s: %s finds %.4f of the best %d of %s",
+                work.node,
+                method,
+                found["recall_measured"],
+                found["recall_at"],
+                plan.parts.every[part].name,
+            )
+    return plan
 
 
-def _false_negatives(work: Work[Examples], output: Output) -> FalseNegatives | None:
-    settings = work.settings.mine
-    if settings is None or settings.cross_encoder is None:
+def _mine(plan: Plan, crew: _Crew, made: _Made) -> None:
+    """Mine range after range; those of one part follow one another, so its pool is opened once."""
+    shared = ray.put(plan)
+    answers: Iterator[Mined] = crew.each("ranges mined", "mine", [(shared, place) for place in plan.ranges])
+    for place, mined in zip(plan.ranges, answers, strict=True):
+        made.counts.add(mined.counts)
+        made.used[mined.used] = True
+        made.drawn.append(mined.drawn)
+        made.pools[place[0]] = mined.pool
+
+
+def _keep(plan: Plan, crew: _Crew, used: np.ndarray, rows: int) -> None:
+    """Write the vectors of the passages that are in examples."""
+    spans = [(first, first + np.flatnonzero(used[first:after])) for first, after in filter(None, plan.numbers.files(rows))]
+    shared = ray.put(plan)
+    for _ in crew.each("vectors kept", "keep", [(shared, first, numbers) for first, numbers in spans if len(numbers)]):
+        pass
+
+
+def _false_negatives(work: Work[Examples], plan: Plan, crew: _Crew, made: _Made) -> FalseNegatives | None:
+    """The estimate on the examples whose drawn numbers are least."""
+    mining = work.settings.mine
+    if mining is None or mining.cross_encoder is None:
         return None
-    with _judges(work.inputs[settings.cross_encoder], settings.cross_encoder_tokens, work.workers) as judge:
-        return report.false_negatives(output, judge, work.seed, settings.cross_encoder_sample)
+    least = np.sort(np.concatenate([np.zeros(0, np.uint64), *made.drawn]))[: mining.cross_encoder_sample]
+    shared, most = ray.put(plan), int(least[-1]) if len(least) else 0
+    answers = list(crew.each("ranges judged", "estimate", [(shared, place, most) for place in plan.ranges]))
+    above, negatives, examples = (sum(answer[at] for answer in answers) for at in range(3))
+    return FalseNegatives(share=round(above / negatives, 5) if negatives else 0.0, negatives=negatives, examples=examples)
 
 
-def _teach(work: Work[Examples], teacher: Artifact, output: Output, done: _Done) -> None:
+def _teach(work: Work[Examples], plan: Plan, crew: _Crew, made: _Made) -> None:
     """Put the teacher's scores into the examples: a cross-encoder's outputs, or an encoder's cosines."""
-    tokens, negatives = work.settings.teacher_tokens, work.settings.negatives
-    if is_cross_encoder(teacher.file("model/config.json")):
-        with _judges(teacher, tokens, work.workers) as judge:
-            output.rewrite(lambda table: with_scores(table, lambda tasks, queries, texts: judge(queries, texts)))
-        return
-    prefixes = describe(teacher.folder("model")).prefixes
-    ordered, vectors = _embed(work, teacher, texts_of(output.examples(), prefixes), tokens, done)
-    cosines = Cosines(prefixes, vectors, {text: row for row, text in enumerate(ordered)})
-
-    def scored(table: pa.Table) -> pa.Table:
-        parts = pieces(table, work.workers.search_memory_mib, vectors.dimension, negatives)
-        return pa.concat_tables([table.slice(0, 0), *(with_scores(part, cosines) for part in parts)])
-
-    output.rewrite(scored)
+    readers = _encoding_teacher(work)
+    for reader in readers:
+        if reader not in plan.vectors:
+            plan = _embedded(work, plan, crew, reader, made, queries=False)
+    shared = ray.put(plan)
+    for done in crew.each("ranges taught", "teach", [(shared, place, not readers) for place in plan.ranges]):
+        made.embedding.update(done)
 
 
 def _facts(
-    work: Work[Examples], output: Output, pools: Mapping[str, Texts], done: _Done, false_negatives: FalseNegatives | None
+    work: Work[Examples], plan: Plan, made: _Made, files: Files, false_negatives: FalseNegatives | None, traffic: Traffic
 ) -> ExamplesFacts:
     settings = work.settings
+    written = [join(work.draft.uri, "examples", plan.name(*place)) for place in plan.ranges]
+
+    def scores() -> Iterator[pa.Table]:
+        for place in written:
+            yield from read(files, place, report.SCORES)
+
+    drawn, above = report.histograms(scores)
+    numbers = {name: made.counts.numbers[name] for name in report.NUMBERS}
     facts = ExamplesFacts(
-        **report.count(output, settings.negatives),
+        examples=dict(sorted(made.counts.examples.items())),
         pools={
-            key: PoolFacts(
-                texts=len(pool.texts),
-                window=(0, 0) if settings.mine is None else window(settings.mine, len(pool.texts)),
-                search=done.searches.get(key),
+            plan.parts.every[number].name: PoolFacts(
+                texts=size,
+                window=(0, 0) if settings.mine is None else window(settings.mine, size),
+                search=made.searches.get(number),
             )
-            for key, pool in pools.items()
+            for number, size in sorted(made.pools.items())
         },
-        embedded=done.embedding["embedded"],
-        reused=done.embedding["reused"],
-        bad_vectors=done.embedding["bad_vectors"],
+        **numbers,
+        negatives_above_the_positive=above,
+        skipped=dict(sorted(made.counts.skipped.items())),
+        histograms=drawn,
+        embedded=made.embedding["embedded"],
+        reused=made.embedding["reused"],
+        bad_vectors=made.embedding["bad_vectors"],
         false_negatives=false_negatives,
         teacher=settings.teacher or (settings.mine.by if settings.mine is not None else ""),
-        prefixes=done.prefixes,
+        prefixes=made.prefixes,
         encoder=work.inputs[settings.mine.by].manifest.id if settings.mine is not None else "",
+        storage=_storage(plan, traffic + files.traffic()),
     )
     skipped, suspects = facts.skipped or "none", facts.suspects
-    log.info("%s: %d examples, %d negatives; skipped %s; %d suspect positives", work.node, output.rows, facts.negatives, skipped, suspects)
+    log.info(
+        "%s: %d examples, %d negatives; skipped %s; %d suspect positives",
+        work.node,
+        work.draft.rows_out,
+        facts.negatives,
+        skipped,
+        suspects,
+    )
     return facts
+
+
+def _storage(plan: Plan, traffic: Traffic) -> StorageFacts:
+    return StorageFacts(requests=traffic.requests, bytes_read=traffic.read, bytes_written=traffic.written)

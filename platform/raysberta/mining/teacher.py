@@ -1,6 +1,6 @@
 """A teacher's scores in place of the miner's: of each query with its positive and with each of its negatives."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysberta.mining.passages import Pool
 from raysberta.prefixes import Prefixes, Side
 from raysberta.retrieval.vectors import Matrix
 from raysberta.schema import Task
@@ -35,44 +36,48 @@ def with_scores(examples: pa.Table, teacher: Teacher) -> pa.Table:
     return examples
 
 
-def texts_of(tables: Iterable[pa.Table], prefixes: Prefixes) -> set[str]:
-    """All distinct texts that an encoder must embed to score these rows of EXAMPLE, each with the prefix of its task and side."""
-    found: set[str] = set()
-    for table in tables:
-        for task in pc.unique(table["task"]).to_pylist():
-            rows = table.filter(pc.equal(table["task"], task))
-            found.update(prefixes.of(task, "query") + text for text in rows["query"].to_pylist())
-            documents = rows["positive"].to_pylist() + pc.list_flatten(rows["negatives"]).to_pylist()
-            found.update(prefixes.of(task, "document") + text for text in documents)
-    return found
-
-
 @dataclass(frozen=True)
 class Cosines:
     """An encoder as teacher: the cosine of query and text, each embedded with the prefix of its task and side."""
 
     prefixes: Prefixes
+    own: Mapping[str, int]
+    """Rows, among `vectors`, of queries and of texts that are no passages, each with its prefix."""
     vectors: Matrix
     """[n, d], L2-normalised."""
-    at: Mapping[str, int]
-    """Row of each text of `texts_of`."""
+    pool: Pool
+    """The passages, with their vectors by this teacher."""
 
     def __call__(self, tasks: list[str], queries: list[str], texts: list[str]) -> np.ndarray:
-        """Scores float32 [len(queries)]; memory is twice as many vectors."""
-        asked = self._rows(tasks, queries, "query")
-        found = self._rows(tasks, texts, "document")
-        distinct, where = np.unique(np.concatenate([asked, found]), return_inverse=True)
-        vectors = np.asarray(self.vectors[distinct], np.float32) if len(distinct) else np.zeros((0, self.vectors.shape[1]), np.float32)
-        left, right = where[: len(asked)], where[len(asked) :]
-        return np.einsum("nd,nd->n", vectors[left], vectors[right])
+        """Scores float32 [len(queries)]; memory is a vector of each distinct text, and twice as many as there are scores."""
+        asked, where_asked = _distinct(self._with_prefix(tasks, queries, "query"))
+        left = self.vectors[np.array([self.own[text] for text in asked], np.int64)]
+        found, where_found = _distinct(texts)
+        rows = self.pool.rows(found)
+        right = np.empty((len(found), left.shape[1]), np.float32)
+        right[rows >= 0] = self.pool.vectors[rows[rows >= 0]]
+        strays = np.flatnonzero(rows < 0)
+        read = self._with_prefix([tasks[0]] * len(strays), [found[at] for at in strays], "document")
+        right[strays] = self.vectors[np.array([self.own[text] for text in read], np.int64)]
+        return np.einsum("nd,nd->n", np.asarray(left, np.float32)[where_asked], right[where_found])
 
-    def _rows(self, tasks: Sequence[str], texts: Sequence[str], side: Side) -> np.ndarray:
-        before = {task: self.prefixes.of(cast(Task, task), side) for task in set(tasks)}
-        return np.array([self.at[before[task] + text] for task, text in zip(tasks, texts, strict=True)], np.int64)
+    def _with_prefix(self, tasks: Sequence[str], texts: Sequence[str], side: Side) -> list[str]:
+        return [self.prefixes.of(cast(Task, task), side) + text for task, text in zip(tasks, texts, strict=True)]
 
 
-def pieces(table: pa.Table, memory_mib: int, dimension: int, negatives: int) -> Iterator[pa.Table]:
-    """Slices of a table of EXAMPLE whose vectors, the texts' and twice those of the scored pairs, stay within the memory."""
-    rows = max(1, memory_mib * 2**20 // (4 * dimension * 3 * (negatives + 2)))
-    for start in range(0, table.num_rows, rows):
-        yield table.slice(start, rows)
+def own_texts(tables: Iterable[pa.Table], pool: Pool, prefixes: Prefixes) -> set[str]:
+    """What a teacher must embed beside the passages to score rows of EXAMPLE of one part: queries, and texts that are no passages."""
+    found: set[str] = set()
+    for table in tables:
+        task = cast(Task, table["task"][0].as_py())
+        found.update(prefixes.of(task, "query") + text for text in table["query"].to_pylist())
+        texts = list(dict.fromkeys(table["positive"].to_pylist() + pc.list_flatten(table["negatives"]).to_pylist()))
+        strays = np.flatnonzero(pool.rows(texts) < 0)
+        found.update(prefixes.of(task, "document") + texts[at] for at in strays)
+    return found
+
+
+def _distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The distinct texts, and of each text which it is, int64."""
+    at = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    return list(at), np.array([at[text] for text in texts], np.int64)

@@ -1,127 +1,69 @@
-"""Which pairs stay: one pass over all pairs of a run, so copies and what the held-out halves hold are seen across sources.
+"""What can be said of a pair by itself, and the keys by which all pairs are compared."""
 
-Nothing here is drawn: a pair's id is a hash, so the first ids are a random sample, the same in every run.
-"""
-
-from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from raysberta.pairs.settings import Pairs
 from raysberta.pairs.text import normalise
-from raysberta.schema import PAIR, REJECTED_PAIR
+from raysberta.schema import REJECTED_PAIR
+from raysberta.storage.runs import numbers
 
 CountTokens = Callable[[Sequence[str]], np.ndarray]
 """Texts to their lengths in tokens, int [n]."""
+KEYS = pa.schema([("high", pa.uint64()), ("low", pa.uint64()), ("pair", pa.uint64()), ("role", pa.uint8())])
+"""128 bits of hash of a text or of both texts of a pair, as they count as the same; the pair's id; what was hashed."""
+PAIR_OF_TEXTS, OF_TRAINING, HELD_OUT = range(3)
+"""Roles: both texts, with whether they are for training; a text of a training pair; a text of another pair."""
 
 
-@dataclass
-class Filtered:
-    """What came of it."""
+def judge(pairs: pa.Table, rules: Pairs, count_tokens: CountTokens | None = None) -> tuple[pa.Table, pa.Table]:
+    """Look at each pair by itself.
 
-    kept: pa.Table
-    """Schema PAIR, sorted by pair_id."""
-    rejected: pa.Table
-    """Schema REJECTED_PAIR, sorted by pair_id; pairs over a limit are counted only: they are good, and may be millions."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Reason -> rows, `over_limit` included."""
-
-
-def filter_pairs(
-    pairs: pa.Table,
-    settings: Pairs,
-    count_tokens: CountTokens | None = None,
-    repeated: Container[str] = frozenset(),
-    limits: Mapping[str, int] = MappingProxyType({}),
-) -> Filtered:
-    """Reject what cannot teach or would leak, then keep each source and kind within its limit.
-
-    Reasons, the first that holds: `too_short`, `query_equals_positive`, `too_long` (score: tokens), `duplicate` (of a pair with a
-    lower id, either of training or of held-out data), `in_evaluation` (a training pair one of whose texts a dev or test pair or an
-    evaluation set has).
+    Reasons, the first that holds: `too_short`, `query_equals_positive`, `too_long` (score: tokens).
 
     Args:
-        pairs: Schema PAIR, in any order.
-        settings: Which stay.
-        count_tokens: Needed where `settings.max_tokens` is set.
-        repeated: The pair_ids whose texts an evaluation set has.
-        limits: What data sets themselves are limited to, keyed `source/kind`; the smaller of it and the settings' limit holds.
+        pairs: Schema PAIR.
+        rules: Which stay.
+        count_tokens: Needed where `rules.max_tokens` is set.
+
+    Returns:
+        The same rows with schema REJECTED_PAIR, `reason` empty where nothing speaks against a pair; and three KEYS of each such pair.
     """
-    pairs = pairs.sort_by("pair_id")
     queries = [normalise(text) for text in pairs["query"].to_pylist()]
     positives = [normalise(text) for text in pairs["positive"].to_pylist()]
-    training = pc.equal(pairs["split"], "train").to_pylist()
-    reasons, scores = _alone(pairs, queries, positives, settings, count_tokens)
-    _mark_duplicates(queries, positives, training, reasons)
-    _mark_leaks(queries, positives, training, reasons)
-    for number, pair_id in enumerate(pairs["pair_id"].to_pylist()):
-        if training[number] and not reasons[number] and pair_id in repeated:
-            reasons[number] = "in_evaluation"
-    over = _over_limit(pairs, training, reasons, settings, limits)
-    dropped = Counter(reason for reason in reasons if reason)
-    if over.any():
-        dropped["over_limit"] = int(over.sum())
-    bad = np.array([bool(reason) for reason in reasons], dtype=bool)
-    rejected = pairs.append_column("reason", pa.array(reasons, pa.string())).append_column("score", pa.array(scores, pa.float64()))
-    return Filtered(
-        kept=pairs.filter(pa.array(~bad & ~over)).cast(PAIR),
-        rejected=rejected.filter(pa.array(bad)).cast(REJECTED_PAIR),
-        dropped=dict(dropped),
-    )
-
-
-def _alone(
-    pairs: pa.Table, queries: list[str], positives: list[str], settings: Pairs, count_tokens: CountTokens | None
-) -> tuple[list[str], list[float | None]]:
-    """What can be said of a pair by itself."""
     reasons = [""] * len(queries)
     scores: list[float | None] = [None] * len(queries)
     longest = np.zeros(len(queries), dtype=np.int64)
-    if settings.max_tokens is not None and count_tokens is not None:
+    if rules.max_tokens is not None and count_tokens is not None:
         longest = np.maximum(count_tokens(pairs["query"].to_pylist()), count_tokens(pairs["positive"].to_pylist()))
     for number, (query, positive) in enumerate(zip(queries, positives, strict=True)):
-        if min(len(query), len(positive)) < settings.min_characters:
+        if min(len(query), len(positive)) < rules.min_characters:
             reasons[number] = "too_short"
         elif query == positive:
             reasons[number] = "query_equals_positive"
-        elif settings.max_tokens is not None and longest[number] > settings.max_tokens:
+        elif rules.max_tokens is not None and longest[number] > rules.max_tokens:
             reasons[number], scores[number] = "too_long", float(longest[number])
-    return reasons, scores
+    judged = pairs.append_column("reason", pa.array(reasons, pa.string())).append_column("score", pa.array(scores, pa.float64()))
+    good = [number for number, reason in enumerate(reasons) if not reason]
+    training = pc.equal(pairs["split"], "train").to_numpy()[good]
+    keys = _keys([queries[number] for number in good], [positives[number] for number in good], training, numbers(pairs["pair_id"])[good])
+    return judged.cast(REJECTED_PAIR), keys
 
 
-def _mark_duplicates(queries: list[str], positives: list[str], training: list[bool], reasons: list[str]) -> None:
-    seen: set[tuple[bool, str, str]] = set()
-    for number, key in enumerate(zip(training, queries, positives, strict=True)):
-        if not reasons[number]:
-            if key in seen:
-                reasons[number] = "duplicate"
-            seen.add(key)
+def _keys(queries: Sequence[str], positives: Sequence[str], training: np.ndarray, ids: np.ndarray) -> pa.Table:
+    both = [
+        _hash(f"{len(query)} {query}{positive}", 2 if train else 1)
+        for query, positive, train in zip(queries, positives, training.tolist(), strict=True)
+    ]
+    hashes = np.frombuffer(b"".join([*both, *map(_hash, queries), *map(_hash, positives)]), ">u8").reshape(-1, 2).astype(np.uint64)
+    role = np.where(training, OF_TRAINING, HELD_OUT).astype(np.uint8)
+    roles = np.concatenate([np.full(len(ids), PAIR_OF_TEXTS, np.uint8), role, role])
+    return pa.table([hashes[:, 0], hashes[:, 1], np.tile(ids, 3), roles], KEYS)
 
 
-def _mark_leaks(queries: list[str], positives: list[str], training: list[bool], reasons: list[str]) -> None:
-    held_out: set[str] = set()
-    for number, train in enumerate(training):
-        if not train and not reasons[number]:
-            held_out.update((queries[number], positives[number]))
-    for number, train in enumerate(training):
-        if train and not reasons[number] and (queries[number] in held_out or positives[number] in held_out):
-            reasons[number] = "in_evaluation"
-
-
-def _over_limit(pairs: pa.Table, training: list[bool], reasons: list[str], settings: Pairs, limits: Mapping[str, int]) -> np.ndarray:
-    """Good training pairs beyond the limit of their source and kind; pairs stand in order of their id."""
-    over = np.zeros(len(reasons), dtype=bool)
-    counts: Counter[str] = Counter()
-    names = zip(pairs["source"].to_pylist(), pairs["kind"].to_pylist(), strict=True)
-    for number, (source, kind) in enumerate(names):
-        if training[number] and not reasons[number]:
-            key = f"{source}/{kind}"
-            asked = (settings.limits.get(key, settings.per_source), limits.get(key))
-            over[number] = any(limit is not None and counts[key] >= limit for limit in asked)
-            counts[key] += not over[number]
-    return over
+def _hash(text: str, seed: int = 0) -> bytes:
+    return xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass"), seed)

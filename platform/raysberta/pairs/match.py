@@ -4,6 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import chain
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -17,10 +18,29 @@ LABELLED = ["doc_id", "group", "split", "source", "language", "label", "text"]
 CROSS_LANGUAGE = 0.25
 """Share of documents that are paired with one of another language, where the label has such."""
 
+CIRCLE = 50_000
+"""Documents of one label, about, among which partners are looked for: a process holds as many, however many the label has."""
+
 Document = Mapping[str, str]
+Cluster = tuple[str, str, str]
+"""Source, label and split."""
+Circles = Mapping[Cluster, int]
+"""Into how many circles the documents of a label are cut, by a hash of their ids; one where nothing is said."""
 
 
-def same_label(documents: pa.Table, tasks: Mapping[str, Task], max_characters: int) -> pa.Table:
+def circles(counts: Mapping[Cluster, int]) -> dict[Cluster, int]:
+    """The labels that are cut, by their documents."""
+    return {cluster: -(-count // CIRCLE) for cluster, count in counts.items() if count > CIRCLE}
+
+
+def circle(document: Document, cut_into: Circles) -> tuple[str, str, str, int]:
+    """The circle that a document is in."""
+    source, label, split = document["source"], document["label"], document["split"]
+    of = cut_into.get((source, label, split), 1)
+    return source, label, split, int(text_id("circle", document["doc_id"]), 16) * of >> 64
+
+
+def same_label(documents: pa.Table, tasks: Mapping[str, Task], max_characters: int, cut_into: Circles = MappingProxyType({})) -> pa.Table:
     """Each labelled document as a query with one other document of its source, split and label.
 
     Partners follow from hashes of the ids alone. One of another group is preferred (texts of a group are near-copies), and the
@@ -28,19 +48,20 @@ def same_label(documents: pa.Table, tasks: Mapping[str, Task], max_characters: i
     answer one another, so neither may ever be the other's negative.
 
     Args:
-        documents: Columns LABELLED; all documents of the sources, in any order.
+        documents: Columns LABELLED; all documents of some circles, in any order.
         tasks: Source name -> task of its pairs.
         max_characters: Either side is cut at a sentence end before this.
+        cut_into: The circles of a label.
 
     Returns:
         Schema PAIR.
     """
-    clusters: dict[tuple[str, str, str], list[Document]] = defaultdict(list)
+    members_of: dict[tuple[str, str, str, int], list[Document]] = defaultdict(list)
     for document in documents.select(LABELLED).to_pylist():
         if document["label"] and document["source"] in tasks:
-            clusters[document["source"], document["label"], document["split"]].append(document)
+            members_of[circle(document, cut_into)].append(document)
     rows = []
-    for (source, label, split), members in sorted(clusters.items()):
+    for (source, label, split, _), members in sorted(members_of.items()):
         members.sort(key=lambda document: text_id("same_label", document["doc_id"]))
         for left, right in _matches(members):
             tied = {**left, "group": f"{source}/{label}/{split}"}

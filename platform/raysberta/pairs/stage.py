@@ -1,166 +1,206 @@
-"""The natural pairs: documents and data sets to pairs, spread over workers by Ray, judged in one place."""
+"""The natural pairs: documents and data sets to pairs, judged by ranges of their ids, spread over workers by Ray.
+
+Every step reads and writes runs, files cut by ranges of a hash: made pairs by their ids, keys of their texts by those. So a task holds
+one range, this process holds counts and the runs' names, and the tables are the same however the work is cut.
+"""
 
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 import ray
-import ray.data
 
-from raysberta.corpus.decontaminate import PASSAGE, HeldOut, hashed, held_out, matches
-from raysberta.corpus.evaluation_sets import all_read, evaluation_files, read_set
+from raysberta.corpus.evaluation_sets import evaluation_files
 from raysberta.corpus.facts import Repeats
-from raysberta.corpus.length import FILE, counted_by, token_counts
-from raysberta.data_sets.outside import units
-from raysberta.data_sets.read import KIND, Taken, read
-from raysberta.data_sets.records import Unit
-from raysberta.data_sets.settings import DatasetSource
+from raysberta.corpus.length import counted_by
+from raysberta.corpus.overlaps import bits_of_range, meet_in_range, set_runs, width_of
+from raysberta.data_sets.read import KIND
 from raysberta.errors import InputError
 from raysberta.pairs.facts import PairsFacts
-from raysberta.pairs.filter import CountTokens, Filtered, filter_pairs
-from raysberta.pairs.make import Mappings, make
-from raysberta.pairs.match import LABELLED, same_label
+from raysberta.pairs.match import CIRCLE, Cluster, circles
 from raysberta.pairs.settings import NaturalPairs
-from raysberta.schema import PAIR, REJECTED_PAIR, Split
-from raysberta.spread import spread
-from raysberta.storage.artifacts import Artifact, Draft
-from raysberta.storage.location import filesystem
-from raysberta.work import Work, Workers
+from raysberta.pairs.spread import (
+    Made,
+    Making,
+    Written,
+    compare_range,
+    good_range,
+    label_runs,
+    make_runs,
+    write_range,
+)
+from raysberta.pairs.units import LabelUnit, PairUnit, data_set_units, document_units, label_counts, labelled
+from raysberta.schema import Split
+from raysberta.spread import by_range, spread
+from raysberta.storage.runs import Place, Run, power_of_two, ranges
+from raysberta.work import Work
 
 log = logging.getLogger(__name__)
 
-MATCHES = pa.schema([("pair_id", pa.string()), ("held_out", pa.string())])
-PAIRS_OF_A_TASK = 50_000
-LIGHT = 0.25
-"""Cores of a task that makes pairs: it waits for reads, and shares the machine with heavier stages."""
+PART_BYTES = 128 << 20
+"""Text of the pairs that one task judges and one file holds, about."""
+RUN_BYTES = 256 << 20
+"""What a writer of runs holds."""
+ROWS_PER_TASK = 4_000_000
+"""Keys or hashes that one task compares: some hundred megabytes."""
+LEAST_BUCKETS, EXPANSION = 64, 16
+"""Buckets are there for sources that become up to 16 times as large as they are stored; beyond that ranges grow."""
 
 
 def run(work: Work[NaturalPairs]) -> PairsFacts:
-    """Write the tables `pairs` (PAIR) and `rejected` (REJECTED_PAIR), both sorted by pair_id.
+    """Write the tables `pairs` (PAIR) and `rejected` (REJECTED_PAIR), both sorted by pair_id over all their files.
 
     Beside them `matches`: each pair of a data set that repeats an item of an evaluation set, and the item.
 
-    All pairs pass through this task's memory once (about 1 KB each): copies and leaks can only be seen across all of them.
+    A worker holds at most some three times RUN_BYTES, or a range of about PART_BYTES of text or ROWS_PER_TASK rows: below 2 GiB, as long
+    as no single pair stands there a hundred thousand times over.
 
     Raises:
         InputError: a data set is wrong, or no training pair is left.
     """
-    settings, rules = work.settings, work.settings.rules
-    counter = _token_counter(work)
-    corpus = work.inputs[settings.documents]
-    asked = [unit for name, source in settings.data_sets.items() for unit in units(name, source)]
-    tables = [PAIR.empty_table()]
-    if settings.kinds:
-        tables.append(_from_documents(corpus, settings.kinds, rules.max_characters))
-        tables.append(_from_labels(corpus, settings.kinds, rules.max_characters))
-    repeated: dict[str, str] = {}
-    unreadable, left_out = REJECTED_PAIR.empty_table(), Counter[str]()
-    if asked:
-        given, unreadable, left_out = _from_data_sets(settings.data_sets, asked, rules.max_characters, work.workers)
-        tables.append(given)
-        if settings.evaluation_sets and settings.decontaminate_ngram:
-            repeated = _repeated(given, settings, work.workers)
-    pairs = pa.concat_tables(tables)
-    made = f"{corpus.manifest.rows_out} documents and {len(asked)} parts of data sets"
-    log.info("%d pairs made of %s", pairs.num_rows, made)
-    limits = {f"{name}/{KIND}": source.limit for name, source in settings.data_sets.items() if source.limit is not None}
-    passages = sum(item.startswith(PASSAGE) for item in repeated.values())
-    dropped = {pair for pair, item in repeated.items() if settings.decontaminate_passages or not item.startswith(PASSAGE)}
-    filtered = filter_pairs(pairs, rules, counter, dropped, limits)
-    filtered.rejected = pa.concat_tables([filtered.rejected, unreadable]).sort_by("pair_id")
-    filtered.dropped = dict(Counter(filtered.dropped) + left_out + Counter(unreadable=unreadable.num_rows))
-    repeats = Repeats(texts=len(repeated) - passages, passages=passages, passages_dropped=settings.decontaminate_passages)
-    facts = PairsFacts(pairs=counts(filtered.kept), repeats=repeats)
-    for name, split in facts.pairs.items():
-        log.info("%s: %d to train, %d dev, %d test", name, split["train"], split["dev"], split["test"])
-    if not any(split["train"] for split in facts.pairs.values()):
-        raise InputError(f"sources: no training pair came out of {made}")
-    _write(filtered, repeated, pairs.num_rows + unreadable.num_rows + left_out.total(), work.draft)
-    return facts
+    with work.draft.scratch() as folder:
+        return _Stage(work, folder).run()
 
 
-def counts(pairs: pa.Table) -> dict[str, dict[Split, int]]:
-    """Pairs by `source/kind` and split."""
-    grouped = pairs.group_by(["source", "kind", "split"]).aggregate([("pair_id", "count")])
-    found: dict[str, dict[Split, int]] = defaultdict(lambda: {"train": 0, "dev": 0, "test": 0})
-    for row in sorted(grouped.to_pylist(), key=lambda row: (row["source"], row["kind"])):
-        found[f"{row['source']}/{row['kind']}"][row["split"]] = row["pair_id_count"]
-    return dict(found)
+class _Stage:
+    """The steps, and what they have in common."""
+
+    def __init__(self, work: Work[NaturalPairs], folder: str) -> None:
+        self.work, self.settings, self.workers = work, work.settings, work.workers
+        self.documents = document_units(work.inputs[self.settings.documents]) if self.settings.kinds else []
+        self.given = data_set_units(self.settings.data_sets)
+        size = sum(unit.bytes for unit in self.documents) + sum(unit.bytes for unit in self.given)
+        self.place = Place(folder, power_of_two(max(LEAST_BUCKETS, EXPANSION * size / PART_BYTES)), RUN_BYTES)
+        own = [f"{name}/{kind}" for name, kinds in self.settings.kinds.items() for kind in kinds]
+        self.kinds = sorted([*own, *(f"{name}/{KIND}" for name in self.settings.data_sets)])
+
+    def run(self) -> PairsFacts:
+        held = self._held()
+        made = self._made(held)
+        rows = sum(each.rows for each in made)
+        origin = f"{self.work.inputs[self.settings.documents].manifest.rows_out} documents and {len(self.given)} parts of data sets"
+        log.info("%d pairs made of %s", rows, origin)
+        verdicts = self._runs(compare_range, [_all(each.keys for each in made)])
+        repeated = self._runs(meet_in_range, [held, _all(each.said for each in made)])
+        written = self._written(made, verdicts, repeated)
+        facts = PairsFacts(pairs=_by_kind(written), repeats=_repeats(written, self.settings.decontaminate_passages))
+        for name, split in facts.pairs.items():
+            log.info("%s: %d to train, %d dev, %d test", name, split["train"], split["dev"], split["test"])
+        if not any(split["train"] for split in facts.pairs.values()):
+            raise InputError(f"sources: no training pair came out of {origin}")
+        draft = self.work.draft
+        draft.rows_in, draft.rows_out = rows, sum(each.kept.total() for each in written)
+        for reason, number in sorted(sum((Counter(each) for each in _reasons(made, written)), Counter[str]()).items()):
+            draft.drop(reason, number)
+        return facts
+
+    def _held(self) -> list[Run]:
+        """What evaluation sets say that no pair of a data set may repeat."""
+        settings = self.settings
+        if not (self.given and settings.evaluation_sets and settings.decontaminate_ngram):
+            return []
+        files = evaluation_files(settings.evaluation_sets)
+        return _all(_right(ray.get(spread(set_runs, [(file, settings.decontaminate_ngram, self.place) for file in files], self.workers))))
+
+    def _made(self, held: Sequence[Run]) -> list[Made]:
+        """The pairs of all units, the largest first: no worker starts the largest last."""
+        settings, rules = self.settings, self.settings.rules
+        counts = counted_by(self.work.inputs, rules.tokenizer, "pairs.tokenizer") if rules.max_tokens is not None else None
+        making = ray.put(Making(settings.kinds, rules, counts, self.kinds, settings.decontaminate_ngram, self.place))
+        bits = ray.put(self._bits(held)) if held else None
+        by_label, labels = self._by_label()
+        units: list[PairUnit] = sorted([*by_label, *self.documents, *self.given], key=lambda unit: -unit.bytes)
+        shared = ray.put(labels)
+        made: list[Made] = ray.get(spread(make_runs, [(unit, making, bits, shared) for unit in units], self.workers))
+        for each in made:
+            if each.problem:
+                raise InputError(each.problem)
+        return made
+
+    def _bits(self, held: Sequence[Run]) -> np.ndarray:
+        width = width_of(_rows(held), self.place.buckets)
+        return np.concatenate(ray.get(self._by_range(bits_of_range, [held], _rows(held), self.place.buckets, width)))
+
+    def _by_label(self) -> tuple[list[LabelUnit], list[Run]]:
+        """Documents that are paired by their labels, together by label."""
+        sources = sorted(labelled(self.settings.kinds))
+        if not sources:
+            return [], []
+        counts: Counter[Cluster] = Counter()
+        for own in ray.get(spread(label_counts, [(unit, sources) for unit in self.documents], self.workers)):
+            counts.update(own)
+        cut_into, longest = circles(counts), self.settings.rules.max_characters
+        asked = [(unit, sources, cut_into, longest, self.place) for unit in self.documents]
+        spans = ranges(self.place.buckets, power_of_two(counts.total() / CIRCLE))
+        return [LabelUnit(first, last, cut_into) for first, last in spans], _all(ray.get(spread(label_runs, asked, self.workers)))
+
+    def _written(self, made: Sequence[Made], verdicts: Sequence[Run], repeated: Sequence[Run]) -> list[Written]:
+        spans = ranges(self.place.buckets, power_of_two(sum(each.bytes for each in made) / PART_BYTES))
+        limits = self._limits()
+        rooms: list[dict[str, int]] = [{} for _ in spans]
+        if limits:
+            runs = [_all(each.open for each in made), verdicts, repeated]
+            good = np.array(ray.get(by_range(good_range, runs, spans, self.workers, len(self.kinds), self.settings.decontaminate_passages)))
+            before = np.cumsum(good, axis=0) - good
+            rooms = [{name: max(0, most - int(own[self.kinds.index(name)])) for name, most in limits.items()} for own in before]
+        runs = [_all(each.pairs for each in made), verdicts, repeated]
+        return ray.get(
+            by_range(
+                write_range, runs, spans, self.workers, self.work.draft, self.settings.decontaminate_passages, each=list(enumerate(rooms))
+            )
+        )
+
+    def _limits(self) -> dict[str, int]:
+        """Training pairs that are kept at most, by `source/kind`: the smaller of what the rules and a data set itself say."""
+        rules, found = self.settings.rules, {}
+        own = {f"{name}/{KIND}": source.limit for name, source in self.settings.data_sets.items()}
+        for name in self.kinds:
+            asked = [limit for limit in (rules.limits.get(name, rules.per_source), own.get(name)) if limit is not None]
+            if asked:
+                found[name] = min(asked)
+        return found
+
+    def _runs(self, function: Callable[..., list[Run]], runs: Sequence[Sequence[Run]]) -> list[Run]:
+        """What a function writes for each range of the buckets; nothing where there is nothing to compare."""
+        return _all(ray.get(self._by_range(function, runs, max(map(_rows, runs)), self.place))) if all(runs) else []
+
+    def _by_range(self, function: Callable[..., Any], runs: Sequence[Sequence[Run]], rows: int, *same: Any) -> list[Any]:
+        return by_range(function, runs, ranges(self.place.buckets, power_of_two(rows / ROWS_PER_TASK)), self.workers, *same)
 
 
-def _write(filtered: Filtered, repeated: Mapping[str, str], made: int, draft: Draft) -> None:
-    draft.write_table("pairs", filtered.kept)
-    draft.write_table("rejected", filtered.rejected)
-    draft.write_table("matches", pa.table([sorted(repeated), [repeated[name] for name in sorted(repeated)]], MATCHES))
-    draft.rows_in, draft.rows_out = made, filtered.kept.num_rows
-    for reason, rows in sorted(filtered.dropped.items()):
-        draft.drop(reason, rows)
+def _by_kind(written: Iterable[Written]) -> dict[str, dict[Split, int]]:
+    """Kept pairs by `source/kind` and split."""
+    found: dict[str, dict[Split, int]] = {}
+    for (source, kind, split), number in sorted(sum((each.kept for each in written), Counter[tuple[str, str, Split]]()).items()):
+        found.setdefault(f"{source}/{kind}", {"train": 0, "dev": 0, "test": 0})[split] = number
+    return found
 
 
-def _from_documents(corpus: Artifact, mappings: Mappings, longest: int) -> pa.Table:
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    fs, _ = filesystem(corpus.uri)
-    dataset = ray.data.read_parquet(corpus.paths("documents"), filesystem=fs, partitioning=None, num_cpus=LIGHT)
-    make_batch = partial(make, mappings=mappings, max_characters=longest)
-    return _gather(dataset.map_batches(make_batch, batch_format="pyarrow", batch_size=2048, num_cpus=LIGHT))
+def _reasons(made: Iterable[Made], written: Iterable[Written]) -> Iterator[Mapping[str, int]]:
+    """Rows by the reason why they are not among the pairs; of unreadable ones the table says more."""
+    yield from (each.left_out for each in made)
+    for each in written:
+        for reason, number in each.dropped.items():
+            yield {reason.partition(":")[0]: number}
 
 
-def _from_labels(corpus: Artifact, mappings: Mappings, longest: int) -> pa.Table:
-    tasks = {name: kinds["same_label"] for name, kinds in mappings.items() if "same_label" in kinds}
-    if not tasks:
-        return PAIR.empty_table()
-    wanted = pc.field("source").isin(sorted(tasks)) & (pc.field("label") != "")
-    labelled = corpus.dataset("documents").to_table(columns=LABELLED, filter=wanted)
-    return same_label(labelled, tasks, longest)
+def _repeats(written: Iterable[Written], passages: bool) -> Repeats:
+    found = sum((each.repeats for each in written), Counter[bool]())
+    return Repeats(texts=found[False], passages=found[True], passages_dropped=passages)
 
 
-def _from_data_sets(
-    data_sets: Mapping[str, DatasetSource], asked: Sequence[Unit], longest: int, workers: Workers
-) -> tuple[pa.Table, pa.Table, Counter[str]]:
-    """A task a unit. A wrong file comes back as a value: an exception would reach the user with Ray's own lines around it."""
-    tasks = [(unit, data_sets[unit.source], longest) for unit in asked]
-    results = ray.get(spread(_read, tasks, workers.model_copy(update={"cpus": LIGHT})))
-    for _, problem in results:
-        if problem:
-            raise InputError(problem)
-    taken: list[Taken] = [each for own, _ in results for each in own]
-    dropped = sum((Counter(each.dropped) for each in taken), Counter[str]())
-    return pa.concat_tables([each.pairs for each in taken]), pa.concat_tables([each.rejected for each in taken]), dropped
+def _all(runs: Iterable[Sequence[Run]]) -> list[Run]:
+    return [run for own in runs for run in own]
 
 
-def _read(unit: Unit, source: DatasetSource, longest: int) -> tuple[list[Taken], str]:
-    try:
-        return list(read(unit, source, longest)), ""
-    except InputError as error:
-        return [], str(error)
+def _rows(runs: Iterable[Run]) -> int:
+    return sum(run.rows for run in runs)
 
 
-def _repeated(pairs: pa.Table, settings: NaturalPairs, workers: Workers) -> dict[str, str]:
-    """The pairs, by pair_id, whose query or positive an item of an evaluation set has, and the item. Documents were compared before."""
-    size = settings.decontaminate_ngram
-    read_sets = spread(read_set, [(file, size) for file in evaluation_files(settings.evaluation_sets)], workers)
-    known = ray.put(held_out(all_read(ray.get(read_sets))))
-    asked = [(pairs.slice(start, PAIRS_OF_A_TASK), size, known) for start in range(0, pairs.num_rows, PAIRS_OF_A_TASK)]
-    return {pair: item for found in ray.get(spread(_overlaps, asked, workers)) for pair, item in found}
-
-
-def _overlaps(pairs: pa.Table, size: int, known: HeldOut) -> list[tuple[str, str]]:
-    rows = list(range(pairs.num_rows)) * 2
-    found = hashed(pairs["query"].to_pylist() + pairs["positive"].to_pylist(), rows, [True] * len(rows), size)
-    items = matches(found, known, pairs.num_rows)
-    return [(pair, item) for pair, item in zip(pairs["pair_id"].to_pylist(), items, strict=True) if item is not None]
-
-
-def _gather(dataset: ray.data.Dataset) -> pa.Table:
-    tables = [table.select(PAIR.names).cast(PAIR) for table in ray.get(dataset.to_arrow_refs()) if table.num_rows]
-    return pa.concat_tables(tables) if tables else PAIR.empty_table()
-
-
-def _token_counter(work: Work[NaturalPairs]) -> CountTokens | None:
-    """What counts tokens as a model reads a text, with the special ones."""
-    rules = work.settings.rules
-    model = counted_by(work.inputs, rules.tokenizer, "pairs.tokenizer") if rules.max_tokens is not None else None
-    return partial(token_counts, file=model.file(FILE), special=True) if model is not None else None
+def _right(found: Iterable[list[Run] | str]) -> list[list[Run]]:
+    for each in found:
+        if isinstance(each, str):
+            raise InputError(each)
+    return [each for each in found if not isinstance(each, str)]

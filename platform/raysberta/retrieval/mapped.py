@@ -1,44 +1,46 @@
-"""Vectors on storage as memory maps, for whoever reads a few rows at a time from anywhere among them, again and again."""
+"""Vectors on storage as memory maps, for whoever reads some rows from anywhere among them, again and again."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from raysberta.retrieval.vectors import BLOCK_TEXTS, HALF, Vectors
+from raysberta.retrieval.vectors import HALF, Vectors
 from raysberta.storage.local_copy import local_file
 from raysberta.storage.location import filesystem
 
+MOST = 4096
+"""Files mapped at once: a process may open only so many."""
 
-@dataclass(frozen=True)
-class Mapped:
-    """`mapped[rows]` (int [n]) gives float32 [n, dimension]; memory is that, and what the system keeps of the files.
 
-    Blocks are mapped where they lie on a local disk, and copied to one once, when first read, where storage is remote.
+def _local(place: str) -> Path:
+    folder, name = filesystem(place)[1].rsplit("/", 2)[1:]
+    return local_file(place, f"vectors/{folder}/{name}")
+
+
+class Mapped(Vectors):
+    """The same rows; memory is what is asked for, and what the system keeps of the files.
+
+    Files are mapped where they lie on a local disk, and copied to one once, when first read, where storage is remote.
     """
 
-    vectors: Vectors
-    maps: dict[int, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
-    """Blocks read so far, by number: float16 [rows of the block, dimension]."""
+    def __init__(self, vectors: Vectors, local: Callable[[str], Path] = _local) -> None:
+        """Map the files of vectors.
 
-    def __len__(self) -> int:
-        return len(self.vectors)
+        Args:
+            vectors: On storage.
+            local: A file's place to where it is on this machine.
+        """
+        super().__init__(vectors.paths, vectors.rows, vectors.dimension, vectors.file_rows)
+        object.__setattr__(self, "_maps", {})
+        object.__setattr__(self, "_local", local)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and dimension."""
-        return self.vectors.shape
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        found = np.empty((len(rows), self.vectors.dimension), np.float32)
-        for place, row in enumerate(rows.tolist()):
-            number, inside = divmod(row, BLOCK_TEXTS)
-            found[place] = self._block(number)[inside]
-        return found
-
-    def _block(self, number: int) -> np.ndarray:
-        if number not in self.maps:
-            place = self.vectors.paths[number]
-            folder, name = filesystem(place)[1].rsplit("/", 2)[1:]
-            data = np.memmap(local_file(place, f"vectors/{folder}/{name}"), HALF, "r")
-            self.maps[number] = data.reshape(-1, self.vectors.dimension)
-        return self.maps[number]
+    def block(self, number: int) -> np.ndarray:
+        """The rows of a file, float16."""
+        maps: dict[int, np.ndarray] = self._maps  # type: ignore[attr-defined]
+        if number not in maps:
+            local: Callable[[str], Path] = self._local  # type: ignore[attr-defined]
+            if len(maps) == MOST:
+                maps.pop(next(iter(maps)))
+            maps[number] = np.memmap(local(self.paths[number]), HALF, "r").reshape(-1, self.dimension)
+        return maps[number]

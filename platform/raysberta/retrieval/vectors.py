@@ -29,9 +29,11 @@ class Vectors:
     """
 
     paths: tuple[str, ...]
-    """Raw little-endian float16, `BLOCK_TEXTS` rows each, paths or URIs."""
+    """Raw little-endian float16, `file_rows` rows each, paths or URIs."""
     rows: int
     dimension: int
+    file_rows: int = 0
+    """`BLOCK_TEXTS` where 0."""
 
     def __len__(self) -> int:
         return self.rows
@@ -46,25 +48,30 @@ class Vectors:
             return self._range(*wanted.indices(self.rows)[:2])
         rows = np.asarray(wanted, np.int64)
         found = np.empty((len(rows), self.dimension), np.float32)
-        blocks = rows // BLOCK_TEXTS
+        blocks = rows // self._step
         order = np.argsort(blocks, kind="stable")
         for part in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1):
             if len(part):
                 number = int(blocks[part[0]])
-                found[part] = self._block(number)[rows[part] - number * BLOCK_TEXTS]
+                found[part] = self.block(number)[rows[part] - number * self._step]
         return found
 
     def _range(self, first: int, last: int) -> np.ndarray:
         found = np.empty((max(0, last - first), self.dimension), np.float32)
         at = first
         while at < last:
-            number, inside = divmod(at, BLOCK_TEXTS)
-            block = self._block(number)[inside : inside + last - at]
+            number, inside = divmod(at, self._step)
+            block = self.block(number)[inside : inside + last - at]
             found[at - first : at - first + len(block)] = block
             at += len(block)
         return found
 
-    def _block(self, number: int) -> np.ndarray:
+    @property
+    def _step(self) -> int:
+        return self.file_rows or BLOCK_TEXTS
+
+    def block(self, number: int) -> np.ndarray:
+        """The rows of a file, float16."""
         fs, path = filesystem(self.paths[number])
         with fs.open_input_file(path) as stream:
             return np.frombuffer(stream.read_buffer(), HALF).reshape(-1, self.dimension)
@@ -133,18 +140,24 @@ def write_block(path: str, vectors: np.ndarray) -> int:
     Returns:
         How many vectors were none.
     """
-    halves = vectors.astype(HALF)
-    bad = ~is_direction(halves.astype(np.float32))
-    halves[bad] = 0
+    data, bad = as_block(vectors)
     fs, place = filesystem(path)
     fs.create_dir(place.rsplit("/", 1)[0], recursive=True)
     local = isinstance(fs, pafs.LocalFileSystem)
     target = f"{place}.{uuid.uuid4().hex[:8]}.new" if local else place  # a retried actor may write beside a dying one
     with fs.open_output_stream(target) as stream:
-        stream.write(np.ascontiguousarray(halves).tobytes())
+        stream.write(data)
     if local:
         fs.move(target, place)
-    return int(bad.sum())
+    return bad
+
+
+def as_block(vectors: np.ndarray) -> tuple[bytes, int]:
+    """The bytes of a block, zeros for a vector that is none, and how many are none."""
+    halves = vectors.astype(HALF)
+    bad = ~is_direction(halves.astype(np.float32))
+    halves[bad] = 0
+    return np.ascontiguousarray(halves).tobytes(), int(bad.sum())
 
 
 def is_direction(vectors: np.ndarray) -> np.ndarray:

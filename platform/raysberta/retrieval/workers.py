@@ -1,11 +1,7 @@
-"""Embedding many texts and searching many vectors on Ray: what mining and the round-trip filter share."""
+"""Embedding many texts on Ray, for who has them in memory: the round-trip filter and a teacher's students."""
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,18 +11,15 @@ import ray.data
 import torch
 
 from raysberta.progress import progress
-from raysberta.retrieval.approximate import Method, Tuned, approximate, recall, require_fit, sample_of
-from raysberta.retrieval.embed import VERSION, Embedder
-from raysberta.retrieval.search import Find, Slices, check, exact, merge, part
-from raysberta.retrieval.vectors import BLOCK_TEXTS, Matrix, Vectors, block_path, missing, steps, write_block
-from raysberta.storage.artifacts import Artifact, Draft, fingerprint, versions
-from raysberta.storage.location import join
+from raysberta.retrieval.embed import Embedder
+from raysberta.retrieval.encoded import by_length, vectors_folder
+from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, block_path, missing, steps, write_block
+from raysberta.storage.artifacts import Artifact
 from raysberta.work import Workers
 
-log = logging.getLogger(__name__)
+__all__ = ["by_length", "embed_texts", "embed_to_storage", "vectors_folder"]
 
-AHEAD = 2
-"""Slices of queries at the searchers while the driver chooses from an earlier one."""
+log = logging.getLogger(__name__)
 
 
 class _Embed:
@@ -104,18 +97,6 @@ def embed_to_storage(
     return Vectors(tuple(paths), len(texts), dimension), {"embedded": fresh, "reused": len(texts) - fresh, "bad_vectors": bad}
 
 
-def by_length(text: str) -> tuple[int, str]:
-    """The order in which texts are embedded: longest first, so batches hold texts of a length."""
-    return -len(text), text
-
-
-def vectors_folder(draft: Draft, model: Artifact, max_tokens: int) -> str:
-    """Where the vectors of an encoder lie, beside all artifacts: named by the encoder and by what else decides a vector."""
-    identity = {"model": model.manifest.id, "max_tokens": max_tokens, "block": BLOCK_TEXTS}
-    identity |= {"torch": versions().get("torch"), "arithmetic": VERSION}
-    return join(draft.vectors, fingerprint("vectors", identity))
-
-
 def _embedded(
     blocks: list[pa.Table], actor: type[_Embed], model: Artifact, max_tokens: int, workers: Workers, node: str, total: int
 ) -> Iterator[pa.Table]:
@@ -136,128 +117,3 @@ def _embedded(
         done += pc.sum(batch["rows"]).as_py() if "rows" in batch.column_names else batch.num_rows
         yield batch
         progress(node, "texts embedded", done, total)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to search, and within what."""
-
-    method: Method = "exact"
-    recall: float = 0.98
-    """Target of ivf and hnsw."""
-    memory_mib: int = 1024
-    """Of each searcher, for vectors and results."""
-    workers: Workers = field(default_factory=Workers)
-    node: str = ""
-    """Of the recipe, for who watches."""
-
-
-class _Searcher:
-    """A shard of the documents. All it holds can be made again from storage, so a restarted one gives the same answers."""
-
-    def __init__(self, documents: Matrix, first: int, last: int, plan: Plan, k: int, sample: np.ndarray) -> None:
-        threads = max(1, int(plan.workers.cpus))
-        slices = Slices.within(plan.memory_mib, documents.shape[1], k)
-        device = "cuda" if plan.workers.gpus and torch.cuda.is_available() else "cpu"
-        self.exact = exact(documents, first, last, slices, threads, device)
-        self.found: Find = self.exact
-        self.tuned: Tuned | None = None
-        if plan.method != "exact":
-            self.found, self.tuned = approximate(plan.method, documents, first, last, k, plan.recall, sample, plan.memory_mib, threads)
-
-    def find(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.found(queries, k)
-
-    def find_exactly(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.exact(queries, k)
-
-    def how(self) -> Tuned | None:
-        return self.tuned
-
-    def process(self) -> int:
-        """Its number, for who watches its memory."""
-        return os.getpid()
-
-
-class Ranking:
-    """The documents ranked for slices of queries: in this process with one worker on a processor, else by actors with a shard each.
-
-    A use as context manager ends the actors. An actor that dies is started anew and asked again; the answer is the same.
-    """
-
-    def __init__(self, documents: Matrix, queries: Matrix, k: int, plan: Plan) -> None:
-        """Index what is to be indexed.
-
-        Raises:
-            InputError: nothing to search, different dimensions, or not within the memory.
-        """
-        check(queries, documents)
-        self.queries, self.documents, self.k, self.plan = queries, documents, min(k, len(documents)), plan
-        self.slices = Slices.within(plan.memory_mib, documents.shape[1], self.k)
-        sample = sample_of(queries) if plan.method != "exact" else np.zeros((0, documents.shape[1]), np.float32)
-        shards = max(1, min(plan.workers.workers, len(documents) // BLOCK_TEXTS))
-        bounds = [len(documents) * number // shards // BLOCK_TEXTS * BLOCK_TEXTS for number in range(shards)] + [len(documents)]
-        if plan.method != "exact":
-            require_fit(plan.method, max(last - first for first, last in pairwise(bounds)), documents.shape[1], plan.memory_mib)
-        self.local: _Searcher | None = None
-        self.actors: list[Any] = []
-        if shards == 1 and not plan.workers.gpus:
-            self.local = _Searcher(documents, 0, len(documents), plan, self.k, sample)
-        else:
-            actor = ray.remote(_Searcher).options(
-                num_cpus=plan.workers.cpus, num_gpus=plan.workers.gpus, max_restarts=-1, max_task_retries=-1
-            )
-            # kept here: a restarted actor asks for its arguments again, and Ray frees what nobody holds
-            self.shared = ray.put(documents)
-            self.actors = [actor.remote(self.shared, first, last, plan, self.k, sample) for first, last in pairwise(bounds)]
-        self.report = self._report(sample)
-
-    def __enter__(self) -> "Ranking":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for actor in self.actors:
-            ray.kill(actor)
-
-    def __iter__(self) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
-        """First query, the one after the last, scores float32 [q, k] and rows int64 [q, k], slice by slice; -1 where HNSW found less."""
-        waiting: list[tuple[int, int, np.ndarray, Any]] = []
-        for start, stop in steps(len(self.queries), self.slices.queries):
-            queries = part(self.queries, start, stop)
-            waiting.append((start, stop, queries, self._ask("find", queries)))
-            if len(waiting) == (AHEAD if self.actors else 1):
-                yield self._answer(*waiting.pop(0))
-            progress(self.plan.node, "queries searched", start, len(self.queries))
-        for item in waiting:
-            yield self._answer(*item)
-
-    def _ask(self, method: str, queries: np.ndarray) -> Any:
-        """What `_answer` waits for: results to come from every actor; with none, the method, so that it is called in its turn."""
-        if self.local is not None:
-            return getattr(self.local, method)
-        shared = ray.put(queries)
-        return [getattr(actor, method).remote(shared, self.k) for actor in self.actors]
-
-    def _answer(self, start: int, stop: int, queries: np.ndarray, asked: Any) -> tuple[int, int, np.ndarray, np.ndarray]:
-        if self.local is not None:
-            return start, stop, *asked(queries, self.k)
-        return start, stop, *merge(ray.get(asked), queries, self.documents, self.k)
-
-    def _report(self, sample: np.ndarray) -> dict[str, Any]:
-        """For the manifest: how it searches, and the recall of the whole, shards merged, measured on the sample."""
-        if self.plan.method == "exact":
-            return {"method": "exact"}
-        how = [self.local.how()] if self.local is not None else ray.get([actor.how.remote() for actor in self.actors])
-        found = self._answer(0, 0, sample, self._ask("find", sample))[3]
-        truth = self._answer(0, 0, sample, self._ask("find_exactly", sample))[3]
-        measured = round(recall(found, truth), 5)
-        if measured < self.plan.recall:
-            log.warning("%s finds %.4f of the best %d, %.4f was asked for", self.plan.method, measured, self.k, self.plan.recall)
-        return {
-            "method": self.plan.method,
-            "recall_target": self.plan.recall,
-            "recall_measured": measured,
-            "recall_at": self.k,
-            "sample_queries": len(sample),
-            "shards": [asdict(tuned) for tuned in how if tuned is not None],
-        }

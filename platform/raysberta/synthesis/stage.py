@@ -301,7 +301,7 @@ def _keep(work: Work[WrittenPairs], rows: list[dict[str, Any]]) -> tuple[list[di
 
 def _mark_ranks(work: Work[WrittenPairs], finder: Artifact, good: list[dict[str, Any]]) -> None:
     """Whether each passage comes back for its query, with the encoder's retrieval prefixes for every kind: it is a search."""
-    how, prefixes = work.settings.how, describe(finder.folder("model")).prefixes
+    how, prefixes = work.settings.how, describe(finder.folder("model", weights=False)).prefixes
     documents = work.inputs[work.settings.documents].dataset("documents")
     found = candidates(documents, how.language, (), how.pool, work.seed)
     others = choose(found, found.num_rows, how.max_passage_characters, work.seed)["text"].to_pylist()

@@ -89,7 +89,7 @@ def mlm(work: Work[MlmPhase]) -> TrainingFacts:
     best = _best(work)
     phase, draft = with_values(work.settings.phase, best), work.draft
     model = work.inputs[phase.from_]
-    tokens = prepared_texts(phase, model.folder("model"), [work.inputs[name] for name in phase.pairs])
+    tokens = prepared_texts(phase, model.folder("model", weights=False), [work.inputs[name] for name in phase.pairs])
     draft.rows_in = draft.rows_out = len(tokens)
     fs, path = _beside(draft)
     write_arrays({"values": tokens.values, "offsets": tokens.offsets}, f"{path}/{DATA}", fs)
@@ -109,7 +109,7 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
     model = work.inputs[phase.from_]
     mined = [work.inputs[name] for name in phase.examples]
     vectors, at = _taught(work, phase, mined) if phase.distil is not None else (None, None)
-    examples = prepared(phase, model.folder("model"), mined, at)
+    examples = prepared(phase, model.folder("model", weights=False), mined, at)
     plan_of(examples, phase, work.seed)
     objectives_of(examples, phase)
     draft.rows_in = draft.rows_out = len(examples)
@@ -129,12 +129,15 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     """
     phase, draft = work.settings.phase, work.draft
     model, teacher = work.inputs[phase.from_], work.inputs[phase.teacher]
-    readers = Readers(describe(teacher.folder("model")).prefixes, describe(model.folder("model"), prefixes=phase.prefixes).prefixes)
+    readers = Readers(
+        describe(teacher.folder("model", weights=False)).prefixes,
+        describe(model.folder("model", weights=False), prefixes=phase.prefixes).prefixes,
+    )
     every = _readings(work, readers)
     # what no step reads is given no vector
     readings = set(every if phase.steps is None else some(every, phase.steps * phase.batch_size))
     ordered, vectors, counts = _embedded(work, teacher, readings, phase.max_tokens)
-    lessons = make_lessons(readings, ordered, load_tokenizer(model.folder("model")), phase.max_tokens)
+    lessons = make_lessons(readings, ordered, load_tokenizer(model.folder("model", weights=False)), phase.max_tokens)
     del readings, ordered
     draft.rows_in = draft.rows_out = len(lessons)
     fs, path = _beside(draft)
@@ -152,7 +155,7 @@ def _taught(work: Work[ContrastivePhase], phase: Contrastive, mined: Sequence[Ar
     """A teacher's vectors of all texts of examples, and where each is."""
     assert phase.distil is not None
     teacher = work.inputs[phase.distil.teacher]
-    prefixes = describe(teacher.folder("model")).prefixes
+    prefixes = describe(teacher.folder("model", weights=False)).prefixes
     tables = (artifact.dataset("examples").to_batches(columns=[*SIDES, "negatives"]) for artifact in mined)
     readings = {reading for batches in tables for reading in Readers(prefixes, prefixes).of_pairs(batches)}
     ordered, vectors, _ = _embedded(work, teacher, readings, max(phase.query_tokens, phase.document_tokens))
