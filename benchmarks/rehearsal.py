@@ -14,13 +14,14 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from raysberta.data_sets.settings import DatasetSource
+from raysberta.data_sets.snapshot import read_index
 from raysberta.errors import InputError
-from raysberta.nodes import NATURAL
+from raysberta.nodes import NATURAL, located
 from raysberta.pipeline import local
 from raysberta.recipe import Recipe
 from raysberta.storage.artifacts import VECTORS, Store
 from raysberta.storage.location import filesystem, join
-from rehearsal_figures import Figure, figure, growth, made, peak, rows, same, stages, storage
+from rehearsal_figures import Figure, figure, growth, made, mining, peak, rows, same, snapshot, stages, storage
 from rehearsal_generate import read_plan, write_all
 from rehearsal_models import write_models
 from rehearsal_recipe import rehearsed, written
@@ -64,7 +65,8 @@ class Rehearsal:
         if process.returncode:
             raise SystemExit(f"error: fetch_data ended with {process.returncode}: {(self.place / 'fetch.log').read_text()[-800:]}")
         yield figure("seconds of the snapshot", time.monotonic() - begun)
-        found = {name: read_index(name, source, own_files(name, source)) for name, source in located(recipe).sources.items() if _fetched(source)}
+        placed = {name: source for name, source in located(recipe).sources.items() if name in sources}
+        found = {name: read_index(name, source) for name, source in placed.items() if isinstance(source, DatasetSource) and source.hub}
         yield snapshot(read_plan(self.place / "data"), found)
         for line in peak(read_looks(looks)):
             yield line | {"name": "largest process of the snapshot, MiB of its own"}
