@@ -9,9 +9,10 @@ import gzip
 import io
 import json
 import multiprocessing
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -64,14 +65,15 @@ def write_all(sources: Mapping[str, DatasetSource], downloads: Path, data: Path,
     for each in found:
         _write_card(each, downloads)
     _write_evaluation_set(read_pools(pools), data / "rumteb" / "texts.parquet")
-    plan = {name: asdict(own) for each in found for name, own in planned(each).items()}
+    plan = {name: vars(own) for each in found for name, own in planned(each).items()}
     (data / PLAN).write_text(json.dumps(plan, indent=1), encoding="utf-8")
     return sum(share.path.stat().st_size for share in shares)
 
 
 def read_plan(data: Path) -> dict[str, Planned]:
     """What was planned, by data set."""
-    return {name: Planned(**own) for name, own in json.loads((data / PLAN).read_text(encoding="utf-8")).items()}
+    said = json.loads((data / PLAN).read_text(encoding="utf-8"))
+    return {name: Planned(**own | {key: Counter(own[key]) for key in ("left_out", "rejected")}) for name, own in said.items()}
 
 
 def download_place(source: DatasetSource, downloads: Path) -> Path:

@@ -83,7 +83,7 @@ def _planned(group: Group, entry: Entry) -> Planned:
 def _rows(group: Group) -> int:
     """Records of all items."""
     if group.labelled:
-        return sum(count * (len(_roles(fate)) if fate != "broken" else 1) for fate, count in group.counts.items())
+        return sum(count * max(1, len(_roles(fate))) for fate, count in group.counts.items())
     if group.entries[0].source.order_field:
         return group.items - group.counts["good"] + sum(group.parts(number) for number in range(group.counts["good"]))
     return group.items
@@ -91,6 +91,8 @@ def _rows(group: Group) -> int:
 
 def _roles(fate: Fate) -> tuple[Role | None, ...]:
     """Labels of the records of an item, whose texts are compared with one query."""
+    if fate == "broken":
+        return ()
     if fate == "no_label":
         return (None,)
     return ("negative", "unused") if fate == "no_positive" else ("positive", "negative", "unused")

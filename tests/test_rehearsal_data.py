@@ -35,7 +35,6 @@ from source_tree import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from rehearsal_generate import download_place, read_plan, write_all
-from rehearsal_models import INNER, WIDTH, narrow
 from rehearsal_recipe import rehearsed
 from rehearsal_records import Planned, planned, put
 from rehearsal_sets import collections
@@ -186,6 +185,7 @@ def test_a_narrow_encoder_is_the_beginning_of_the_real_one(e5_folder: Path) -> N
     import torch
 
     from raysberta.models.load import load_encoder
+    from rehearsal_models import INNER, WIDTH, narrow
 
     whole = load_encoder(e5_folder, layers=1)
     small = narrow(whole)
