@@ -19,7 +19,7 @@ from raysberta.pipeline import local
 OBJECT_STORE = 512 << 20
 """Bytes of each node's object store."""
 START_SECONDS = 120
-NO_WORK = ("ray::IDLE", "ray::Board", "ray::SPILL", "ray::RESTORE")
+NO_WORK = ("ray::IDLE", "ray::Board", "ray::_Board", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE")
 
 
 class TwoNodes:
@@ -86,7 +86,7 @@ class TwoNodes:
 
     def _start(self, name: str, arguments: list[str]) -> None:
         home = self.folder / name
-        (home / "tmp").mkdir(parents=True)
+        (home / "tmp").mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats", *arguments]
         command += [f"--temp-dir={home}", f"--object-store-memory={OBJECT_STORE}"]
         own = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"} | {"TMPDIR": str(home / "tmp")}
