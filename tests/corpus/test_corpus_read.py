@@ -149,3 +149,12 @@ def test_thousands_of_small_files_are_few_work_units(tmp_path: Path) -> None:
     assert len(units) == -(-2000 // read.SHARD_FILES)
     texts = [text for unit in units for table in read.read_shard(unit, sources["x"]) for text in table.column("text").to_pylist()]
     assert sorted(texts) == sorted(f"строка {number}" for number in range(2000))
+
+
+def test_work_units_are_numbered_through() -> None:
+    """Rows are numbered by units, so two of one number would share theirs."""
+    packages = {"kind": "docstrings", "language": "en", "packages": ["numpy", "pandas", "torch"]}
+    sources = {"words": {"kind": "wiki_ru_wordnet", "language": "ru"}, "code": packages, "intents": {"kind": "home_assistant_intents"}}
+    units = read.shards(documents(sources).sources)
+    assert [unit.number for unit in units] == list(range(len(units)))
+    assert max(sum(unit.source == name for unit in units) for name in sources) > 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from raysberta.schema import text_id
 from raysberta.storage.artifacts import Store
-from raysberta.storage.runs import Place, RunWriter, bucket_of, numbers, power_of_two, ranges, read_runs, texts
+from raysberta.storage.runs import Place, RunWriter, bucket_of, numbers, power_of_two, ranges, read_runs, scratch, texts
 
 SCHEMA = pa.schema([("id", pa.uint64()), ("text", pa.string()), ("more", pa.list_(pa.string()))])
 
@@ -73,10 +73,10 @@ def test_scratch_behind_a_uri(s3: str):
 
 def _check_scratch(store: Store) -> None:
     draft = store.draft("pairs", "runs")
-    with pytest.raises(KeyError), draft.scratch() as folder:
+    with pytest.raises(KeyError), scratch(draft) as folder:
         _written(folder)
         raise KeyError
-    with draft.scratch() as folder:
+    with scratch(draft) as folder:
         runs = _written(folder)
         assert read_runs(runs, 0, 4, SCHEMA).num_rows == 5 and len(runs) == 2
         assert store.fs.get_file_info(pafs.FileSelector(f"{store.home('pairs', 'runs')}", recursive=True))

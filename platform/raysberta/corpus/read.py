@@ -151,12 +151,13 @@ def shards(sources: Mapping[str, TextSource]) -> list[Shard]:
     """The work units of all sources, in the recipe's order."""
     found: list[Shard] = []
     for name, source in sources.items():
+        first = len(found)
         if isinstance(source, FilesSource):
             groups = _bundled(_files(name, source))
-            found.extend(Shard(name, len(found) + number, files=group) for number, group in enumerate(groups))
+            found += [Shard(name, number, files=group) for number, group in enumerate(groups, first)]
         else:
             parts = _parts(source, f"sources.{name}")
-            found.extend(Shard(name, len(found) + number, items=part) for number, part in enumerate(parts))
+            found += [Shard(name, number, items=part) for number, part in enumerate(parts, first)]
     return found
 
 

@@ -6,7 +6,7 @@ A task holds what a writer of runs is told to hold, or a range of doc_ids or of 
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from raysberta.corpus.settings import TextSource
 from raysberta.corpus.verdicts import DECIDED, SPLITS, Stays, Unit
 from raysberta.schema import DOCUMENT, REJECTED, split_of
 from raysberta.storage.artifacts import Artifact, Draft
-from raysberta.storage.runs import Place, Run, numbers, read_runs
+from raysberta.storage.runs import Place, Run, RunWriter, numbers, read_runs
 
 HELD_OUT_TEST = 0.5
 """Share of the groups of a source that is held out whole in the test half; the rest is in the dev half."""
@@ -41,12 +41,12 @@ SAMPLE = pa.schema([REJECTED.field(name) for name in ("source", "reason", "score
 Runs = Sequence[Sequence[Run]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Filtered:
     """What came of some work units."""
 
-    units: list[Unit] = field(default_factory=list)
-    runs: dict[str, list[Run]] = field(default_factory=dict)
+    units: list[Unit]
+    runs: dict[str, list[Run]]
     """`train`, `held`, `out` (STORED) and `bands` (BANDED)."""
 
 
@@ -68,25 +68,29 @@ def read_and_filter(
     tokenizer = counts.file(FILE) if counts is not None else None
     for value in batch.column("shards").to_pylist():
         writers = {name: place.writer(name) for name in ("train", "held", "out", "bands")}
-        found = Filtered()
+        units = []
         for shard in pickle.loads(value):
             source, own = sources[shard.source], settings[shard.source]
             tables = []
             for table in read_shard(shard, source):
                 judged = with_split(filter_batch(table, own, tokenizer), source.held_out, own)
+                _store(judged, writers)
                 tables.append(judged.drop_columns(["text", "title", "sections", "bands"]))
-                good, training = (pc.equal(judged[name], value) for name, value in (("reason", ""), ("split", "train")))
-                stored = judged.set_column(judged.schema.get_field_index("row"), "row", judged["row"].cast(pa.uint64())).select(
-                    STORED.names
-                )
-                for name, mask in (("train", pc.and_(good, training)), ("held", pc.and_not(good, training)), ("out", pc.invert(good))):
-                    part = stored.filter(mask)
-                    writers[name].add(part, numbers(part["doc_id"]))
-                banded = _bands(judged)
-                writers["bands"].add(banded, banded["hash"].to_numpy())
-            found.units.append(unit_of(shard, tables))
-        found.runs = {name: writer.done() for name, writer in writers.items()}
+            units.append(unit_of(shard, tables))
+        found = Filtered(units, {name: writer.done() for name, writer in writers.items()})
         yield pa.table({"filtered": pa.array([pickle.dumps(found)], pa.binary())})
+
+
+def _store(judged: pa.Table, writers: Mapping[str, RunWriter]) -> None:
+    """Put the documents where they belong, and the hashes of their bands."""
+    rows = judged["row"].cast(pa.uint64())
+    stored = judged.set_column(judged.schema.get_field_index("row"), "row", rows).select(STORED.names)
+    good, training = pc.equal(judged["reason"], ""), pc.equal(judged["split"], "train")
+    for name, mask in (("train", pc.and_(good, training)), ("held", pc.and_not(good, training)), ("out", pc.invert(good))):
+        part = stored.filter(mask)
+        writers[name].add(part, numbers(part["doc_id"]))
+    banded = _bands(judged)
+    writers["bands"].add(banded, banded["hash"].to_numpy())
 
 
 def with_split(table: pa.Table, held_out: bool, settings: Settings) -> pa.Table:

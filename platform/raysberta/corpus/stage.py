@@ -42,7 +42,7 @@ from raysberta.errors import InputError
 from raysberta.schema import DOCUMENT, REJECTED
 from raysberta.spread import by_range, spread
 from raysberta.storage.artifacts import Draft
-from raysberta.storage.runs import Place, Run, power_of_two, ranges, read_runs
+from raysberta.storage.runs import Place, Run, power_of_two, ranges, read_runs, scratch
 from raysberta.work import Work
 
 PART_BYTES = 256 << 20
@@ -76,7 +76,7 @@ def run(work: Work[Documents]) -> CorpusFacts:
         work.draft.write_table("documents", DOCUMENT.empty_table())
         work.draft.write_table("rejected", REJECTED.empty_table())
         return CorpusFacts(sources={})
-    with work.draft.scratch() as folder:
+    with scratch(work.draft) as folder:
         return _Stage(work, folder).run()
 
 

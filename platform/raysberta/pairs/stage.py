@@ -34,7 +34,7 @@ from raysberta.pairs.spread import (
 from raysberta.pairs.units import LabelUnit, PairUnit, data_set_units, document_units, label_counts, labelled
 from raysberta.schema import Split
 from raysberta.spread import by_range, spread
-from raysberta.storage.runs import Place, Run, power_of_two, ranges
+from raysberta.storage.runs import Place, Run, power_of_two, ranges, scratch
 from raysberta.work import Work
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def run(work: Work[NaturalPairs]) -> PairsFacts:
     Raises:
         InputError: a data set is wrong, or no training pair is left.
     """
-    with work.draft.scratch() as folder:
+    with scratch(work.draft) as folder:
         return _Stage(work, folder).run()
 
 

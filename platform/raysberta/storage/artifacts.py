@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raysberta.errors import InputError
-from raysberta.storage.local_copy import local_file, local_folder
+from raysberta.storage.local_copy import WEIGHTS, local_file, local_folder
 from raysberta.storage.location import filesystem, first_line, in_uris, join, last, normal, parent, shown, without_user
 from raysberta.storage.versions import git_commit, versions
 
@@ -35,10 +35,7 @@ MANIFEST = "manifest.json"
 ATTEMPT = "attempt-"
 CHECKPOINTS = "checkpoints"
 VECTORS = "vectors"
-WEIGHTS = "*.safetensors"
-"""A model's tensors."""
 ROW_GROUP = 20_000
-"""Rows that a reader of a table takes at once: some tens of megabytes of text."""
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """As pyarrow calls the file systems in which an object appears whole or not at all, and cannot be moved."""
 
@@ -154,12 +151,7 @@ class Artifact:
         return [file for file in self.manifest.files if file.path.startswith(f"{name}/")]
 
     def folder(self, name: str, weights: bool = True) -> Path:
-        """A folder of the artifact on this machine; copied once into the temporary directory where storage is remote.
-
-        Args:
-            name: The folder.
-            weights: Whether a model's tensors come along: who counts tokens or asks for prefixes and lengths needs none.
-        """
+        """A folder on this machine, copied once where storage is remote; `weights`: whether a model's tensors come along."""
         return local_folder(join(self.uri, name), self._key(name), "" if weights else WEIGHTS)
 
     def file(self, name: str) -> Path:
@@ -202,15 +194,6 @@ class Draft:
         """Write a table that fits in memory as one Parquet file: the whole of it, or one of its parts, numbered in their order."""
         fs, path = self.path(name)
         pq.write_table(table, f"{path}/part-{part:05d}.parquet", filesystem=fs, compression="zstd", row_group_size=ROW_GROUP)
-
-    @contextmanager
-    def scratch(self) -> Iterator[str]:
-        """A folder or URI for files between the steps of a stage, which all workers reach; removed on leaving."""
-        fs, path = self.path("scratch")
-        try:
-            yield join(self.uri, "scratch")
-        finally:
-            fs.delete_dir(path)
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:

@@ -13,6 +13,9 @@ import pyarrow.fs as pafs
 
 from raysberta.storage.location import filesystem
 
+WEIGHTS = "*.safetensors"
+"""A model's tensors."""
+
 
 def local_folder(place: str, key: str, without: str = "") -> Path:
     """A folder of storage on this machine, copied once.

@@ -7,11 +7,13 @@ reads a range holds that range. Where the ranges end does not follow from how ro
 import math
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
+from raysberta.storage.artifacts import Draft
 from raysberta.storage.location import filesystem, join
 
 PACKED = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -123,6 +125,16 @@ def _batches(run: Run, start: int, end: int) -> Iterator[pa.RecordBatch]:
         message = pa.ipc.read_message(data)
         if message.type != "schema":
             yield pa.ipc.read_record_batch(message, run.schema)
+
+
+@contextmanager
+def scratch(draft: Draft) -> Iterator[str]:
+    """A folder or URI for the runs of a stage, which all workers reach; removed on leaving, so no part of what is made."""
+    fs, path = draft.path("scratch")
+    try:
+        yield join(draft.uri, "scratch")
+    finally:
+        fs.delete_dir(path)
 
 
 def ranges(buckets: int, parts: int) -> list[tuple[int, int]]:
