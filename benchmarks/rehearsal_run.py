@@ -14,6 +14,8 @@ import psutil
 
 from raysberta.nodes import nodes_of
 from raysberta.parsing import load
+from raysberta.pipeline.plan import plan
+from raysberta.storage.artifacts import Store
 from rehearsal_cluster import TwoNodes
 from rehearsal_watch import Watch
 
@@ -35,7 +37,6 @@ class Sitting:
     attempts: int = 0
     killed: dict[str, str] = field(default_factory=dict)
     """What was killed, and what it was doing."""
-    done: bool = False
     seconds: float = 0.0
 
     @classmethod
@@ -64,11 +65,12 @@ def run(recipe: Path, runs: Path, place: Path, kills: bool) -> Sitting:
     place.mkdir(parents=True, exist_ok=True)
     sitting = Sitting.read(place / "sitting.json")
     titles = dict.fromkeys(nodes_of(load(recipe)))
-    begun = time.monotonic()
     for _ in range(ATTEMPTS):
-        if sitting.done:
+        if _whole(recipe):
             return sitting
+        begun = time.monotonic()
         sitting.attempts += 1
+        sitting.write()
         log = place / f"attempt-{sitting.attempts}.log"
         with TwoNodes(runs) as nodes, _job(recipe, nodes, log) as job:
             watched = lambda: [*nodes.family(), *_family(job.pid)]  # noqa: E731 - within this turn
@@ -77,16 +79,20 @@ def run(recipe: Path, runs: Path, place: Path, kills: bool) -> Sitting:
                     time.sleep(0.5)
                     if kills:
                         _kill(sitting, nodes, log, titles)
-        sitting.done = job.returncode == 0
         sitting.seconds += time.monotonic() - begun
-        begun = time.monotonic()
         sitting.write()
+        if job.returncode == 0:
+            return sitting
         if job.returncode == 2:
             break
-    if not sitting.done:
-        words = "\n".join(log.read_text(errors="replace").strip().splitlines()[-12:])
-        raise SystemExit(f"error: {recipe.name} did not end well in {sitting.attempts} attempts ({log}):\n{words}")
-    return sitting
+    words = "\n".join(log.read_text(errors="replace").strip().splitlines()[-12:])
+    raise SystemExit(f"error: {recipe.name} did not end well in {sitting.attempts} attempts ({log}):\n{words}")
+
+
+def _whole(recipe: Path) -> bool:
+    """Whether every node of a recipe is there."""
+    asked = load(recipe)
+    return all(item.artifact is not None for item in plan([asked], Store(asked.storage)).nodes)
 
 
 def _kill(sitting: Sitting, nodes: TwoNodes, log: Path, titles: dict[str, None]) -> None:
