@@ -143,7 +143,7 @@ def pairs_of(recipe: Recipe, patterns: Sequence[str] = ("*",)) -> int:
 
 def stages(recipe: Recipe) -> Iterator[Stage]:
     """Those of the longest way, one after the other."""
-    pairs, cores = pairs_of(recipe), recipe.resources["corpus"].workers
+    pairs, cores = pairs_of(recipe), recipe.resources["natural"].workers
     work = f"{pairs / 1e6:.2f}M pairs, {pairs * PAIR_BYTES / 1e9:.1f} GB: rules, repeats"
     yield Stage("natural", work, pairs * (PAIR_BYTES / RULES + BOTH / TOKENISED), cores)
     yield from mining(recipe)

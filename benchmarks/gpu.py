@@ -16,8 +16,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 ROOT = Path(__file__).parents[1]
 SECONDS = 570.0
 """Of all parts together; what has not ended by then is stopped, and what it printed before stands."""
@@ -78,6 +76,8 @@ def figures(until: float) -> Iterator[Line]:
 
 def main() -> int:
     """Print a line on the machine, then those of each part."""
+    import torch  # seconds, and the parts are processes of their own
+
     if not torch.cuda.is_available():
         print(f"error: torch {torch.__version__} finds no GPU; right would be `make setup-cuda`, on a machine with one", file=sys.stderr)
         return 2

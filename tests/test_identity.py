@@ -28,7 +28,7 @@ from source_tree import ROOT
 
 RECIPES = [*sorted((ROOT / "recipes").glob("*.yaml")), Path(__file__).with_name("every_section.yaml")]
 SPEED_ONLY = {
-    *("offload", "recompute", "kept_tokens", "checkpoint_every"),  # memory and when to save
+    *("offload", "recompute", "recompute_layers", "kept_tokens", "checkpoint_every"),  # memory and when to save
     "concurrent",  # trials at once: a search without rungs gives the same whatever their order
     *("path", "evaluation_sets", "snapshot", "language_model"),  # where files lie: their names, sizes and dates are in `outside`
     *("dictionary", "source_vectors", "target_vectors"),

@@ -319,8 +319,8 @@ def test_names_that_nothing_fits_are_told_by_what_they_make(graph: Graph) -> Non
 
 def test_shipped_recipes_give_their_graphs() -> None:
     found = {path.stem: nodes_of(load(path)) for path in sorted((ROOT / "recipes").glob("*.yaml"))}
-    large = {"berta", "c_pack", "ru_en_rosberta", "ru_en_rosberta_plus", "rubert_mini_frida"}
-    assert found.keys() == large | {"evening", "laptop", "smoke", "teach_russian"}
+    large = {"berta", "c_pack", "qwen3_embedding", "ru_en_rosberta", "ru_en_rosberta_plus", "rubert_mini_frida", "udever", "vlm2vec_text"}
+    assert found.keys() == large | {"evening", "laptop", "smoke", "teach_russian", "udever_small"}
     assert len(found["c_pack"]) == 17 and len(found["ru_en_rosberta"]) == 18
     for name in ("rubert_mini_frida", "berta"):
         assert found[name]["others"].made_from == ("base", "frida_others", "natural", "corpus")
@@ -331,6 +331,9 @@ def test_shipped_recipes_give_their_graphs() -> None:
     c_pack = found["c_pack"]
     assert c_pack["general"].made_from == ("pretrained", "weak") and c_pack["mined"].made_from == ("natural", "general")
     assert c_pack["instructed"].made_from == c_pack["plain"].made_from == ("general", "mined", "others")
+    qwen = found["qwen3_embedding"]
+    assert qwen["last_token"].made_from == ("llm",) and qwen["mined"].made_from == ("natural", "pretrained")
+    assert qwen["merged"].made_from == ("tuned", "tuned_slowly")
     assert all(list(nodes)[-1] == "release" for nodes in found.values())
 
 
@@ -345,3 +348,18 @@ def test_tasks_of_a_source_that_is_held_out_whole_are_general(graph: Graph) -> N
     nodes = graph(kept, task, "phases.task.dev_tasks=[Words, Kept]")
     assert nodes["tasks"].settings.general == nodes["tasks_for_task"].settings.general == ("Kept",)
     assert graph()["tasks"].settings.general == ()
+
+
+def test_a_model_of_parts_is_made_from_what_it_names(graph: Graph) -> None:
+    both = "phases.lusifer={kind: compose, encoder: base, decoder: writer, connector: {}}"
+    assert graph(both)["lusifer"].made_from == ("base", "writer") and first_model(graph(both), "lusifer") == "base"
+    assert graph.refusal("phases.lusifer={kind: compose, encoder: base, decoder: other}").startswith(
+        "phases.lusifer.decoder: other is an encoder"
+    )
+
+
+def test_a_model_that_began_with_a_decoder_alone_is_compared_with_that_decoder_untrained(graph: Graph) -> None:
+    alone = "phases.alone={kind: compose, decoder: writer, pooling: last, prefixes: none}"
+    trained = "phases.trained={kind: contrastive, from: alone, examples: [mined]}"
+    release = graph(alone, trained, "final=trained")["release"].settings
+    assert (release.base, release.final) == ("alone", "trained")  # type: ignore[attr-defined]

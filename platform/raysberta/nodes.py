@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+from raysberta.composing.settings import Compose
 from raysberta.corpus.settings import Documents
 from raysberta.data_sets.settings import DatasetSource
 from raysberta.errors import InputError
@@ -41,7 +42,7 @@ from raysberta.vocabulary.settings import Vocabulary
 CORPUS, NATURAL, TASKS, RELEASE = "corpus", "natural", "tasks", "release"
 SCORE, SEARCH, TASKS_FOR = "score_", "search_", "tasks_for_"
 KINDS = (
-    *("model", "corpus", "natural", "written", "examples", "vocabulary", "mlm", "distil", "contrastive", "merge", "prune"),
+    *("model", "corpus", "natural", "written", "examples", "compose", "vocabulary", "mlm", "distil", "contrastive", "merge", "prune"),
     *("search", "tasks", "benchmark", "score", "release"),
 )
 """Kinds of node."""
@@ -182,7 +183,7 @@ def _texts(recipe: Recipe) -> Iterator[Node]:
 def _phase(recipe: Recipe, name: str, phase: Phase, subsets: dict[tuple[str, ...], Node]) -> Iterator[Node]:
     """A phase, with its search before it."""
     key = f"phases.{name}"
-    if isinstance(phase, Vocabulary | Prune):
+    if isinstance(phase, Compose | Vocabulary | Prune):
         yield Node(name, phase.kind, "encoder", phase, key)
         return
     choice = None
@@ -266,13 +267,18 @@ def _final(recipe: Recipe) -> EncoderRef | None:
 
 
 def _base(recipe: Recipe, final: EncoderRef) -> EncoderRef | None:
-    """What the final model is compared with; None where its lineage leads nowhere, which the check of references tells."""
+    """What the final model is compared with; None where its lineage leads nowhere, which the check of references tells.
+
+    Where it began with a decoder alone, which gives no vectors, that is the first phase.
+    """
     if recipe.compare_with is not None:
         return recipe.compare_with
-    name, seen = str(final), set()
-    while name in recipe.phases and name not in seen:
-        seen.add(name)
+    name, path = str(final), []
+    while name in recipe.phases and name not in path:
+        path.append(name)
         name = str(recipe.phases[name].from_)
+    if name in recipe.models and recipe.models[name].kind == "generator" and path:
+        return EncoderRef(path[-1])
     return EncoderRef(name) if name in recipe.models else None
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from raysberta.composing.settings import Compose
 from raysberta.corpus.settings import Corpus, TextSource
 from raysberta.data_sets.settings import DatasetSource
 from raysberta.evaluation.settings import Benchmark, OwnTask, Scoring
@@ -19,7 +20,7 @@ from raysberta.training.settings import Contrastive, Distil, Mlm
 from raysberta.vocabulary.settings import Vocabulary
 from raysberta.work import Workers
 
-Phase = Annotated[Vocabulary | Mlm | Distil | Contrastive | Merge | Prune, Field(discriminator="kind")]
+Phase = Annotated[Compose | Vocabulary | Mlm | Distil | Contrastive | Merge | Prune, Field(discriminator="kind")]
 Source = Annotated[TextSource | DatasetSource, Field(discriminator="kind")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
 """What the recipe calls something: letters, digits and _, a letter first."""
@@ -30,6 +31,8 @@ class Limits(Section):
 
     min_free_gib: NaturalNumber = 3.0
     """Refuse to start with less free disk at a local `storage`."""
+    gpu_gib: PositiveNumber | None = None
+    """Memory of each GPU: a training phase that is estimated to take more is refused before anything starts. Not looked at where null."""
     wait_for_nodes: bool = False
     """Ask the autoscaler for what the cluster lacks, and use nodes as they come."""
     wait_minutes: PositiveNumber = 20.0

@@ -1,6 +1,7 @@
 """Ray tasks over many arguments, with a bound on how many wait or run at once."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import ray
@@ -42,3 +43,21 @@ def by_range(
     shared = ray.put(list(runs))
     further: list[tuple[Any, ...]] = [(one,) for one in each] or [()] * len(ranges)
     return spread(function, ((shared, *span, *same, *own) for span, own in zip(ranges, further, strict=True)), workers)
+
+
+def results(function: Callable[..., Any], arguments: Iterable[Sequence[Any]], workers: Workers) -> Iterator[Any]:
+    """The results of tasks of a core each, in order, on as many cores as the workers have; twice as many at most wait, run or are held."""
+    cores = workers.workers * workers.cpus
+    task, shared = ray.remote(num_cpus=min(1.0, cores))(_called), ray.put(function)
+    coming: deque[Any] = deque()
+    for each in arguments:
+        coming.append(task.remote(shared, *each))
+        if len(coming) >= 2 * max(1, int(cores)):
+            yield ray.get(coming.popleft())
+    while coming:
+        yield ray.get(coming.popleft())
+
+
+def _called(function: Callable[..., Any], *arguments: Any) -> Any:
+    """A function that was put into the object store once, whatever comes with it."""
+    return function(*arguments)

@@ -1,18 +1,23 @@
 """Registered tasks read from a folder in the snapshot layout, with texts of our own in the place of the public data."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import mteb
 import numpy as np
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
 from raysberta.errors import InputError
 from raysberta.evaluation import snapshot
+from raysberta.evaluation.outside import benchmark_state, check_benchmark
 from raysberta.evaluation.score import score_tasks
+from raysberta.evaluation.settings import Benchmark
 from raysberta.prefixes import Prefixes
 from raysberta.retrieval.embed import Embedder
+from raysberta.storage.location import filesystem, join
 
 NAME = "MTEB(rus, v1.1)"
 TASKS = ["TERRa", "RuBQRetrieval", "STS22"]
@@ -149,3 +154,28 @@ def test_only_the_wanted_language_is_fetched(folder: Path) -> None:
     assert snapshot.wanted_files(sts, ["ru"]) == ["README.md", "data/ru.jsonl"]
     retrieval = next((folder / "data").glob("*rubq*"))
     assert snapshot.wanted_files(retrieval, ["default"]) is None
+
+
+def test_a_snapshot_is_read_from_an_object_store(folder: Path, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node has nothing of it but what a task needs, copied once."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place = join(s3, "snapshot")
+    fs, path = filesystem(place)
+    pafs.copy_files(str(folder), path, destination_filesystem=fs)
+    benchmark = Benchmark(name=NAME, snapshot=place)
+    assert check_benchmark("rus", benchmark) == []
+    assert benchmark_state(benchmark) == benchmark_state(Benchmark(name=NAME, snapshot=str(folder)))
+    found = {where: snapshot.load(NAME, where, ["TERRa"], hashes=True)["TERRa"] for where in (str(folder), place)}
+    for task in found.values():
+        task.load_data()
+    near, far = (task.dataset["dev"].to_list() for task in found.values())
+    assert near == far and near
+    copied = {file.name for file in tmp_path.rglob("*.jsonl")}
+    assert copied == {"dev.jsonl"}, "of the other tasks nothing is copied"
+    fs.delete_file(f"{path}/{json.loads((folder / 'snapshot.json').read_text())['tasks']['TERRa']['files'][-1]['path']}")
+    (problem,) = check_benchmark("rus", benchmark)
+    assert "missing or cut" in problem and "planted" not in problem.lower()
+    with pytest.raises(InputError, match="missing or cut"):
+        snapshot.load(NAME, place, ["TERRa"])
+    with pytest.raises(InputError, match=r"nowhere.* has no snapshot\.json; right would be"):
+        snapshot.load(NAME, join(s3, "nowhere"))

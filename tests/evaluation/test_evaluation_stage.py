@@ -26,7 +26,7 @@ from raysberta.retrieval.embed import Embedder
 from raysberta.storage.artifacts import Artifact, Draft, Store
 from raysberta.work import Work, Workers
 
-HOW = Scoring(max_tokens=32, precision="bf16")
+HOW = Scoring(max_tokens=32)
 REGISTERED = "MTEB(rus, v1.1)"
 
 
@@ -108,7 +108,7 @@ def test_a_model_is_scored_with_what_it_was_trained_to_read(
         inputs = {**models, "tasks": held}
         found[name] = stage.score(Work(settings, inputs, drafts[name], Workers(workers=2, cpus=0.5), node=f"score_{name}"))
         assert list(found[name].scores) == ["Capitals", "Intents"]
-        assert found[name].scores == pytest.approx(score_model(models[name].folder("model"), held, "test", HOW), abs=1e-9)
+        assert found[name].scores == pytest.approx(score_model(models[name].folder("model"), held, "test", HOW), abs=1e-4)
     assert found["e5"].prefixes == E5.model_dump() and found["tuned"].prefixes == NOMIC.model_dump()
     assert found["e5"].pooling == "mean" and found["e5"].scores != found["tuned"].scores
     detail = found["e5"].details["Capitals"]
@@ -155,7 +155,7 @@ def test_a_model_of_the_same_content_is_not_scored_again(
     name = "encoder.layer.0.output.dense.bias"
     other, _ = scored(lambda tensors: {**tensors, name: tensors[name] + 0.01})
     assert other.taken_from is None and other.content != first.content
-    assert scored(lambda tensors: tensors, Scoring(max_tokens=16, precision="bf16"))[0].taken_from is None
+    assert scored(lambda tensors: tensors, Scoring(max_tokens=16))[0].taken_from is None
 
 
 def test_registered_benchmarks_are_checked_and_scored_beside_held_out_tasks(
@@ -168,10 +168,10 @@ def test_registered_benchmarks_are_checked_and_scored_beside_held_out_tasks(
     settings = ModelScores(model=EncoderRef("tuned"), tasks=TasksRef("tasks"), benchmarks=(BenchmarkRef("rus"),), how=HOW)
     scored = stage.score(Work(settings, inputs, store.draft("score_tuned", "f" * 16), Workers(workers=2, cpus=0.5), node="score_tuned"))
     assert list(scored.scores) == ["Capitals", "Intents", "TERRa"]
-    embed = Embedder(models["tuned"].folder("model"), 32, "bf16").encode
+    embed = Embedder(models["tuned"].folder("model"), 32, "fp32").encode
     own = score_own(embed, NOMIC, held, "test").scores
     public = score_tasks(snapshot.load(terra.name, terra.snapshot), embed, NOMIC, overrides=snapshot.overrides(NOMIC)).scores
-    assert scored.scores == pytest.approx(own | public, abs=1e-9)
+    assert scored.scores == pytest.approx(own | public, abs=1e-4)
     assert not scored.details["TERRa"].held_out and scored.details["TERRa"].dataset == "TERRa" and scored.details["TERRa"].scored is None
     assert scored.details["TERRa"].general and scored.details["TERRa"].interval is not None
 

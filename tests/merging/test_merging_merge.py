@@ -19,15 +19,16 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from raysberta.errors import InputError
-from raysberta.merging import merge as room
 from raysberta.merging.merge import merge
 from raysberta.merging.slerp import THRESHOLD, slerp
 from raysberta.models import load
 from raysberta.models.describe import Description, check_loads, describe, write_description
 from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.model import Model, load_model, save_model
+from raysberta.models.parts import Connector, Decoder, Dense
 from raysberta.prefixes import E5, NONE
 from raysberta.retrieval.embed import Embedder
 
@@ -264,8 +265,7 @@ def test_few_tensors_are_held_whatever_the_number_of_models(
             most, read = max(most, len(alive)), read + 1
             return tensor
 
-    for where in (room, load):  # who opens the first model, and who opens the others
-        monkeypatch.setattr(where, "safe_open", Counting)
+    monkeypatch.setattr(load, "safe_open", Counting)
     done = merge([*models, *models[:3]], tmp_path / "merged", [1 / 7] * 7, method)
     assert read == 7 * done.tensors and most <= 3 and len(alive) == 0
 
@@ -297,3 +297,43 @@ def test_a_merge_is_described_as_the_first_and_loads(tmp_path: Path, newer: Path
     told = " ".join(record.getMessage() for record in caplog.records)
     assert "older pools by cls" in told and "the merge pools by mean" in told and "older has other prompts than" in told
     assert describe(tmp_path / "again") == describe(newer)
+
+
+def a_joined_folder(folder: Path, seed: int, width: int = 24) -> Path:
+    """An encoder, a connector, a decoder and a dense layer."""
+    plain = a_folder(folder.with_name(f"{folder.name}_plain"), seed)
+    torch.manual_seed(seed)
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 32}
+    decoder = LlamaModel(LlamaConfig(vocab_size=50, hidden_size=width, is_causal=False, **shape))
+    parts = [Connector(16, 16, width), Decoder(decoder)]
+    save_model(Model(load_encoder(plain), "mean", parts, [Dense(width, 8)]).eval(), load_tokenizer(plain), folder)
+    write_description(folder, Description("mean", E5, 32))
+    return folder
+
+
+def test_models_of_parts_are_merged_part_by_part(tmp_path: Path) -> None:
+    folders = [a_joined_folder(tmp_path / name, seed) for name, seed in (("one", 1), ("two", 2))]
+    done = merge(folders, tmp_path / "merged", shares(0.25), "linear")
+    first, second, merged = (load_model(folder).state_dict() for folder in (*folders, tmp_path / "merged"))
+    assert done.tensors == done.merged == len(merged)
+    for name, tensor in merged.items():
+        assert torch.allclose(tensor, 0.75 * first[name] + 0.25 * second[name], atol=1e-6), name
+    assert check_loads(tmp_path / "merged", Embedder(tmp_path / "merged", precision="fp32", device="cpu").encode)[0] < 1e-5
+
+
+def test_layers_of_the_decoder_are_layers_too(tmp_path: Path) -> None:
+    folders = [a_joined_folder(tmp_path / name, seed) for name, seed in (("one", 1), ("two", 2))]
+    merge(folders, tmp_path / "merged", shares(0.5), "linear", "encoder_layers")
+    first, merged = (load_model(folder).state_dict() for folder in (folders[0], tmp_path / "merged"))
+    moved = {name.split("layer")[0].rstrip("s.") for name in merged if not torch.equal(merged[name], first[name])}
+    assert moved == {"encoder.encoder", "parts.1.model"}
+
+
+def test_models_of_other_parts_are_refused(tmp_path: Path) -> None:
+    joined, plain = a_joined_folder(tmp_path / "joined", 1), a_folder(tmp_path / "plain", 2)
+    with pytest.raises(
+        InputError, match=r"joined has Connector, Decoder, Dense beyond its encoder and .*plain has nothing beyond its encoder"
+    ):
+        merge([joined, plain], tmp_path / "merged", shares(0.5))
+    with pytest.raises(InputError, match=r"merge: hidden_size is 24 in .*2_Decoder and 32 in .*2_Decoder; right would be equal models"):
+        merge([joined, a_joined_folder(tmp_path / "wide", 2, 32)], tmp_path / "merged", shares(0.5))

@@ -30,6 +30,7 @@ def mined(first: int, last: int) -> pa.Table:
             "looked_at": 5,
             "topped_up": 0,
             "promoted": number > 7,
+            "given_score": None,
         }
         base |= {"negative_scores": [math.nan if supplied else 0.45], "negative_ranks": [-1 if supplied else 3]}
         skipped = [{"reason": "own_text", "count": 2}]

@@ -23,7 +23,7 @@ def examples(count: int = 9) -> pa.Table:
         negatives = [f"другой ответ {number} {other}" for other in range(number % 4)]
         scores = {"positive_score": float("nan"), "negative_scores": [float("nan")] * len(negatives)}
         base = dict.fromkeys(EXAMPLE.names, "x") | scores | {"negative_ranks": list(range(len(negatives)))}
-        base |= {"pair_id": f"{number:016x}", "task": TASKS[number % 3], "negatives": negatives}
+        base |= {"pair_id": f"{number:016x}", "task": TASKS[number % 3], "negatives": negatives, "given_score": None}
         rows.append({**base, "query": f"вопрос {number % 5}", "positive": f"ответ {number} на вопрос"})
     return pa.Table.from_pylist(rows, EXAMPLE)
 

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
-from raysberta.models.describe import Description, check_loads, describe, width
+from raysberta.models.describe import Description, check_loads, describe
 from raysberta.models.fetch import fetch
+from raysberta.models.folder import width
 from raysberta.models.load import load_encoder, load_tokenizer, parameters
 from raysberta.models.settings import Model
 from raysberta.prefixes import Prefixes

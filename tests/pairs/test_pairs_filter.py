@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysberta.pairs.filter import HELD_OUT, KEYS, PAIR_OF_TEXTS, OF_TRAINING, judge
+from raysberta.pairs.filter import HELD_OUT, KEYS, OF_TRAINING, PAIR_OF_TEXTS, judge
 from raysberta.pairs.settings import Pairs
 from raysberta.schema import PAIR, REJECTED_PAIR, text_id
 from raysberta.storage.runs import numbers

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.small_stages import RECIPE, Seen, breaks, dies, planned, wrong_input
+from raysberta import telemetry
 from raysberta.errors import InputError, StageFailed
-from raysberta.pipeline.execution import execute, link_latest
+from raysberta.evaluation.facts import ScoresFacts
+from raysberta.pipeline.execution import _measure, _told, execute, link_latest
 from raysberta.pipeline.stages import Run
 from raysberta.storage.artifacts import Store
 from raysberta.work import Workers
@@ -133,3 +135,19 @@ def test_the_latest_link_moves(tmp_path: Path) -> None:
         assert link is not None and link.name == "latest-runner"
         assert link.resolve() == Path(artifact.uri).resolve()
         assert json.loads((link.parent / "release" / mark / "manifest.json").read_text())["fingerprint"] == mark
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_finished_score_tells_two_means(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    given = {"dataset": "d", "held_out": True, "type": "STS", "config": "default", "split": "test", "revision": "1", "languages": []}
+    scores = {"Mine": 0.2, "Ours": 0.4, "Theirs": 0.9}
+    details = {name: {**given, "general": name == "Theirs", "metrics": {}, "scored": None, "interval": None} for name in scores}
+    facts = {"scores": scores, "details": details, "seconds": {}, "pooling": "mean", "prefixes": {}}
+    draft = store.draft("score", "f" * 16)
+    artifact = store.commit(draft, "score", "f" * 16, {}, {}, 1, time.time(), ScoresFacts.model_validate(facts))
+    assert _told(artifact, 3.0).endswith("(3 s since the start), own mean 30.00, general mean 90.00")
+    _measure("score_e5", artifact)
+    shown = {tags: value for (name, tags), value in telemetry._last.items() if name == "score_mean"}
+    mine = {dict(tags)["tasks"]: value for tags, value in shown.items() if dict(tags)["model"] == "score_e5"}
+    assert mine == {"own": pytest.approx(30), "general": pytest.approx(90)}

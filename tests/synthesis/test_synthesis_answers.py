@@ -7,8 +7,8 @@ import pytest
 
 from raysberta.schema import DOCUMENT
 from raysberta.storage.artifacts import Draft, Store
-from raysberta.storage.location import filesystem
-from raysberta.synthesis.answers import Kept, batches, forget, with_answers
+from raysberta.storage.location import filesystem, join
+from raysberta.synthesis.answers import FOLDER, Kept, batches, with_answers
 from raysberta.synthesis.requests import choose, requests
 
 
@@ -32,16 +32,18 @@ def test_answers_come_back_and_failures_do_not(draft: Draft):
     assert Kept.of(draft, "vllm 2").read() == {}, "another version writes other texts"
 
 
-def test_the_next_attempt_finds_them_until_they_are_forgotten(draft: Draft):
+def test_the_next_attempt_finds_them_until_one_is_committed(draft: Draft):
     Kept.of(draft, "vllm 1").add({"a": ("one", "")})
     store = Store(draft.storage)
     again = store.draft("written", "f")
     assert again.uri != draft.uri
     assert Kept.of(again, "vllm 1").read() == {"a": ("one", "")}
     assert Kept.of(store.draft("written", "g"), "vllm 1").read() == {}
-    forget(again)
+    again.spent.append(join(again.checkpoints, FOLDER))
+    assert Kept.of(again, "vllm 1").read() == {"a": ("one", "")}
+    store.commit(again, "written", "f", {}, {}, 42, 0.0)
     assert Kept.of(again, "vllm 1").read() == {}
-    forget(again)
+    store.commit(again, "written", "f", {}, {}, 42, 0.0)
 
 
 def test_a_file_that_was_being_written_is_not_read(draft: Draft):

@@ -1,6 +1,11 @@
 """The real SmolLM2: through vLLM on Ray Data, and through transformers with the same prompts."""
 
 import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +14,6 @@ import pyarrow as pa
 import pytest
 
 from raysberta.errors import InputError
-from raysberta.progress import Report, report_to
 from raysberta.schema import DOCUMENT
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.synthesis import stage
@@ -19,6 +23,7 @@ from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.requests import choose, requests
 from raysberta.synthesis.settings import LlmPairs, WrittenPairs
 from raysberta.work import Work
+from source_tree import ROOT
 
 
 def written(**given: object) -> WrittenPairs:
@@ -47,6 +52,7 @@ def test_vllm_writes_and_a_prompt_that_is_too_long_is_a_row_with_an_error(
     draft = store.draft("written", "f")
     caplog.set_level(logging.INFO, "raysberta.synthesis.stage")
     facts = stage.run(Work(written(passages=3), inputs, draft, node="questions"))
+    kept = Kept.of(draft, facts.engine).read()
     artifact = store.commit(draft, "written", "f", {}, {}, 42, time.time(), facts)
     rows = artifact.table("generations").to_pylist()
     failed = [row for row in rows if row["doc_id"] == "long"]
@@ -60,52 +66,67 @@ def test_vllm_writes_and_a_prompt_that_is_too_long_is_a_row_with_an_error(
     assert told.written == 4
     assert told.kept + sum(told.dropped.values()) == 6
     assert any("questions: engine vllm" in message for message in caplog.messages)
-    assert not Path(draft.checkpoints, "answers").exists()
-
-
-class Interrupted(Exception):
-    """What ends an attempt."""
+    assert not Path(draft.checkpoints, "answers").exists(), "what is committed need not be kept"
+    assert (draft.rows_in, len(kept)) == (6, 4)
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_an_interrupted_attempt_is_gone_on_with(
+def test_a_kill_loses_the_batch_in_flight_at_most(
     passages: list[dict], smollm_folder: Path, committed: Callable[..., Artifact], tmp_path: Path, caplog
 ):
-    """The second attempt asks what the first was not answered, and gives what an uninterrupted one gives."""
-    table = requests(choose(pa.Table.from_pylist(passages[:20], DOCUMENT), 6, 200, 1), "llm", ["llm_query"])
+    """SIGKILL after the first batches; the second attempt asks what the first was not answered, and gives what an unbroken one gives."""
+    table = requests(choose(pa.Table.from_pylist(passages[:40], DOCUMENT), 12, 200, 1), "llm", ["llm_query"])
     settings = written(batch_size=2, max_new_tokens=8, temperature=0.5)
     prompts = prompted(smollm_folder, settings.how, table, "n")
     inputs = {"writer": committed("writer", model=smollm_folder)}
     store = Store(str(tmp_path / "out"))
 
-    def answered(name: str, node: str) -> tuple[dict, Kept]:
+    def attempt(name: str, node: str) -> tuple[Work, Kept]:
         work = Work(settings, inputs, store.draft(name, "f"), node=node)
-        kept = Kept.of(work.draft, "transformers 1")
-        return stage._answer_transformers(work, settings.how, prompts, kept), kept
+        return work, Kept.of(work.draft, "transformers 1")
 
-    def interrupt(report: Report) -> None:
-        raise Interrupted(report.done)
+    def answered(name: str, node: str) -> dict:
+        work, kept = attempt(name, node)
+        return stage._answer_transformers(work, settings.how, prompts, kept)
 
-    report_to(interrupt)
-    try:
-        with pytest.raises(Interrupted):
-            answered("cut", "cut short")
-    finally:
-        report_to(None)
-    kept = Kept.of(store.draft("cut", "f"), "transformers 1")
+    work, kept = attempt("cut", "cut short")
+    _killed_after(2, (work, prompts, kept), kept, tmp_path / "work.pickle")
     first = kept.read()
-    assert len(first) == 2, "one batch"
+    assert 4 <= len(first) < 12 and len(first) % 2 == 0, "whole batches"
     marked = next(iter(first))
     kept.add({**first, marked: ("as it was kept", "")})
     caplog.set_level(logging.INFO, "raysberta.synthesis.stage")
-    found, kept = answered("cut", "gone on")
-    assert any(f"gone on: {len(first)} of 6 requests were answered before" in message for message in caplog.messages)
+    found = answered("cut", "gone on")
+    assert any(f"gone on: {len(first)} of 12 requests were answered before" in message for message in caplog.messages)
     assert found[marked] == ("as it was kept", ""), "it was not asked again"
-    whole, _ = answered("whole", "whole")
+    whole = answered("whole", "whole")
     assert {key: value for key, value in found.items() if key != marked} == {key: value for key, value in whole.items() if key != marked}
-    assert len(kept.read()) == 6
+    assert len(kept.read()) == 12
     caplog.clear()
-    assert answered("cut", "all there")[0] == found, "nothing is left to ask"
+    assert answered("cut", "all there") == found, "nothing is left to ask"
+
+
+def _killed_after(files: int, given: tuple, kept: Kept, pickled: Path) -> None:
+    """Start a run of its own Ray, and kill all of it once so many batches are kept."""
+    pickled.write_bytes(pickle.dumps(given))
+    path = f"{ROOT / 'platform'}:{ROOT / 'tests'}"
+    command = [sys.executable, str(Path(__file__).with_name("writing_process.py")), str(pickled), path]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 240
+        while len(list(Path(kept.place).glob("*.parquet"))) < files:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    known, since = -1, time.monotonic()
+    while time.monotonic() - since < 5:  # a worker outlives its driver by a moment
+        if (count := len(list(Path(kept.place).glob("*.parquet")))) != known:
+            known, since = count, time.monotonic()
+        time.sleep(0.2)
 
 
 def test_transformers_answers_the_same_prompts(passages: list[dict], smollm_folder: Path):

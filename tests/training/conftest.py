@@ -12,7 +12,8 @@ from raysberta.models.describe import Description, write_description
 from raysberta.models.load import load_encoder, load_tokenizer, save
 from raysberta.prefixes import Prefixes
 from raysberta.schema import EXAMPLE
-from raysberta.training.examples import Examples, Ragged, prepare, ragged
+from raysberta.training.arrays import Tokens, ragged
+from raysberta.training.examples import Examples, prepare_tables
 from raysberta.training.settings import Contrastive, Mlm
 from raysberta.vocabulary.revise import apply, revise
 from raysberta.vocabulary.settings import Vocabulary
@@ -54,33 +55,32 @@ def one_thread():
 def _numbers(
     rows: list[tuple[int, int, int]],
     negatives: list[list[int]] | None = None,
-    friends: list[list[int]] | None = None,
+    friends: dict[int, list[int]] | None = None,
     groups: dict[int, list[int]] | None = None,
 ) -> Examples:
     source, query, positive = (np.asarray(column, np.int32) for column in zip(*rows, strict=True))
     nothing: list[list[int]] = [[] for _ in rows]
     texts = 1 + max(int(query.max()), int(positive.max()), *(max(row, default=0) for row in negatives or nothing))
     return Examples(
-        tokens=Ragged(np.zeros(texts, np.int32), np.arange(texts + 1)),
+        tokens=Tokens((np.zeros(texts, np.int32),), np.zeros(texts, np.int32), np.arange(texts), np.ones(texts, np.int32), 0),
         raw=np.arange(texts, dtype=np.int32),
         sources=tuple(f"s{number}/k" for number in range(source.max() + 1)),
         source=source,
         query=query,
         positive=positive,
         negatives=ragged(negatives or nothing),
-        friends=ragged(friends or nothing),
+        friends=ragged((friends or {}).get(text, []) for text in range(texts)),
         group=np.arange(len(rows), dtype=np.int32),
-        groups=ragged((groups or {}).get(text, []) for text in range(texts)),
+        groups=ragged(sorted((groups or {}).get(text, [])) for text in range(texts)),
         ids=np.asarray([f"{number}".encode() for number in range(len(rows))]),
         positive_score=np.full(len(rows), 0.9, np.float32),
         negative_score=np.linspace(0.1, 0.5, sum(map(len, negatives or nothing)), dtype=np.float32),
-        guide=np.zeros((texts, 0), np.float16),
     )
 
 
 @pytest.fixture(scope="session")
 def numbers():
-    """Makes examples of rows (source, query, positive) whose texts are numbers; row n is of group n, `groups` are those of texts."""
+    """Makes examples of rows (source, query, positive) whose texts are numbers; row n is of group n, `friends` and `groups` of texts."""
     return _numbers
 
 
@@ -126,7 +126,7 @@ def tiny(e5_folder: Path, table: pa.Table, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def examples(table: pa.Table, tiny: Path) -> Examples:
     """The sentences, ready to train on."""
-    return prepare([table], load_tokenizer(tiny), Prefixes(), 16, 16, 2)
+    return prepare_tables([table], load_tokenizer(tiny), Prefixes(), 16, 16, 2)
 
 
 SHORT = {"learning_rate": 5e-4, "warmup_steps": 2, "precision": "fp32", "chunk_tokens": 96, "checkpoint_every": 3}

@@ -1,6 +1,6 @@
 """A training in a process of its own, as test_training_loop.py kills and resumes it.
 
-Run as `python one_process.py <folder> <encoder> <checkpoint>`; reads settings.json and data.safetensors of the folder. Where the checkpoint
+Run as `python one_process.py <folder> <encoder> <checkpoint>`; reads settings.json and data of the folder. Where the checkpoint
 is `none`, the system kills the process while it writes the checkpoint of step 9, and the earlier ones are in `checkpoints`. Otherwise it
 goes on from that one, and writes the model `resumed` and curve.json.
 """
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.fs as pafs
 import torch
 from pydantic import TypeAdapter
 from variants import SEED
 
+from raysberta.training.arrays import Tokens
 from raysberta.training.contrastive import train_contrastive
 from raysberta.training.distil import train_distil
-from raysberta.training.examples import Examples, Ragged, read_arrays
+from raysberta.training.examples import Examples
 from raysberta.training.mlm import train_mlm
 from raysberta.training.settings import Contrastive, Distil, Mlm
 from raysberta.training.teacher import Lessons
@@ -37,20 +37,18 @@ def strike(folder: Path) -> None:
 
 def lessons_of(folder: Path) -> tuple[Lessons, np.ndarray]:
     """What a distillation learns from, as its test wrote it."""
-    arrays = read_arrays(f"{folder}/data.safetensors", pafs.LocalFileSystem())
-    return Lessons(Ragged(arrays["values"], arrays["offsets"]), arrays["row"]), arrays["teacher"]
+    return Lessons.load(f"{folder}/data"), np.load(folder / "teacher.npy")
 
 
 def run(folder: Path, encoder: Path, output: Path, **more: Any) -> list[dict[str, float]]:
     """Train as the folder says."""
     settings = TypeAdapter[Mlm | Contrastive | Distil](Mlm | Contrastive | Distil).validate_json((folder / "settings.json").read_text())
-    data, disk = f"{folder}/data.safetensors", pafs.LocalFileSystem()
+    data = f"{folder}/data"
     if isinstance(settings, Contrastive):
-        return train_contrastive(settings, encoder, Examples.load(data, disk), output, seed=SEED, **more)
+        return train_contrastive(settings, encoder, Examples.load(data), output, seed=SEED, **more)
     if isinstance(settings, Distil):
         return train_distil(settings, encoder, *lessons_of(folder), output, seed=SEED, **more)
-    texts = read_arrays(data, disk)
-    return train_mlm(settings, encoder, Ragged(texts["values"], texts["offsets"]), output, seed=SEED, **more)
+    return train_mlm(settings, encoder, Tokens.load(data), output, seed=SEED, **more)
 
 
 def main(folder: Path, encoder: Path, checkpoint: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from variants import contrastive_settings
 
 from raysberta.errors import InputError
-from raysberta.training.batches import ContrastivePlan, MlmPlan, fill
+from raysberta.training.batches import ContrastivePlan, TextPlan, fill
 from raysberta.training.contrastive import make_batch
 
 tables = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(20, 60)), min_size=12, max_size=120)
@@ -41,8 +41,10 @@ def test_a_step_is_found_by_its_number_and_the_workers_only_share_it(numbers, ro
     batches = many.step(step)
     assert [batch.tolist() for batch in one.step(step)] == [batch.tolist() for batch in batches] and len(batches) == 4
     parts = [make_batch(examples, batches, contrastive_settings(), torch.device("cpu"), rank, world) for rank in range(world)]
-    places = np.concatenate([part.mine.numpy() for part in parts])
-    assert sorted(places.tolist()) == list(range(parts[0].texts)), "every text is encoded once, by one worker"
+    most = -(-len(parts[0].rows) // world)
+    held = [rank * most + np.arange(len(part.chunks.order)) for rank, part in enumerate(parts)]
+    assert sorted(parts[0].rows.tolist()) == np.concatenate(held).tolist(), "every text is encoded once, by one worker"
+    assert all(torch.equal(part.rows, parts[0].rows) for part in parts)
     other = ContrastivePlan(examples, 4, 4, {}, seed + 1)
     assert [batch.tolist() for batch in other.epoch(0)] != [batch.tolist() for batch in one.epoch(0)]
     assert [batch.tolist() for batch in one.epoch(1)] != [batch.tolist() for batch in one.epoch(0)]
@@ -111,10 +113,75 @@ def test_bad_weights_and_nothing_to_train_on_are_named(numbers):
         ContrastivePlan(numbers([(0, 1, 2), (0, 1, 3)]), 2, 1, {}, seed=0)
 
 
-def test_mlm_reads_every_text_once_an_epoch():
-    plan = MlmPlan(100, 25, seed=3)
-    assert plan.steps(1.0) == 4 and plan.steps(0.01) == 1
-    first = np.concatenate([plan.step(step) for step in range(4)])
-    assert sorted(first.tolist()) == list(range(100))
-    assert plan.step(5).tolist() == MlmPlan(100, 25, seed=3).step(5).tolist() != plan.step(1).tolist()
-    assert len(MlmPlan(7, 25, seed=3).step(0)) == 7
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@given(
+    tables, st.integers(2, 6), st.sampled_from(["stratified", "step_source", "mixed"]), st.sampled_from([0.4, 1.0, 2.5]), st.integers(0, 9)
+)
+def test_a_resumed_run_plans_its_own_epoch_and_the_first_and_takes_the_same_steps(numbers, rows, size, sampling, weight, seed):
+    """Few rows and heavy repetition too: all epochs have as many batches, so a step is found without those before it."""
+    examples = numbers([*rows, *[(number % 3, 200 + number, 300 + number) for number in range(40)]])
+    weights = {} if sampling == "mixed" else {"s1/k": weight}
+    whole = ContrastivePlan(examples, size, 2, weights, seed, sampling)
+    steps = [[batch.tolist() for batch in whole.step(number)] for number in range(3 * whole.batches)]
+    assert {len(whole.epoch(number)) for number in range(4)} == {whole.batches}
+    planned, make = [], ContrastivePlan._plan
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ContrastivePlan, "_plan", lambda plan, epoch: planned.append(epoch) or make(plan, epoch))
+        for number in (0, whole.batches, 3 * whole.batches - 1):
+            planned.clear()
+            again = ContrastivePlan(examples, size, 2, weights, seed, sampling)
+            assert [batch.tolist() for batch in again.step(number)] == steps[number]
+            own = {2 * number // whole.batches, (2 * number + 1) // whole.batches}
+            assert set(planned) == {0, *own} and len(planned) <= 3
+    assert whole.steps(3.0) == max(1, 3 * whole.batches // 2)
+
+
+def slowly_filled(rows, queries, positives, size):
+    """Each row into the first batch that has room and none of its texts, but never before one that has."""
+    batches = []
+    for row in range(len(rows)):
+        last = max(
+            (
+                number
+                for number, batch in enumerate(batches)
+                for other in batch
+                if {queries[row], positives[row]} & {queries[other], positives[other]}
+            ),
+            default=-1,
+        )
+        place = next((number for number in range(last + 1, len(batches)) if len(batches[number]) < size), len(batches))
+        batches += [[]] * (place == len(batches))
+        batches[place] = [*batches[place], row]
+    full = [[int(rows[row]) for row in batch] for batch in batches if len(batch) == size]
+    fullest = max(batches, key=len, default=[])
+    return full or ([[int(rows[row]) for row in fullest]] if len(fullest) > 1 else [])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(4, 12)), max_size=40), st.integers(2, 5), st.randoms())
+def test_batches_are_filled_as_a_slow_search_fills_them(pairs, size, random):
+    rows = np.asarray(random.sample(range(1000), len(pairs)), np.int64)
+    queries, positives = (np.asarray(side, np.int64) for side in zip(*pairs, strict=True)) if pairs else (rows, rows)
+    found = [batch.tolist() for batch in fill(rows, queries, positives, size)]
+    assert found == slowly_filled(rows, queries.tolist(), positives.tolist(), size)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.integers(1, 60), st.integers(0, 9), st.lists(st.integers(0, 40), min_size=1, max_size=6))
+def test_every_text_is_read_once_an_epoch_and_a_step_is_found_by_its_number(texts, size, seed, asked):
+    plan = TextPlan(texts, size, seed)
+    steps = plan.steps(1.0)
+    for epoch in (0, 2):
+        read = np.concatenate([plan.step(epoch * steps + step) for step in range(steps)])
+        assert len(set(read.tolist())) == len(read) == steps * min(size, texts) and texts - len(read) < min(size, texts)
+    for step in asked:
+        place = step % steps * min(size, texts)
+        drawn = np.random.default_rng((seed, step // steps)).permutation(texts)[place : place + min(size, texts)]
+        assert plan.step(step).tolist() == drawn.tolist() == TextPlan(texts, size, seed).step(step).tolist()
+    assert plan.steps(0.01 / texts) == 1 and plan.steps(2.0) == 2 * steps
+
+
+def test_an_epochs_order_is_drawn_once():
+    plan = TextPlan(1000, 10, seed=3)
+    held = [plan.step(number).base for number in range(100)]
+    assert all(order is held[0] for order in held) and plan.step(100).base is not held[0]

@@ -1,14 +1,17 @@
 """Embedding distillation without Ray: its gradient is that of a plain loop, a killed run goes on bit for bit, two processes are one."""
 
+import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from processes import in_a_process, run_both
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
@@ -24,24 +27,28 @@ from raysberta.retrieval.mapped import Mapped
 from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, block_path, write_block
 from raysberta.training.distil import DistilModel, make_batch, train_distil
 from raysberta.training.encode import ChunkedEncoder
-from raysberta.training.examples import write_arrays
 from raysberta.training.fidelity import agreement, fidelity
-from raysberta.training.teacher import Lessons, Readers, distances, make_lessons, projection, some
+from raysberta.training.prepare import COMPARED, compare_texts, shared
+from raysberta.training.survey import Held, Unit, distinct, hashes, known, laid, pieces, reading_of
+from raysberta.training.teacher import Lessons, distances, in_blocks, projection, teacher_hashes, teacher_texts
+
+READING = reading_of({"query": 16, "document": 16}, Prefixes(), [E5], sys.maxsize)
+"""As a student with our prefixes reads what a teacher with those of E5 does."""
 
 
 @pytest.fixture(scope="module")
-def readings(table):
-    return sorted(set(Readers(teacher=E5, student=Prefixes()).of_pairs([table])))[::4]
+def ordered(table) -> list[str]:
+    """What the teacher reads, in an order of its own."""
+    (texts,) = teacher_texts(Held(table.slice(0, 80)), READING, teacher_hashes(Held(table.slice(0, 80)), READING), np.zeros(0, np.uint64))
+    return sorted(texts["text"].to_pylist())
 
 
 @pytest.fixture(scope="module")
-def ordered(readings):
-    return sorted({text for text, _ in readings})
-
-
-@pytest.fixture(scope="module")
-def lessons(readings, ordered, tiny) -> Lessons:
-    return make_lessons(readings, ordered, load_tokenizer(tiny), 16)
+def lessons(table, ordered, tiny) -> Lessons:
+    unit = Held(table.slice(0, 80))
+    keys = distinct(unit, READING)
+    tokens, others = laid(keys, list(pieces(unit, READING, keys, load_tokenizer(tiny))))
+    return Lessons(tokens, known(E5, hashes(ordered)).rows(others[:, 0]))
 
 
 @pytest.fixture(scope="module")
@@ -55,28 +62,64 @@ def other_width(teacher: np.ndarray, width: int = 40) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+def read(unit: Unit) -> set[tuple[str, str]]:
+    """What the teacher reads and what the student does, text by text."""
+    return {
+        (READING.ways[int(way)].others[0] + text, READING.ways[int(way)].prefix + text)
+        for batch in unit.batches()
+        for text, way in zip(*READING.texts(batch)[:2], strict=True)
+    }
+
+
 def test_texts_are_read_with_the_prefix_of_their_side_by_either(table):
-    readings = list(Readers(teacher=E5, student=Prefixes()).of_pairs([table]))
+    readings = read(Held(table))
     assert ("query: где собака в саду?", "search_query: где собака в саду?") in readings
     assert ("passage: собака в саду", "search_document: собака в саду") in readings
     assert ("query: у реки собака", "classification: у реки собака") in readings
     assert ("passage: поезд", "search_document: поезд") in readings, "a hard negative"
-    bare = set(Readers(teacher=E5, student=Prefixes()).of_pairs([table.drop_columns("negatives")]))
-    assert bare < set(readings) and ("passage: поезд", "search_document: поезд") not in bare
-    long = pa.table({"text": ["слово " * 1000, ""]})
-    ((left, right),) = Readers(teacher=E5, student=Prefixes()).of_documents([long], 16)
+    bare = read(Held(table.drop_columns("negatives")))
+    assert bare < readings and ("passage: поезд", "search_document: поезд") not in bare
+    ((left, right),) = read(Held(pa.table({"text": ["слово " * 1000, ""]})))
     assert left.startswith("passage: слово") and right.startswith("search_document: слово") and len(left) == len("passage: ") + 256
-    few = some(readings * 2, 7)
-    assert len(set(few)) == 7 and few == some(readings[::-1], 7)
+    assert len(distinct(Held(table), READING)) == len(readings)
+    assert len(teacher_hashes(Held(table), READING)) == len({teacher for teacher, _ in readings})
 
 
-def test_lessons_tie_each_text_to_the_teachers_vector(lessons, ordered, readings, tiny):
-    tokenizer, reads = load_tokenizer(tiny), {student: teacher for teacher, student in readings}
-    assert len(lessons) == len(readings) == len(reads)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(1, 243), max_size=4, unique=True), st.integers(0, 4))
+def test_the_teachers_texts_come_together_by_ranges_and_each_once(table, cuts, ranges):
+    """Whatever the units: every text is in the range of its hash, and a range has its longest text first."""
+    bounds = [0, *sorted(cuts), table.num_rows]
+    units = [Held(table.slice(start, stop - start)) for start, stop in itertools.pairwise(bounds)]
+    rising, wanted = shared([teacher_hashes(unit, READING) for unit in units])
+    ends = rising[len(rising) // (ranges + 1) :: len(rising) // (ranges + 1)][:ranges]
+    cut = [teacher_texts(unit, READING, of_unit, ends) for unit, of_unit in zip(units, wanted, strict=True)]
+    found = []
+    for number, parts in enumerate(zip(*cut, strict=True)):
+        blocks, fresh = in_blocks(parts, "/nowhere")
+        texts = [text for block in fresh["texts"].to_pylist() for text in block]
+        assert blocks.hashes.tolist() == hashes(texts).tolist() and texts == sorted(texts, key=lambda text: (-len(text), text))
+        assert blocks.fresh == len(texts) and len(blocks.paths) == -(-len(texts) // BLOCK_TEXTS)
+        assert (np.searchsorted(ends, blocks.hashes, "right") == number).all()
+        found += texts
+    assert sorted(found) == sorted({teacher for teacher, _ in read(Held(table))})
+
+
+def test_the_texts_that_are_compared_are_those_of_least_keys_whatever_the_units(table):
+    def chosen(units):
+        return sorted(text for of_unit in compare_texts(units, READING, itertools.starmap) for text in of_unit)
+
+    whole, halves = chosen([Held(table)]), chosen([Held(table.slice(0, 100)), Held(table.slice(100))])
+    assert whole == halves and len(whole) == len(distinct(Held(table), READING)) < COMPARED
+    readings = {student: hashes([teacher])[0] for teacher, student in read(Held(table))}
+    assert {(text, mark) for _, text, mark in whole} == set(readings.items())
+
+
+def test_lessons_tie_each_text_to_the_teachers_vector(lessons, ordered, table, tiny):
+    tokenizer, reads = load_tokenizer(tiny), {student: teacher for teacher, student in read(Held(table.slice(0, 80)))}
+    assert len(lessons) == len(reads)
     by_tokens = {tuple(tokenizer(student, truncation=True, max_length=16)["input_ids"]): teacher for student, teacher in reads.items()}
     assert all(ordered[lessons.row[place]] == by_tokens[tuple(lessons.tokens[place].tolist())] for place in range(len(lessons)))
-    with pytest.raises(InputError, match="no training text at all"):
-        make_lessons([], [], tokenizer, 16)
 
 
 @pytest.mark.parametrize("loss", ["cosine", "squared"])
@@ -125,8 +168,8 @@ def test_a_run_learns_and_a_killed_one_goes_on_bit_for_bit(width, tiny, lessons,
     """The system kills it while it writes its third checkpoint. Dropout is on. The projection is in the checkpoint, not in the model."""
     vectors = teacher if width == 384 else other_width(teacher)
     settings = distil_settings(steps=11, prefixes=E5)
-    data = {"values": lessons.tokens.values, "offsets": lessons.tokens.offsets, "row": lessons.row, "teacher": vectors}
-    write_arrays(data, f"{tmp_path}/data.safetensors", pafs.LocalFileSystem())
+    lessons.save(f"{tmp_path}/data")
+    np.save(tmp_path / "teacher.npy", vectors)
     (tmp_path / "settings.json").write_text(settings.model_dump_json())
     whole = train_distil(settings, tiny, lessons, vectors, tmp_path / "whole", seed=SEED)
     assert whole[-1]["loss"] < whole[0]["loss"] - 0.02
@@ -145,8 +188,8 @@ def test_a_run_learns_and_a_killed_one_goes_on_bit_for_bit(width, tiny, lessons,
 def test_two_processes_are_one(width, tiny, lessons, teacher, tmp_path):
     """Under ZeRO 0 to 3, dropout off: losses, gradient norms, and so weights."""
     vectors = teacher if width == 384 else other_width(teacher)
-    data = {"values": lessons.tokens.values, "offsets": lessons.tokens.offsets, "row": lessons.row, "teacher": vectors}
-    write_arrays(data, f"{tmp_path}/data.safetensors", pafs.LocalFileSystem())
+    lessons.save(f"{tmp_path}/data")
+    np.save(tmp_path / "teacher.npy", vectors)
     settings = distil_settings(steps=3, dropout=0.0)
     (tmp_path / "settings.json").write_text(settings.model_dump_json())
     alone = train_distil(settings, tiny, lessons, vectors, tmp_path / "one", seed=SEED)

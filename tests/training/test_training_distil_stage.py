@@ -10,12 +10,13 @@ from raysberta.prefixes import E5
 from raysberta.publishing.phases import _agreed
 from raysberta.retrieval.embed import Embedder
 from raysberta.retrieval.mapped import Mapped
-from raysberta.retrieval.workers import by_length
 from raysberta.schema import DOCUMENT, PAIR
 from raysberta.storage.artifacts import Store
 from raysberta.training import stage
 from raysberta.training.facts import DistilFacts
 from raysberta.training.settings import DistilPhase
+from raysberta.training.survey import hashes
+from raysberta.training.teacher import teacher_hashes, teacher_texts
 from raysberta.work import Work, Workers
 
 
@@ -50,8 +51,8 @@ def test_a_student_comes_to_agree_with_its_teacher(ray_local, tiny, table, tmp_p
     }
     settings = distil_settings(steps=16, documents="corpus", examples=("mined",), checkpoint_every=100)
     kept = []
-    embed = stage._embedded
-    monkeypatch.setattr(stage, "_embedded", lambda *given: kept.append(embed(*given)) or kept[-1])
+    teach = stage._teach
+    monkeypatch.setattr(stage, "_teach", lambda *given: kept.append((given, teach(*given))) or kept[-1][1])
     draft = store.draft("distil", "1" * 16)
     facts = stage.distil(Work(DistilPhase(phase=settings), inputs, draft, Workers(workers=2), node="taught"))
     done = store.commit(draft, "distil", "1" * 16, {}, {}, 0, 0.0, facts)
@@ -60,10 +61,15 @@ def test_a_student_comes_to_agree_with_its_teacher(ray_local, tiny, table, tmp_p
     before, after = facts.fidelity.before, facts.fidelity.after
     assert after.centred > before.centred and after.cosine > before.cosine and facts.fidelity.texts > 50
     assert f"cosine of centred vectors {before.centred:.3f} to {after.centred:.3f}" in _agreed(facts.fidelity)
-    texts, vectors, counts = kept[0]
-    assert texts == sorted(texts, key=by_length) and texts[0].startswith("passage: река") and len(texts[0]) == len("passage: ") + 256
+    ((given, (vectors, at, counts)),) = kept  # the teacher is started once, for what is compared too
+    units, reading = given[3], given[4]
+    parts = [part for unit in units for part in teacher_texts(unit, reading, teacher_hashes(unit, reading), np.zeros(0, np.uint64))]
+    told = {text for part in parts for text in part["text"].to_pylist() if at.rows(hashes([text]))[0] >= 0}
+    texts = sorted(told, key=lambda text: (-len(text), text))
+    assert at.rows(hashes(texts)).tolist() == list(range(len(texts))) and len(vectors) == len(texts)
+    assert texts[0].startswith("passage: река") and len(texts[0]) == len("passage: ") + 256
     assert not any("секрет" in text for text in texts)
     assert facts.embedded == len(texts) == counts["embedded"] and facts.bad_vectors == facts.reused == 0
     direct = Embedder(inputs["e5"].folder("model"), 16).encode(texts)
     assert np.array_equal(Mapped(vectors)[np.arange(len(texts))], direct.astype(np.float16))
-    assert embed(Work(DistilPhase(phase=settings), inputs, draft), inputs["e5"], [(text, "") for text in texts], 16)[2]["embedded"] == 0
+    assert teach(*given)[2]["embedded"] == 0

@@ -1,7 +1,8 @@
 """What is added to InfoNCE: a distance to a teacher's vectors, the spread-out term, weights of hard negatives. Against plain loops."""
 
+import sys
+
 import numpy as np
-import pyarrow.fs as pafs
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,10 @@ from raysberta.parsing import load
 from raysberta.prefixes import E5, Prefixes
 from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
-from raysberta.training.examples import Examples, TeacherRows, prepare
+from raysberta.training.examples import Examples, prepare_tables
 from raysberta.training.objectives import hard_of, info_nce, spread
-from raysberta.training.teacher import Readers, projection
+from raysberta.training.survey import Held, hashes, known, reading_of
+from raysberta.training.teacher import projection, teacher_hashes, teacher_texts
 
 CPU = torch.device("cpu")
 TOGETHER = {"cross_device_negatives": True, "same_tower": True, "dimensions": (48,), "margin": 0.1}
@@ -24,14 +26,16 @@ TOGETHER = {"cross_device_negatives": True, "same_tower": True, "dimensions": (4
 
 @pytest.fixture(scope="module")
 def ordered(table) -> list[str]:
-    return sorted({text for text, _ in Readers(E5, E5).of_pairs([table])})
+    """What the teacher reads, in an order of its own."""
+    reading = reading_of({"query": 16, "document": 16}, E5, [E5], sys.maxsize)
+    (texts,) = teacher_texts(Held(table), reading, teacher_hashes(Held(table), reading), np.zeros(0, np.uint64))
+    return sorted(texts["text"].to_pylist())
 
 
 @pytest.fixture(scope="module")
 def learned(table, tiny, ordered) -> Examples:
     """The sentences, each with the row of its teacher's vector."""
-    at = {text: row for row, text in enumerate(ordered)}
-    return prepare([table], load_tokenizer(tiny), Prefixes(), 16, 16, 2, None, TeacherRows(E5, at))
+    return prepare_tables([table], load_tokenizer(tiny), Prefixes(), 16, 16, 2, None, known(E5, hashes(ordered)))
 
 
 def vectors_of(ordered: list[str], width: int) -> np.ndarray:
@@ -150,8 +154,8 @@ def test_all_of_it_resumes_bit_for_bit_and_stays_out_of_the_model(tiny, learned,
     short = {"precision": "fp32", "checkpoint_every": 2, "warmup_steps": 1, "batch_size": 4, "device_batches": 2, "chunk_tokens": 96}
     settings, vectors = contrastive_settings(**more, **short), vectors_of(ordered, 40)
     run = {"seed": SEED, "steps": 3, "teacher": vectors}
-    learned.save(f"{tmp_path}/data", pafs.LocalFileSystem())
-    again = Examples.load(f"{tmp_path}/data", pafs.LocalFileSystem())
+    learned.save(f"{tmp_path}/data")
+    again = Examples.load(f"{tmp_path}/data")
     whole = train_contrastive(settings, tiny, learned, tmp_path / "whole", **run, checkpoints=tmp_path)
     on = train_contrastive(settings, tiny, again, tmp_path / "resumed", **run, resume=tmp_path / "step-00000002")
     assert [point["loss"] for point in on] == [point["loss"] for point in whole]

@@ -75,9 +75,9 @@ def test_chunks_read_back_as_the_texts_they_were_made_of():
     assert chunks.real == 10 and chunks.padded >= 10 and len(chunks.vocabulary) == 4
 
 
-def gradients(tiny, examples, dropout, chunk_tokens, recompute, pooling="mean", **settings):
+def gradients(tiny, examples, dropout, chunk_tokens, recompute, pooling="mean", layers=False, **settings):
     chosen = contrastive_settings(temperature=0.05, chunk_tokens=chunk_tokens, **settings)
-    encoder = ChunkedEncoder(load_encoder(tiny, dropout=dropout).double(), "fp32", recompute)
+    encoder = ChunkedEncoder(load_encoder(tiny, dropout=dropout).double(), "fp32", recompute, recompute_layers=layers)
     model = ContrastiveModel(encoder, pooling, chosen).train()
     batch = make_batch(examples, batches_of_two_sources(examples), chosen, CPU)
     assert any((part.relations == 0).any() for part in batch.batches), "nothing masked: the test would prove too little"
@@ -100,6 +100,36 @@ def test_chunks_and_recomputing_do_not_change_the_gradient(tiny, examples, pooli
         loss, found = gradients(tiny, examples, 0.0, chunk_tokens, recompute, pooling)
         assert loss == pytest.approx(whole, rel=1e-12)
         assert farthest(found, expected) < 1e-9
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_recomputing_layers_does_not_change_the_gradient(tiny, examples, dropout, recompute):
+    """With or without chunks recomputed; the dropout is that of the first time. What is kept is less: the test sees to that."""
+    whole, expected = gradients(tiny, examples, dropout, 96, False)
+    loss, found = gradients(tiny, examples, dropout, 96, recompute, layers=True)
+    assert loss == pytest.approx(whole, rel=1e-12)
+    assert farthest(found, expected) < 1e-9
+    plain, saved = (kept_bytes(tiny, examples, dropout, layers) for layers in (False, True))
+    assert saved < 0.5 * plain
+
+
+def kept_bytes(tiny, examples, dropout, layers) -> int:
+    """What a forward pass leaves for the backward one, weights left out."""
+    encoder = ChunkedEncoder(load_encoder(tiny, dropout=dropout), "fp32", False, recompute_layers=layers).train()
+    weights, found = {value.untyped_storage().data_ptr() for value in encoder.parameters()}, {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            found[storage.data_ptr()] = storage.nbytes(), tensor  # held, so that no other takes its place
+        return tensor
+
+    chunks = make_batch(examples, batches_of_two_sources(examples), contrastive_settings(), CPU).chunks
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        states = encoder.embed(chunks, "mean")
+    assert states.requires_grad
+    return sum(size for size, _ in found.values())
 
 
 @pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
@@ -154,7 +184,7 @@ def test_the_loss_is_that_of_a_plain_loop_over_the_texts(tiny, examples):
 
     losses = []
     for row in rows:
-        known = set(examples.friends[row].tolist())
+        known = set(examples.friends[examples.raw[examples.query[row]]].tolist())
         documents = dict.fromkeys([*examples.positive[rows].tolist(), *(int(text) for other in rows for text in examples.negatives[other])])
         known |= {text for text in range(len(examples.groups)) if examples.group[row] in examples.groups[text]}
         wrong = [document for document in documents if int(examples.raw[document]) not in known]

@@ -7,7 +7,6 @@ import signal
 from dataclasses import replace
 
 import numpy as np
-import pyarrow.fs as pafs
 import pytest
 import torch
 from processes import in_a_process
@@ -19,14 +18,16 @@ from raysberta.errors import InputError
 from raysberta.models.describe import Description, describe
 from raysberta.models.load import load_encoder, load_tokenizer
 from raysberta.prefixes import E5, Prefixes
+from raysberta.training.arrays import tokens_of
 from raysberta.training.checkpoint import NotSaved, last_whole
 from raysberta.training.contrastive import train_contrastive
 from raysberta.training.engine import NotFinite
-from raysberta.training.examples import prepare, ragged, tokenise, write_arrays
+from raysberta.training.examples import prepare_tables
 from raysberta.training.loop import Part, train
 from raysberta.training.mlm import train_mlm
 from raysberta.training.schedule import learning_rate
 from raysberta.training.settings import RetroMae
+from raysberta.training.survey import tokenise
 
 
 def weights(folder):
@@ -44,17 +45,17 @@ def test_a_run_learns_and_a_killed_one_goes_on_bit_for_bit(kind, contrastive, ml
 
     Dropout is on (the base's own 0.1): a resumed step draws the masks it would have drawn.
     """
-    texts = ragged(tokenise(load_tokenizer(tiny), [(text, 16) for text in table["positive"].to_pylist()]))
-    disk, steps = pafs.LocalFileSystem(), 20 if kind == "contrastive" else 12
+    texts = tokens_of(tokenise(load_tokenizer(tiny), [(text, 16) for text in table["positive"].to_pylist()]))
+    steps = 20 if kind == "contrastive" else 12
     seen = []
     watched = {"seed": SEED, "on_step": lambda metrics, total: seen.append((metrics.step, total))}
     if kind == "contrastive":
         settings = contrastive.model_copy(update={"steps": steps})
-        examples.save(f"{tmp_path}/data.safetensors", disk)
+        examples.save(f"{tmp_path}/data")
         whole = train_contrastive(settings, tiny, examples, tmp_path / "whole", **watched)
     else:
         settings = mlm.model_copy(update={"steps": steps, "retromae": RetroMae() if kind == "retromae" else None})
-        write_arrays({"values": texts.values, "offsets": texts.offsets}, f"{tmp_path}/data.safetensors", disk)
+        texts.save(f"{tmp_path}/data")
         whole = train_mlm(settings, tiny, texts, tmp_path / "whole", **watched)
     (tmp_path / "settings.json").write_text(settings.model_dump_json())
     assert seen == [(step + 1, steps) for step in range(steps)]
@@ -108,7 +109,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(contrastive, mlm, tiny, exam
     (folder / "weights.safetensors").write_bytes(whole)
     state = json.loads((folder / "state.json").read_text())
     assert state["step"] == 3 and len(state["curve"]) == 3
-    texts = ragged(tokenise(load_tokenizer(tiny), [("мост у реки", 16)] * 40))
+    texts = tokens_of(tokenise(load_tokenizer(tiny), [("мост у реки", 16)] * 40))
     with pytest.raises(InputError, match="weights do not fit"):
         train_mlm(mlm, tiny, texts, None, seed=SEED, steps=4, resume=folder)
 
@@ -137,7 +138,7 @@ def test_an_infinite_loss_leaves_the_weights_and_names_the_checkpoint(mlm, tmp_p
         return Part(step, 1, f"row {step}")
 
     with pytest.raises(NotFinite, match=r"^step 5 of 9: loss is inf; batch: row 4; last good checkpoint: .*step-00000003"):
-        train("toy", module, part_of, mlm, 9, 0, torch.device("cpu"), checkpoints=tmp_path)
+        train(module, part_of, mlm, 9, torch.device("cpu"), {"seed": 0, "checkpoints": tmp_path})
     assert torch.isfinite(module.weight).all()
 
 
@@ -153,10 +154,10 @@ def test_the_rate_rises_peaks_and_falls():
 
 
 def test_texts_that_do_not_fit_the_model_are_refused(contrastive, mlm, tiny, e5_folder, table, examples):
-    others = prepare([table], load_tokenizer(e5_folder), Prefixes(), 16, 16, 2)
+    others = prepare_tables([table], load_tokenizer(e5_folder), Prefixes(), 16, 16, 2)
     with pytest.raises(InputError, match=r"^the texts hold token \d+, the model has \d+ pieces: the vocabulary is not its own"):
         train_contrastive(contrastive, tiny, others, None, seed=SEED, steps=1)
-    long = ragged([[0, *[5] * 600, 2]] * 40)
+    long = tokens_of([[0, *[5] * 600, 2]] * 40)
     with pytest.raises(InputError, match=r"^a text of 602 tokens, the model takes 512"):
         train_mlm(mlm, tiny, long, None, seed=SEED, steps=1)
     wide = contrastive.model_copy(update={"dimensions": (384,)})
@@ -223,6 +224,6 @@ def test_frozen_embeddings_stay_as_they_are_and_a_resumed_run_is_the_same(contra
     pieces = "embeddings.word_embeddings.weight"
     assert torch.equal(left[pieces], first[pieces])
     assert all(not torch.equal(left[name], first[name]) for name in left if name.endswith("query.weight"))
-    texts = ragged(tokenise(load_tokenizer(tiny), [(text, 16) for text in table["positive"].to_pylist()]))
+    texts = tokens_of(tokenise(load_tokenizer(tiny), [(text, 16) for text in table["positive"].to_pylist()]))
     train_mlm(mlm.model_copy(update={"steps": 2, "freeze_embeddings": True}), tiny, texts, tmp_path / "masked", seed=SEED)
     assert torch.equal(weights(tmp_path / "masked")[pieces], first[pieces])

@@ -11,17 +11,18 @@ from variants import SEED
 from raysberta.errors import InputError
 from raysberta.models.head import MlmHead, load_head, save_head
 from raysberta.models.load import load_encoder, load_tokenizer
-from raysberta.training.batches import MlmPlan
+from raysberta.training.arrays import Tokens, tokens_of
+from raysberta.training.batches import TextPlan
 from raysberta.training.chunks import Budget, budget_of
 from raysberta.training.encode import ChunkedEncoder
-from raysberta.training.examples import Ragged, ragged, tokenise
 from raysberta.training.masks import IGNORED, mask, pieces_of
 from raysberta.training.mlm import MlmModel, make_batch, train_mlm
+from raysberta.training.survey import tokenise
 
 
 @pytest.fixture(scope="module")
-def texts(tiny, table) -> Ragged:
-    return ragged(tokenise(load_tokenizer(tiny), [(text, 16) for text in table["positive"].to_pylist()]))
+def texts(tiny, table) -> Tokens:
+    return tokens_of(tokenise(load_tokenizer(tiny), [(text, 16) for text in table["positive"].to_pylist()]))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_masks_are_drawn_in_the_order_that_runs_were_made_with(pieces):
 def test_whole_words_are_chosen_with_all_their_pieces(tiny, table):
     tokenizer = load_tokenizer(tiny)
     pieces = pieces_of(tokenizer, whole_words=True)
-    texts = ragged(tokenise(tokenizer, [(text, 64) for text in table["query"].to_pylist()] * 40))
+    texts = tokens_of(tokenise(tokenizer, [(text, 64) for text in table["query"].to_pylist()] * 40))
     tokens = texts.values
     read, labels = mask(tokens, pieces, 0.3, np.random.default_rng(0))
     chosen, special = labels != IGNORED, np.isin(tokens, pieces.special)
@@ -182,7 +183,7 @@ def test_training_starts_from_the_head_beside_the_encoder(tiny, tmp_path, mlm, t
     save_head(head, tmp_path / "model")
     settings = mlm.model_copy(update={"dropout": 0.0})
     curve = train_mlm(settings, tmp_path / "model", texts, None, seed=SEED, steps=1)
-    rows = MlmPlan(len(texts), settings.batch_size, SEED).step(0)
+    rows = TextPlan(len(texts), settings.batch_size, SEED).step(0)
     first = make_batch(texts, rows, pieces, settings.mask_probability, (SEED, 0, 1), budget_of(settings.chunk_tokens, torch.device("cpu")))
     with torch.no_grad():
         expected = MlmModel(ChunkedEncoder(encoder, "fp32", False), head)(first).item()

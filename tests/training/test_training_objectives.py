@@ -172,7 +172,9 @@ def test_half_precision_vectors_are_scored_in_float32():
 @pytest.fixture
 def three_rows(numbers):
     """Queries 0, 1, 2 with positives 10, 11, 12; 20 and 21 are mined for row 0, 21 and 11 for row 1."""
-    return numbers([(0, 0, 10), (0, 1, 11), (0, 2, 12)], negatives=[[20, 21], [21, 11], []], friends=[[0, 10, 21], [1, 11, 12], [2, 12]])
+    return numbers(
+        [(0, 0, 10), (0, 1, 11), (0, 2, 12)], negatives=[[20, 21], [21, 11], []], friends={0: [0, 10, 21], 1: [1, 11, 12], 2: [2, 12]}
+    )
 
 
 def test_each_distinct_document_stands_once_and_false_negatives_are_left_out(three_rows):
@@ -184,7 +186,7 @@ def test_each_distinct_document_stands_once_and_false_negatives_are_left_out(thr
 
 def test_what_shares_a_group_is_no_negative(numbers):
     """Row 0's group holds text 12, a positive of another row, and text 21, mined for another row; its own positive stays one."""
-    examples = numbers([(0, 0, 10), (0, 1, 11), (0, 2, 12)], [[20], [21], []], [[], [], []], {10: [0, 1], 12: [2, 0], 21: [0, 5]})
+    examples = numbers([(0, 0, 10), (0, 1, 11), (0, 2, 12)], [[20], [21], []], {}, {10: [0, 1], 12: [2, 0], 21: [0, 5]})
     rows = np.asarray([0, 1, 2])
     documents = documents_of(examples, rows)
     assert documents.tolist() == [10, 11, 12, 20, 21]
@@ -194,7 +196,9 @@ def test_what_shares_a_group_is_no_negative(numbers):
 def test_queries_are_no_negatives_of_their_like(numbers):
     """Queries 0 and 1 answer each other in some row; query 2 is of query 0's group; query 3 is a stranger."""
     examples = numbers(
-        [(0, 0, 10), (0, 1, 11), (0, 2, 12), (0, 3, 13)], friends=[[0, 1, 10], [0, 1, 11], [2, 12], [3, 13]], groups={2: [0, 2], 0: [0, 2]}
+        [(0, 0, 10), (0, 1, 11), (0, 2, 12), (0, 3, 13)],
+        friends={0: [0, 1, 10], 1: [0, 1, 11], 2: [2, 12], 3: [3, 13]},
+        groups={2: [0, 2], 0: [0, 2]},
     )
     rows = np.arange(4)
     assert among_queries(examples, rows).tolist() == [[0, 0, 0, -1], [0, 0, -1, -1], [0, -1, 0, -1], [-1, -1, -1, 0]]

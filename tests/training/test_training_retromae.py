@@ -12,20 +12,21 @@ from two_processes import farthest
 from raysberta.errors import InputError
 from raysberta.models.head import load_head
 from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.training.arrays import Tokens, tokens_of
 from raysberta.training.chunks import Budget
 from raysberta.training.encode import ChunkedEncoder
-from raysberta.training.examples import Ragged, ragged, tokenise
 from raysberta.training.masks import IGNORED, Pieces, mask, pieces_of, visible, word_of
 from raysberta.training.mlm import MlmModel, RetroMaeBatch, RetroMaeModel, make_batch, reconstructed
 from raysberta.training.retromae import embedded, fresh_decoder
+from raysberta.training.survey import tokenise
 
 SMALL = Pieces(4, np.arange(5), np.arange(5, 20), np.arange(20) % 3 != 0)
 """Of the ordinary ids 5 to 19, those that 3 divides begin no word."""
 
 
 @pytest.fixture(scope="module")
-def texts(tiny, table) -> Ragged:
-    return ragged(tokenise(load_tokenizer(tiny), [(text, 16) for text in table["positive"].to_pylist()]))
+def texts(tiny, table) -> Tokens:
+    return tokens_of(tokenise(load_tokenizer(tiny), [(text, 16) for text in table["positive"].to_pylist()]))
 
 
 @pytest.fixture(scope="module")

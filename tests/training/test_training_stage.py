@@ -23,7 +23,6 @@ from raysberta.storage.artifacts import Artifact, Draft, Store
 from raysberta.storage.location import filesystem
 from raysberta.training import stage
 from raysberta.training.engine import ALLOCATOR
-from raysberta.training.examples import texts_of
 from raysberta.training.facts import TrainingFacts
 from raysberta.training.settings import ContrastivePhase, MlmPhase, Prepared
 from raysberta.tuning.facts import SearchFacts
@@ -142,8 +141,9 @@ def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill_and_a_damaged_ch
             (folder / "tasks.json").write_text("{}")
 
     inputs = {**inputs, "tasks": commit(store, "tasks", nothing, "2" * 16)}
-    texts = texts_of([inputs["natural"], inputs["questions"]])
-    assert texts == sorted(set(texts)) and "секрет" not in texts and "что над рекой?" in texts
+    rows = [row for name in ("natural", "questions") for row in inputs[name].table("pairs").to_pylist() if row["split"] == "train"]
+    texts = {row[side] for row in rows for side in ("query", "positive")}
+    assert "секрет" not in texts and "что над рекой?" in texts
     changes = {"steps": 6, "checkpoint_every": 2, "dev_tasks": ("Places",), "pairs": ("natural", "questions")}
     given = Prepared(tasks="tasks", scoring=SCORING)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -181,6 +181,6 @@ def test_what_cannot_be_trained_is_refused_before_any_worker_starts(store, contr
         ask(contrastive, "4", examples=("none",))
     with pytest.raises(InputError, match=r"^source_weights: no examples of 'quetions/qa'"):
         ask(contrastive, "5", source_weights={"quetions/qa": 2.0})
-    with pytest.raises(InputError, match=r"^the pairs have no training text at all"):
+    with pytest.raises(InputError, match=r"^there is no training text at all"):
         inputs = {**inputs, "natural": commit(store, "empty", lambda draft: draft.write_table("pairs", PAIR.empty_table()))}
         ask(mlm, "6")

@@ -1,6 +1,6 @@
 """What two processes do in test_training_distil.py: the same distillation at every ZeRO stage.
 
-Run as `python two_distilling.py <folder> <encoder> <rank>`; reads settings.json and data.safetensors of the folder.
+Run as `python two_distilling.py <folder> <encoder> <rank>`; reads settings.json, data and teacher.npy of the folder.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What two processes do in test_training_engine.py: steps under DeepSpeed at a ZeRO stage, a resume among them, gradients.
 
-Run as `python two_processes.py <folder> <encoder> <rank>`; reads contrastive.json, mlm.json and data.safetensors of the folder,
+Run as `python two_processes.py <folder> <encoder> <rank>`; reads contrastive.json, mlm.json and data of the folder,
 writes a JSON line and, by the first process, how far gradients are from those of one process, for each way to reduce them.
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.fs as pafs
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -19,11 +18,12 @@ from variants import SEED, VARIANTS, batches_of_two_sources, contrastive_setting
 
 from raysberta.models.head import load_head
 from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.training.arrays import Tokens
 from raysberta.training.chunks import Budget
 from raysberta.training.contrastive import ContrastiveBatch, ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine
-from raysberta.training.examples import Examples, Ragged
+from raysberta.training.examples import Examples
 from raysberta.training.masks import pieces_of
 from raysberta.training.mlm import MlmModel, RetroMaeBatch, RetroMaeModel, reconstructed, train_mlm
 from raysberta.training.mlm import make_batch as make_mlm_batch
@@ -60,7 +60,7 @@ def alone(encoder: Path, examples: Examples) -> dict[str, dict[str, torch.Tensor
     return found
 
 
-def reconstruction(encoder: Path, texts: Ragged, rank: int = 0, world: int = 1) -> tuple[RetroMaeModel, RetroMaeBatch]:
+def reconstruction(encoder: Path, texts: Tokens, rank: int = 0, world: int = 1) -> tuple[RetroMaeModel, RetroMaeBatch]:
     """RetroMAE on a worker's part of a step, in float64 and without dropout."""
     loaded = load_encoder(encoder, dropout=0.0).double()
     mlm = MlmModel(ChunkedEncoder(loaded, "fp32", True), load_head(encoder, loaded).double())
@@ -70,7 +70,7 @@ def reconstruction(encoder: Path, texts: Ragged, rank: int = 0, world: int = 1) 
     return RetroMaeModel(mlm, fresh_decoder(loaded, 0).double(), "mean").train(), batch
 
 
-def reconstruction_apart(encoder: Path, texts: Ragged, rank: int) -> float:
+def reconstruction_apart(encoder: Path, texts: Tokens, rank: int) -> float:
     """How far RetroMAE's gradients of two processes are from those of one."""
     model, batch = reconstruction(encoder, texts)
     model(batch).backward()
@@ -136,7 +136,7 @@ def assembled(parameter: torch.nn.Parameter) -> torch.Tensor:
 
 def main(folder: Path, encoder: Path, rank: int) -> None:
     torch.set_num_threads(1)
-    examples = Examples.load(f"{folder}/data.safetensors", pafs.LocalFileSystem())
+    examples = Examples.load(f"{folder}/data")
     expected = alone(encoder, examples)
     os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)

@@ -1,6 +1,6 @@
 """What two processes do in test_training_zero3.py: both phases under ZeRO 3 with recomputed chunks, resumes, offload, a gradient.
 
-Run as `python zero3_processes.py <folder> <encoder> <rank>`; reads contrastive.json, mlm.json and data.safetensors of the folder, writes
+Run as `python zero3_processes.py <folder> <encoder> <rank>`; reads contrastive.json, mlm.json and data of the folder, writes
 the curves and, by the first process, how far a gradient is from that of one process.
 """
 
@@ -9,7 +9,6 @@ import os
 import sys
 from pathlib import Path
 
-import pyarrow.fs as pafs
 import torch
 import torch.distributed as dist
 from variants import SEED, VARIANTS, batches_of_two_sources, contrastive_settings
@@ -60,7 +59,7 @@ def apart(encoder: Path, examples: Examples, rank: int, expected: dict[str, torc
 
 def main(folder: Path, encoder: Path, rank: int) -> None:
     torch.set_num_threads(1)
-    examples = Examples.load(f"{folder}/data.safetensors", pafs.LocalFileSystem())
+    examples = Examples.load(f"{folder}/data")
     expected = gradient(encoder, examples)
     os.environ["LOCAL_RANK"] = str(rank)
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)

@@ -1,13 +1,16 @@
 """What of a registered benchmark lies outside the recipe: the index of its snapshot folder. No torch, no mteb: a dry run reads it."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raysberta.errors import InputError
 from raysberta.evaluation.settings import Benchmark
+from raysberta.storage.location import filesystem, join, shown
 
 INDEX = "snapshot.json"
 
@@ -40,46 +43,42 @@ class Snapshot(BaseModel):
     tasks: dict[str, SnapshotTask]
 
 
-def read_index(benchmark: str, folder: str | Path) -> Snapshot:
+def read_index(benchmark: str, place: str | Path) -> Snapshot:
     """The index of a snapshot.
 
     Args:
         benchmark: The registered name that it must be of.
-        folder: Where it should be.
+        place: Folder or URI where it should be.
 
     Raises:
         InputError: there is none, it cannot be read, or it is of another benchmark.
     """
     right = f"right would be a folder that jobs/fetch_benchmark.py filled with {benchmark}"
-    file = Path(folder) / INDEX
-    if not file.is_file():
-        raise InputError(f"{folder} has no {INDEX}; {right}")
+    data, name = _index(place), shown(f"{place}")
+    if data is None:
+        raise InputError(f"{name} has no {INDEX}; {right}")
     try:
-        snapshot = Snapshot.model_validate_json(file.read_bytes())
+        snapshot = Snapshot.model_validate_json(data)
     except ValidationError as error:
-        raise InputError(f"{file}: unreadable; fetch it again") from error
+        raise InputError(f"{name}/{INDEX}: unreadable; fetch it again") from error
     if snapshot.benchmark != benchmark:
-        raise InputError(f"{file}: holds {snapshot.benchmark}; {right}")
+        raise InputError(f"{name}/{INDEX}: holds {snapshot.benchmark}; {right}")
     return snapshot
 
 
-def check_size(root: Path, file: DataFile) -> None:
-    """A file is there, as long as when it was fetched.
-
-    Raises:
-        InputError: it is not.
-    """
-    path = root / file.path
-    if not path.is_file() or path.stat().st_size != file.bytes:
-        raise InputError(f"{path}: missing or cut; fetch the snapshot again")
+def wrong_sizes(place: str | Path, files: Iterable[DataFile]) -> list[str]:
+    """What is wrong with files of a snapshot, a line each: one is not there, or not as long as when it was fetched."""
+    fs, root = filesystem(f"{place}")
+    wanted = list(files)
+    infos = fs.get_file_info([f"{root}/{file.path}" for file in wanted])
+    wrong = [file for file, info in zip(wanted, infos, strict=True) if not info.is_file or info.size != file.bytes]
+    return [f"{shown(join(str(place), file.path))}: missing or cut; fetch the snapshot again" for file in wrong]
 
 
 def benchmark_state(benchmark: Benchmark) -> dict[str, Any]:
     """What the scores on a benchmark depend on beside its settings: the SHA-256 of its snapshot's index, which has that of every file."""
-    file = Path(benchmark.snapshot) / INDEX
-    if not file.is_file():
-        return {"missing": True}
-    return {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    data = _index(benchmark.snapshot)
+    return {"missing": True} if data is None else {"sha256": hashlib.sha256(data).hexdigest()}
 
 
 def check_benchmark(name: str, benchmark: Benchmark) -> list[str]:
@@ -89,15 +88,17 @@ def check_benchmark(name: str, benchmark: Benchmark) -> list[str]:
         name: Of the entry of `benchmarks`.
         benchmark: That entry.
     """
-    key = f"benchmarks.{name}.snapshot"
     try:
         snapshot = read_index(benchmark.name, benchmark.snapshot)
+        wrong = wrong_sizes(benchmark.snapshot, [file for task in snapshot.tasks.values() for file in task.files])
     except InputError as error:
-        return [f"{key}: {error}"]
-    problems = []
-    for file in (file for task in snapshot.tasks.values() for file in task.files):
-        try:
-            check_size(Path(benchmark.snapshot), file)
-        except InputError as error:
-            problems.append(f"{key}: {error}")
-    return problems
+        wrong = [str(error)]
+    return [f"benchmarks.{name}.snapshot: {problem}" for problem in wrong]
+
+
+def _index(place: str | Path) -> bytes | None:
+    fs, path = filesystem(join(f"{place}", INDEX))
+    if fs.get_file_info(path).type != pafs.FileType.File:
+        return None
+    with fs.open_input_file(path) as stream:
+        return stream.read()

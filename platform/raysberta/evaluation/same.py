@@ -3,40 +3,14 @@
 The graph is made before any weight is chosen, so that two models are the same shows only once both are there: by their content.
 """
 
-import hashlib
-import json
-from contextlib import ExitStack
-from pathlib import Path
-
-import torch
-
 from raysberta.errors import InputError
 from raysberta.evaluation.facts import ScoresFacts
 from raysberta.evaluation.settings import VERSION, ModelScores
-from raysberta.models.describe import describe
-from raysberta.models.load import tensor_readers
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.work import Work
 
 LOOKED_AT = 100
 """Scores of the storage, the newest ones."""
-
-
-def content_of(folder: Path) -> str:
-    """A hash of what decides a model's vectors: tensors, tokenizer, and what the folder says of its use; 64 hexadecimal digits.
-
-    How the tensors are shared out among files, and what else the files hold, does not count. Memory: one tensor.
-    """
-    said = describe(folder)
-    digest = hashlib.sha256(json.dumps([said.pooling, said.prefixes.model_dump(), said.max_tokens]).encode())
-    for name in ("config.json", "tokenizer.json"):
-        digest.update((folder / name).read_bytes())
-    with ExitStack() as opened:
-        for name, reader in sorted(tensor_readers(folder, opened).items()):
-            tensor = reader.get_tensor(name)
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def scored_before(work: Work[ModelScores], content: str) -> Artifact | None:

@@ -17,7 +17,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 
 from raysberta.evaluation import task_folder
 from raysberta.evaluation import tasks as held_out_tasks
-from raysberta.evaluation.encoder import Embed, PrefixedEncoder
+from raysberta.evaluation.encoder import Embed, PrefixedEncoder, Remembered
 from raysberta.evaluation.guard import Half, Purpose, check_readable, readable_tasks
 from raysberta.evaluation.recorder import Recorder
 from raysberta.evaluation.settings import Scoring
@@ -42,7 +42,7 @@ class Scored:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     """mteb's full result of each task."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Time of each task, embedding included."""
+    """Time of each task, embedding included where the function embeds."""
     types: dict[str, str] = field(default_factory=dict)
     """mteb's type of each task."""
     items: dict[str, pa.Table | None] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def score_model(
     check_readable(half, purpose, index.tasks, names)
     embedder = Embedder(folder, how.max_tokens, how.precision)
     found = held_out_tasks.load(location, index, half, list(names) or list(index.tasks))
-    return score_tasks(found, embedder.encode, embedder.description.prefixes).scores
+    return score_tasks(found, Remembered(embedder.encode), embedder.description.prefixes).scores
 
 
 def dev_scores(folder: Path, tasks: Artifact | Path, names: Sequence[str], how: Scoring) -> dict[str, float]:
@@ -122,7 +122,7 @@ def score_own(
     location, index = task_folder.read(tasks)
     check_readable(half, "report", index.tasks, names)
     found = held_out_tasks.load(location, index, half, list(names) or list(index.tasks))
-    return score_tasks(found, embed, prefixes, model=model, revision=revision)
+    return score_tasks(found, Remembered(embed), prefixes, model=model, revision=revision)
 
 
 def score_tasks(

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from raysberta.graph import EXECUTION, PLACE, BenchmarkRef, DocumentsRef, EncoderRef, Language, PairsRef, Positive, Section, TasksRef
 
-VERSION: int = 3
+VERSION: int = 4
 """Of the results; bumped when the same settings and inputs give another result."""
 
 
@@ -45,7 +45,7 @@ class Benchmark(Section):
     name: str
     """Its name in mteb, e.g. MTEB(rus, v1.1)."""
     snapshot: Annotated[str, EXECUTION, PLACE]
-    """Folder that `jobs/fetch_benchmark.py` filled."""
+    """Folder that `jobs/fetch_benchmark.py` filled, or a URI that it was copied to."""
     in_domain: tuple[str, ...] = ()
     """Tasks of it whose training parts a model of the recipe has learned from, its teacher too: they count as own tasks, all others as
     general ones."""
@@ -56,9 +56,9 @@ class Scoring(Section):
 
     max_tokens: Positive = 128
     """Longer texts are cut."""
-    precision: Literal["bf16", "fp32"] = "fp32"
-    """Of the encoder while scoring; bf16 is about twice as fast and moves scores in the fourth digit; fp32 where the device has
-    no bf16."""
+    precision: Literal["bf16", "tf32", "fp32"] = "fp32"
+    """Of the encoder while scoring. bf16 is about twice as fast and moves scores in the fourth digit; tf32 multiplies with eleven bits on
+    NVIDIA GPUs from Ampere on. Each is fp32 where the device has it not."""
 
 
 class ModelScores(Section):

@@ -20,8 +20,11 @@ import yaml
 from mteb.abstasks import AbsTask
 
 from raysberta.errors import InputError
-from raysberta.evaluation.outside import INDEX, DataFile, Snapshot, SnapshotTask, check_size, read_index
+from raysberta.evaluation.outside import INDEX, DataFile, Snapshot, SnapshotTask, read_index, wrong_sizes
 from raysberta.prefixes import Prefixes
+from raysberta.schema import text_id
+from raysberta.storage.local_copy import local_folder
+from raysberta.storage.location import filesystem, join, shown
 
 log = logging.getLogger(__name__)
 
@@ -85,31 +88,30 @@ def seal(benchmark: str, folder: Path, tasks: Sequence[str] = ()) -> Snapshot:
     return snapshot
 
 
-def load(benchmark: str, folder: str | Path, *, hashes: bool = False) -> dict[str, AbsTask]:
+def load(benchmark: str, place: str | Path, names: Sequence[str] = (), *, hashes: bool = False) -> dict[str, AbsTask]:
     """Fresh instances of the benchmark's tasks that the snapshot holds, by name, which read from it and from nowhere else.
 
     Args:
         benchmark: The registered name.
-        folder: The snapshot.
+        place: Folder or URI of the snapshot; from a remote one the data of these tasks is copied to this machine, once.
+        names: These tasks only; all that there are where empty.
         hashes: Whether to read every file and compare its hash, beyond its size.
 
     Raises:
         InputError: there is no snapshot, it is of another benchmark or revision, or a file is missing or altered.
     """
-    snapshot = read_index(benchmark, folder)
-    root = Path(folder)
-    found = _tasks(benchmark, list(snapshot.tasks))
+    snapshot = read_index(benchmark, place)
+    found = _tasks(benchmark, list(names or snapshot.tasks))
     datasets.config.HF_DATASETS_CACHE = Path(tempfile.gettempdir()) / "raysberta" / "datasets"  # not into the user's home
     for name, task in found.items():
         entry = snapshot.tasks[name]
         if entry.revision != task.metadata.dataset["revision"]:
-            raise InputError(
-                f"{root / INDEX}: {name} is of revision {entry.revision}, mteb wants {task.metadata.dataset['revision']}; fetch it again"
-            )
-        for file in entry.files:
-            _check(root, file, hashes)
-        local = {**task.metadata.dataset, "path": str(root / entry.folder)}
-        task.metadata = task.metadata.model_copy(update={"dataset": local})
+            wants = f"mteb wants {task.metadata.dataset['revision']}; fetch it again"
+            raise InputError(f"{shown(str(place))}/{INDEX}: {name} is of revision {entry.revision}, {wants}")
+        for problem in wrong_sizes(place, entry.files) or (_altered(place, entry.files) if hashes else ()):
+            raise InputError(problem)
+        data = local_folder(join(str(place), entry.folder), f"benchmark/{text_id(*(file.sha256 for file in entry.files))}")
+        task.metadata = task.metadata.model_copy(update={"dataset": {**task.metadata.dataset, "path": str(data)}})
     return found
 
 
@@ -214,11 +216,16 @@ def _described(root: Path, file: Path) -> DataFile:
     return DataFile(path=file.relative_to(root).as_posix(), bytes=file.stat().st_size, sha256=_sha256(file))
 
 
-def _check(root: Path, file: DataFile, hashes: bool) -> None:
-    check_size(root, file)
-    path = root / file.path
-    if hashes and _sha256(path) != file.sha256:
-        raise InputError(f"{path}: not the file that was fetched; fetch the snapshot again")
+def _altered(place: str | Path, files: Sequence[DataFile]) -> Iterator[str]:
+    """Files that are not those that were fetched, a line each."""
+    fs, root = filesystem(str(place))
+    for file in files:
+        digest = hashlib.sha256()
+        with fs.open_input_stream(f"{root}/{file.path}") as stream:
+            while data := stream.read(1 << 20):
+                digest.update(data)
+        if digest.hexdigest() != file.sha256:
+            yield f"{shown(join(str(place), file.path))}: not the file that was fetched; fetch the snapshot again"
 
 
 def _sha256(file: Path) -> str:

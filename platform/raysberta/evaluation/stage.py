@@ -4,12 +4,12 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
@@ -17,17 +17,23 @@ from raysberta.errors import InputError
 from raysberta.evaluation import task_folder
 from raysberta.evaluation.bootstrap import interval
 from raysberta.evaluation.facts import BenchmarkFacts, ScoreDetail, ScoresFacts, TaskFacts, TasksFacts
+from raysberta.evaluation.job import Job, Wanted
+from raysberta.evaluation.kept import Score
 from raysberta.evaluation.means import two_means
-from raysberta.evaluation.settings import Benchmark, HeldOutTasks, ModelScores, Scoring
-from raysberta.storage.artifacts import Artifact, Draft
+from raysberta.evaluation.same import scored_before
+from raysberta.evaluation.settings import VERSION, Benchmark, HeldOutTasks, ModelScores
+from raysberta.models.describe import Description, describe
+from raysberta.prefixes import Prefixes
+from raysberta.progress import progress
+from raysberta.storage.artifacts import Artifact, Draft, fingerprint, versions
+from raysberta.storage.location import join
 from raysberta.work import Work
 
 if TYPE_CHECKING:
-    from raysberta.evaluation.score import Scored
+    from raysberta.evaluation.units import Unit
 
 log = logging.getLogger(__name__)
 
-NOISY = ("mteb", "datasets", "transformers")
 DRAWS = pa.schema([("task", pa.string()), ("draws", pa.list_(pa.float64()))])
 
 
@@ -75,24 +81,22 @@ def score(work: Work[ModelScores]) -> ScoresFacts:
 
     Writes the folders `results` with mteb's full result of each task and `items` with a table of what each query, pair or text adds to
     its score (items.py), and the table `draws` (DRAWS): the score of each task in each draw of the bootstrap, the same draws whatever
-    the model. A model that was scored before under another name is not scored again.
+    the model. A model that was scored before under another name is not scored again; nor is a task whose score a killed run has kept.
 
     Raises:
         InputError: there is no task at all, or a benchmark's snapshot is missing or altered.
     """
-    from raysberta.evaluation.same import content_of, scored_before
-
     own = _own_tasks(work)
     wanted = _wanted(work, own)
-    content = content_of(work.inputs[work.settings.model].folder("model"))
+    content, said, arithmetic = ray.get(_remote(work, _content).remote(work.inputs[work.settings.model]))
     before = scored_before(work, content)
     if before is not None:
         return _taken(work, before)
     started = time.monotonic()
-    parts = _score(work, wanted)
-    done = {key: one for part in parts for key, one in part.scores.items()}
-    found = {one.key: done[one.key] for one in wanted}
+    job = _job(work, content, arithmetic, said.prefixes)
+    found = _score(work, wanted, job)
     _write(work.draft, found)
+    work.draft.spent.append(job.scores)
     work.draft.rows_out = len(found)
     scores = {key: one.score for key, one in found.items()}
     details = {one.key: _detail(one, found[one.key], own.get(one.task)) for one in wanted}
@@ -102,8 +106,8 @@ def score(work: Work[ModelScores]) -> ScoresFacts:
         scores=scores,
         details=details,
         seconds={key: one.seconds for key, one in found.items()},
-        pooling=parts[0].pooling,
-        prefixes=parts[0].prefixes,
+        pooling=said.pooling,
+        prefixes=said.prefixes.model_dump(),
         content=content,
         taken_from=None,
     )
@@ -121,42 +125,7 @@ def _taken(work: Work[ModelScores], scores: Artifact) -> ScoresFacts:
     return told.model_copy(update={"taken_from": told.taken_from or scores.manifest.id})
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """A task to score on."""
-
-    key: str
-    """What its score is kept under."""
-    task: str
-    """Its own name."""
-    benchmark: BenchmarkFacts | None
-    """The registered benchmark it is of; None of a held-out task."""
-
-
-@dataclass(frozen=True)
-class _Score:
-    """What the model scored on one task."""
-
-    score: float
-    result: dict[str, Any]
-    seconds: float
-    type: str
-    items: pa.Table | None
-    """One row an item; None where mteb does not tell."""
-    draws: np.ndarray | None
-    """float64 [draws]: the score of each draw of the bootstrap; None where there are no items."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What one worker found, in plain types: whoever reads it needs no mteb."""
-
-    scores: dict[str, _Score]
-    pooling: str
-    prefixes: dict[str, str]
-
-
-def _write(draft: Draft, found: Mapping[str, _Score]) -> None:
+def _write(draft: Draft, found: Mapping[str, Score]) -> None:
     """Results, items and draws of each task."""
     with draft.folder("results") as folder:
         for key, one in found.items():
@@ -175,63 +144,94 @@ def _own_tasks(work: Work[ModelScores]) -> dict[str, TaskFacts]:
     return {} if tasks is None else work.inputs[tasks].told(TasksFacts).tasks
 
 
-def _wanted(work: Work[ModelScores], own: Mapping[str, TaskFacts]) -> list[_Wanted]:
+def _wanted(work: Work[ModelScores], own: Mapping[str, TaskFacts]) -> list[Wanted]:
     """The held-out tasks as they stand, then those of all benchmarks by name; a name that is taken gets its benchmark's behind it."""
-    found = {name: _Wanted(name, name, None) for name in own}
-    by_name = {facts.name: facts for facts in (work.inputs[ref].told(BenchmarkFacts) for ref in work.settings.benchmarks)}
-    for facts in by_name.values():  # one benchmark under two names counts once
+    tasks, benchmarks = work.settings.tasks, [work.inputs[ref] for ref in work.settings.benchmarks]
+    found = {name: Wanted(name, name, work.inputs[tasks].manifest.id, None) for name in own} if tasks is not None else {}
+    by_name = {facts.name: (benchmark.manifest.id, facts) for benchmark in benchmarks for facts in [benchmark.told(BenchmarkFacts)]}
+    for source, facts in by_name.values():  # one benchmark under two names counts once
         for name in facts.tasks:
             key = name if name not in found else f"{name}, {facts.name}"
-            found[key] = _Wanted(key, name, facts)
+            found[key] = Wanted(key, name, source, facts)
     if not found:
         raise InputError(f"{work.node}: no task to score on; right would be entries under tasks or benchmarks")
     return [*(found[name] for name in own), *(found[key] for key in sorted(set(found) - set(own)))]
 
 
-def _score(work: Work[ModelScores], wanted: Sequence[_Wanted]) -> list[_Part]:
-    """The tasks dealt out to the workers, none left empty."""
-    workers, tasks = work.workers, work.settings.tasks
-    task = ray.remote(_score_part).options(name=work.node, num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0)
-    count = min(workers.workers, len(wanted))
-    common = work.inputs[work.settings.model], None if tasks is None else work.inputs[tasks], work.settings.how, workers.cpus
-    return ray.get([task.remote(wanted[worker::count], *common) for worker in range(count)])
+def _job(work: Work[ModelScores], content: str, arithmetic: int, prefixes: Prefixes) -> Job:
+    """What is scored, and where what is made of it lies: texts by what decides them, vectors by what decides them."""
+    settings, inputs, how = work.settings, work.inputs, work.settings.how
+    asked = {"prefixes": prefixes.model_dump(), "mteb": versions().get("mteb"), "version": VERSION}
+    made = {"content": content, "arithmetic": arithmetic, "torch": versions().get("torch")}
+    made |= {"max_tokens": how.max_tokens, "precision": how.precision}
+    return Job(
+        node=work.node,
+        model=inputs[settings.model],
+        prefixes=prefixes,
+        tasks=None if settings.tasks is None else inputs[settings.tasks],
+        how=how,
+        cpus=work.workers.cpus,
+        texts=join(work.draft.vectors, fingerprint("texts", asked)),
+        vectors=join(work.draft.vectors, fingerprint("vectors", made)),
+        scores=join(work.draft.checkpoints, "scores"),
+    )
 
 
-def _score_part(wanted: Sequence[_Wanted], model: Artifact, tasks: Artifact | None, how: Scoring, cpus: float) -> _Part:
-    """Scores of one worker's share of the tasks."""
-    import torch
+def _score(work: Work[ModelScores], wanted: Sequence[Wanted], job: Job) -> dict[str, Score]:
+    """The scores, by the steps of steps.py: all in one process where the stage has one and no GPU, else over its workers."""
+    if work.workers.workers == 1 and not work.workers.gpus:
+        ray.get(_remote(work, _here).remote(job, wanted))
+    else:
+        from raysberta.evaluation.steps import score_all
 
-    from raysberta.evaluation import snapshot
-    from raysberta.evaluation.score import Scored, score_own, score_tasks
-    from raysberta.retrieval.embed import Embedder
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", force=True)
-    for noisy in NOISY:
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    torch.set_num_threads(max(1, int(cpus)))
-    embedder = Embedder(model.folder("model"), how.max_tokens, how.precision)
-    prefixes, revision = embedder.description.prefixes, model.manifest.fingerprint
-    scored = Scored()
-    own = [one.task for one in wanted if one.benchmark is None]
-    if own and tasks is not None:
-        scored = score_own(embedder.encode, prefixes, tasks, "test", own, revision=revision)
-    for place in sorted({(one.benchmark.name, one.benchmark.snapshot) for one in wanted if one.benchmark is not None}):
-        loaded = snapshot.load(*place)
-        chosen = {one.key: loaded[one.task] for one in wanted if one.benchmark and (one.benchmark.name, one.benchmark.snapshot) == place}
-        scored.add(score_tasks(chosen, embedder.encode, prefixes, overrides=snapshot.overrides(prefixes), revision=revision))
-    return _Part({key: _one(scored, key) for key in scored.scores}, embedder.description.pooling, prefixes.model_dump())
+        score_all(job, wanted, partial(_spread, work), partial(_embed, work, job))
+    found = {one.key: job.score_of(one) for one in wanted}
+    return {key: score for key, score in found.items() if score is not None}
 
 
-def _one(scored: "Scored", key: str) -> _Score:
-    """A task's score with its draws."""
-    from raysberta.evaluation import items
+def _here(job: Job, wanted: Sequence[Wanted]) -> None:
+    from raysberta.evaluation.steps import score_here
 
-    table, result = scored.items[key], scored.results[key]
-    drawn = None if table is None else items.draws(table, items.seed_of(key, result["dataset_revision"]))
-    return _Score(scored.scores[key], result, scored.seconds[key], scored.types[key], table, drawn)
+    score_here(job, wanted)
 
 
-def _detail(wanted: _Wanted, found: _Score, own: TaskFacts | None) -> ScoreDetail:
+def _content(model: Artifact) -> tuple[str, Description, int]:
+    """A hash of the model's content, what its folder says of its use, and the version of the arithmetic that embeds with it."""
+    from raysberta.evaluation.content import content_of
+    from raysberta.retrieval.embed import VERSION as ARITHMETIC
+
+    return content_of(model.folder("model")), describe(model.folder("model")), ARITHMETIC
+
+
+def _remote(work: Work[ModelScores], function: Callable[..., Any]) -> Any:
+    """A step as a Ray task with a worker's cores. It may be done again: what it writes is the same."""
+    return ray.remote(function).options(name=work.node, num_cpus=work.workers.cpus)
+
+
+def _spread(work: Work[ModelScores], step: Callable[..., None], arguments: Iterable[tuple[Any, ...]]) -> None:
+    """A step for each of some tasks, as many at once as the stage has workers."""
+    task, running = _remote(work, step), list[Any]()
+    for each in arguments:
+        if len(running) == work.workers.workers:
+            done, running = ray.wait(running, num_returns=1)
+            ray.get(done)
+        running.append(task.remote(*each))
+    ray.get(running)
+
+
+def _embed(work: Work[ModelScores], job: Job, units: "list[Unit]") -> None:
+    """Units over the pool of actors that mining embeds with."""
+    from raysberta.evaluation.steps import UnitEmbedder
+    from raysberta.retrieval.workers import pooled
+
+    done, total = 0, sum(len(unit.rows) for unit in units)
+    blocks = [pa.Table.from_pylist([vars(unit)]) for unit in units]
+    for batch in pooled(blocks, UnitEmbedder, (job,), work.workers) if blocks else ():
+        done += pc.sum(batch["rows"]).as_py()
+        progress(work.node, "texts embedded", done, total)
+
+
+def _detail(wanted: Wanted, found: Score, own: TaskFacts | None) -> ScoreDetail:
     """What a model card says of one score: the data set, its split and revision, and every metric of the first subset."""
     split, subsets = next(iter(found.result["scores"].items()))
     first = subsets[0]

@@ -9,14 +9,13 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from raysberta.errors import InputError
@@ -24,7 +23,9 @@ from raysberta.merging.differences import add_products, check_differ, coefficien
 from raysberta.merging.settings import Merge, Method, Scope
 from raysberta.merging.slerp import THRESHOLD, cosine_of, slerp
 from raysberta.models.describe import describe
-from raysberta.models.load import load_encoder, tensor_readers, weight_files
+from raysberta.models.folder import part_folders, parts_of
+from raysberta.models.load import TensorFile, tensor_readers, weight_files
+from raysberta.models.model import load_model
 from raysberta.storage.artifacts import Artifact
 
 log = logging.getLogger(__name__)
@@ -157,8 +158,8 @@ def merge(
         readers = {folder: tensor_readers(folder, opened) for folder in dict.fromkeys([*folders, *origin])}
         merging = _Merge([readers[folder] for folder in folders[1:]], shares, method, scope, Merged())
         for file in weight_files(folders[0]):
-            with safe_open(file, "pt") as first:
-                _check_tensors(first, merging, file, {folder: readers[folder] for folder in [*folders[1:], *origin]})
+            first = TensorFile(folders[0], file, opened)
+            _check_tensors(first, merging, file, {folder: readers[folder] for folder in [*folders[1:], *origin]})
         if start is not None:
             merging.start = readers[start.folder]
             products = _products(merging, folders, [readers[folder] for folder in folders])
@@ -166,8 +167,7 @@ def merge(
             merging.done.factors = tuple((start.norm * factors).tolist())
             merging.done.least_cosine = float(cosines(products).min())
         for file in weight_files(folders[0]):
-            first = opened.enter_context(safe_open(file, "pt"))
-            _write(file, target / file.name, lambda name, first=first: merging.tensor(name, first.get_tensor(name)))  # type: ignore[misc]
+            _write(file, target / file.relative_to(folders[0]), TensorFile(folders[0], file, opened), merging)
     _copy_rest(folders[0], target)
     _check_written(target)
     return merging.done
@@ -213,10 +213,18 @@ def check_same(first: Path, other: Path, scope: Scope) -> None:
     Raises:
         InputError: they are not.
     """
+    kinds = [[part.kind for part in parts_of(folder)] for folder in (first, other)]
+    if kinds[0] != kinds[1]:
+        said = [
+            f"{folder} has {', '.join(parts) or 'nothing'} beyond its encoder" for folder, parts in zip((first, other), kinds, strict=True)
+        ]
+        raise InputError(f"merge: {' and '.join(said)}; right would be equal models")
+    for mine, its in zip(part_folders(first), part_folders(other), strict=True):
+        ours, theirs = _settings(mine), _settings(its)
+        for key in SAME:
+            if ours.get(key) != theirs.get(key):
+                raise InputError(f"merge: {key} is {ours.get(key)} in {mine} and {theirs.get(key)} in {its}; right would be equal models")
     ours, theirs = _settings(first), _settings(other)
-    for key in SAME:
-        if ours.get(key) != theirs.get(key):
-            raise InputError(f"merge: {key} is {ours.get(key)} in {first} and {theirs.get(key)} in {other}; right would be equal models")
     if scope == "encoder_layers":
         return
     if _vocabulary(first) != _vocabulary(other):
@@ -251,7 +259,7 @@ def _warn_of_other_use(folders: Sequence[Path]) -> None:
             log.warning("merge: %s has other prompts than %s: the merge has those of the latter", folder, folders[0])
 
 
-def _check_tensors(first: Any, merging: _Merge, file: Path, others: Mapping[Path, dict[str, Any]]) -> None:
+def _check_tensors(first: TensorFile, merging: _Merge, file: Path, others: Mapping[Path, dict[str, Any]]) -> None:
     """See that every other model has the tensors of a file that are merged, in the same shapes."""
     for name in first.keys():  # noqa: SIM118 - not a mapping
         mine = first.get_slice(name)
@@ -265,8 +273,9 @@ def _check_tensors(first: Any, merging: _Merge, file: Path, others: Mapping[Path
                 raise InputError(f"merge: tensor {name} has shape {shape} in {file} and {theirs} in {folder}; right would be equal models")
 
 
-def _write(template: Path, target: Path, tensor: Callable[[str], Tensor]) -> None:
-    """Write a safetensors file with the header of another one: same names, dtypes, shapes and offsets, tensor after tensor."""
+def _write(template: Path, target: Path, first: TensorFile, merging: _Merge) -> None:
+    """Write a safetensors file with the header of the first model's: same names, dtypes, shapes and offsets, tensor after tensor."""
+    target.parent.mkdir(exist_ok=True)
     with template.open("rb") as stream:
         length = stream.read(LENGTH)
         header = stream.read(int.from_bytes(length, "little"))
@@ -274,21 +283,22 @@ def _write(template: Path, target: Path, tensor: Callable[[str], Tensor]) -> Non
     with target.open("wb") as out:
         out.write(length + header)
         for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
-            out.write(tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            tensor = merging.tensor(first.prefix + name, first.get_tensor(first.prefix + name))
+            out.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _copy_rest(source: Path, target: Path) -> None:
     """All files but the encoder's weights, those in folders too."""
-    weights = {file.name for file in weight_files(source)}
+    weights = set(weight_files(source))
     for file in source.rglob("*"):
         place = target / file.relative_to(source)
-        if file.is_file() and (file.parent != source or file.name not in weights):
+        if file.is_file() and file not in weights:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
 
 
 def _check_written(folder: Path) -> None:
-    model = load_encoder(folder)
+    model = load_model(folder)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise RuntimeError(f"{folder.name}: tensor {name} of the merged model holds values that are not finite")

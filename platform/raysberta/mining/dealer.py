@@ -54,7 +54,7 @@ class Dealer:
 
     def deal(self, plan: Plan, chunk: Chunk, name: str) -> tuple[list[tuple[Place, Batch]], list[tuple[Place, Batch]], int]:
         """Deal the pairs of a chunk out; where the rows of pairs and of passages lie, and how many pairs have an empty side."""
-        dealt = (_Dealing(self.files, join(plan.scratch, f"pairs-{name}")), _Dealing(self.files, join(plan.scratch, f"texts-{name}")))
+        dealt = (_Dealing(self.files, plan.scratch, f"pairs-{name}"), _Dealing(self.files, plan.scratch, f"texts-{name}"))
         empty = 0
         for table in self._pairs_of(chunk):
             pairs, passages, blank = deal(table, chunk.node, plan.parts)
@@ -90,8 +90,8 @@ class Dealer:
 class _Dealing:
     """Files of dealt rows in the making: a record batch for each range, some ranges in each file."""
 
-    def __init__(self, files: Files, place: str) -> None:
-        self.files, self.place = files, place
+    def __init__(self, files: Files, folder: str, name: str) -> None:
+        self.files, self.folder, self.name = files, folder, name
         self.waiting: list[pa.Table] = []
         self.found: list[tuple[Place, Batch]] = []
         self.written = 0
@@ -110,7 +110,7 @@ class _Dealing:
         if not self.waiting:
             return
         rows, self.waiting = pa.concat_tables(self.waiting), []
-        place, sink = f"{self.place}-{self.written:04d}.arrow", pa.BufferOutputStream()
+        place, sink = join(self.folder, f"{self.name}-{self.written:04d}.arrow"), pa.BufferOutputStream()
         with pa.ipc.new_file(sink, rows.schema) as writer:
             for number, (part, span, batch) in enumerate(batches(rows)):
                 writer.write_batch(batch)

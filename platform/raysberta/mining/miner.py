@@ -195,7 +195,8 @@ class _Miner:
         for row, at, more, asked in zip(pairs, own, further, ranked, strict=True):
             found.append(self._example(row, at, asked))
             for became, text in zip(more.tolist(), self.pool.texts(more), strict=True):
-                gaining = {**row, "pair_id": text_id("promoted", row["pair_id"], text), "positive": text}
+                name = text_id("promoted", row["pair_id"], text)
+                gaining = {**row, "pair_id": name, "positive": text, "given_score": None}
                 found.append(replace(self._example(gaining, became, asked), promoted=True))
         return _with_supplied(self.negatives, self.pool, found)
 

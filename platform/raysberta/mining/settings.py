@@ -18,7 +18,7 @@ from raysberta.graph import (
     Section,
 )
 
-VERSION: int = 5
+VERSION: int = 6
 """Of the results; bumped when the same settings and inputs give another result."""
 
 

@@ -62,8 +62,9 @@ class _Crew:
         how = work.workers
         light = work.settings.mine is None and work.settings.teacher is None  # a start without torch takes a second
         actor = ray.remote(Sampler if light else Worker).options(num_cpus=how.cpus, num_gpus=how.gpus, max_restarts=-1, max_task_retries=-1)
-        self.node, self.actors = work.node, [actor.remote(work) for _ in range(how.workers)]
-        self._coming = {one.up.remote(): one for one in self.actors}
+        self.node = work.node
+        self.actors: list[Any] = [actor.remote(work) for _ in range(how.workers)]
+        self._coming: dict[Any, Any] = {one.up.remote(): one for one in self.actors}
 
     def each(self, what: str, method: str, asked: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         """The answers to calls of a method, in order; each worker that is up has one call, and gets the next when it has answered."""

@@ -16,19 +16,19 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from raysberta.errors import InputError
+from raysberta.models.folder import MODULES, OF_STATES, dimension, foreign, module_paths, modules, read_json, written_parts
 from raysberta.models.settings import Pooling
 from raysberta.prefixes import Prefixes
 
 log = logging.getLogger(__name__)
 
-MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
 LENGTH = "sentence_bert_config.json"
 TOKENIZER = "tokenizer_config.json"
 WITHOUT_POOLER = ("bert", "roberta", "xlm-roberta")
 """Model types that would otherwise be given a random pooling layer on loading."""
-ENCODER_DECODER = "t5"
-"""The model type whose encoder is used without its decoder."""
+OWN, THEIRS = "raysberta.models.modules", "sentence_transformers.models"
+"""Where sentence-transformers finds the classes of modules."""
 POSITIONS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Model types that number positions from past the padding's id, so that fewer are left for the text."""
 MODES = {
@@ -101,25 +101,27 @@ def write_description(folder: Path, description: Description) -> None:
 
     The tokenizer's class is named as older transformers know it too, and it learns how long a text may be.
     """
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     longest = min(description.max_tokens, positions(config) or description.max_tokens)
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    parts = written_parts(folder)
+    found = module_paths([part.kind for part in parts])
+    pooling, normalize = (next(path for path, name in found if name == wanted) for wanted in ("Pooling", "Normalize"))
     arguments = {"model_args": {"add_pooling_layer": False}} if config["model_type"] in WITHOUT_POOLER else {}
-    tokenizer = {**_json(folder / TOKENIZER), "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
+    tokenizer = {**read_json(folder / TOKENIZER), "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest}
     tokenizer.pop("backend", None)
     files: dict[str, Any] = {
         MODULES: [
-            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
-            for number, (path, name) in enumerate(modules)
+            {"idx": number, "name": str(number), "path": path, "type": f"{OWN if name in OF_STATES else THEIRS}.{name}"}
+            for number, (path, name) in enumerate(found)
         ],
         LENGTH: {"max_seq_length": longest, "do_lower_case": False, **arguments},
         PROMPTS: {"prompts": prompts(description.prefixes), "default_prompt_name": None, "similarity_fn_name": "cosine"},
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": width(config),
+        f"{pooling}/config.json": {
+            "word_embedding_dimension": dimension(folder, [part for part in parts if part.kind in OF_STATES]),
             **{switch: mode == description.pooling for switch, mode in MODES.items()},
             "include_prompt": True,
         },
-        "2_Normalize/config.json": {},
+        f"{normalize}/config.json": {},
         TOKENIZER: tokenizer,
     }
     for name, value in files.items():
@@ -131,11 +133,6 @@ def write_description(folder: Path, description: Description) -> None:
 def prompts(prefixes: Prefixes) -> dict[str, str]:
     """All prompts of a model by name: those a person uses, and those that mteb looks up."""
     return {**prefixes.named_prompts(), **prefixes.mteb_prompts()}
-
-
-def width(config: Mapping[str, Any]) -> int:
-    """Dimension of a model's vectors by its config.json, where T5 has a name of its own for it."""
-    return int(config["d_model"] if config["model_type"] == ENCODER_DECODER else config["hidden_size"])
 
 
 def positions(config: Mapping[str, Any]) -> int | None:
@@ -162,7 +159,8 @@ def check_loads(folder: Path, encode: Callable[[Sequence[str]], np.ndarray]) -> 
     """
     from sentence_transformers import SentenceTransformer
 
-    loaded = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    own = any(kind in OF_STATES for kind, _ in modules(folder))  # classes of this package, by their import path: no code lies in the folder
+    loaded = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=own)
     named = prompts(describe(folder).prefixes)
     lost = [name for name, prefix in named.items() if loaded.prompts.get(name) != prefix]
     if lost:
@@ -186,14 +184,12 @@ def _pooling(folder: Path, key: str) -> Pooling:
     wanted = f"right would be to name pooling: under {key}"
     if not (folder / MODULES).is_file():
         raise InputError(f"{folder}: says nothing of its pooling (no {MODULES}); {wanted}")
-    modules = [(str(module["type"]).rsplit(".", 1)[-1], module["path"]) for module in _json(folder / MODULES)]
-    foreign = sorted({name for name, _ in modules} - {"Transformer", "Pooling", "Normalize"})
-    if foreign:
-        raise InputError(f"{folder}: has a module {foreign[0]}, which is not read; {wanted}, to use its encoder without that module")
-    file = next((folder / path / "config.json" for name, path in modules if name == "Pooling"), None)
+    if others := foreign(folder):
+        raise InputError(f"{folder}: has a module {others[0]}, which is not read; {wanted}, to use its encoder without that module")
+    file = next((folder / path / "config.json" for name, path in modules(folder) if name == "Pooling"), None)
     if file is None or not file.is_file():
         raise InputError(f"{folder}: says nothing of its pooling (no configuration of it); {wanted}")
-    config = _json(file)
+    config = read_json(file)
     given = config.get("pooling_mode", [mode for switch, mode in MODES.items() if config.get(switch)])
     modes = [given] if isinstance(given, str) else given
     mode = {"lasttoken": "last"}.get(modes[0], modes[0]) if len(modes) == 1 else None
@@ -205,7 +201,7 @@ def _pooling(folder: Path, key: str) -> Pooling:
 
 def _prefixes(folder: Path, key: str) -> Prefixes:
     """The folder's prompts; those that it has not by any name are its default, or nothing."""
-    settings = _json(folder / PROMPTS) if (folder / PROMPTS).is_file() else {}
+    settings = read_json(folder / PROMPTS) if (folder / PROMPTS).is_file() else {}
     named = settings.get("prompts") or {}
     if not set(named) - {"query", "document"} and not any(named.values()):  # newer libraries write these two empty where nobody set one
         raise InputError(f"{folder}: says nothing of its prompts; right would be to name prefixes: under {key} (none where it has none)")
@@ -215,25 +211,9 @@ def _prefixes(folder: Path, key: str) -> Prefixes:
 
 def _length(folder: Path, asked: int | None, key: str) -> int:
     """How many tokens a text may have: as asked, or as the folder says; at most what the positions allow."""
-    told = (_json(folder / name).get(field) for name, field in ((LENGTH, "max_seq_length"), (TOKENIZER, "model_max_length")))
+    told = (read_json(folder / name).get(field) for name, field in ((LENGTH, "max_seq_length"), (TOKENIZER, "model_max_length")))
     known = asked or next((int(length) for length in told if length and length < ENDLESS), None)
-    lengths = [length for length in (known, positions(_json(folder / "config.json"))) if length is not None]
+    lengths = [length for length in (known, positions(read_json(folder / "config.json"))) if length is not None]
     if not lengths:
         raise InputError(f"{folder}: does not say how long a text may be; right would be to name max_tokens: under {key}")
     return min(lengths)
-
-
-def _json(file: Path) -> Any:
-    """A file's values; none where there is no file.
-
-    Raises:
-        InputError: it is not JSON, or config.json is missing.
-    """
-    if not file.is_file():
-        if file.name == "config.json":
-            raise InputError(f"{file.parent}: no config.json there; right would be a Hugging Face model folder")
-        return {}
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: is not JSON: {error}") from error

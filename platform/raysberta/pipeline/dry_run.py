@@ -8,10 +8,12 @@ from rich.table import Table
 
 from raysberta.errors import InputError
 from raysberta.nodes import nodes_of
+from raysberta.pipeline.gpu_memory import gpu_memory, too_large
 from raysberta.pipeline.plan import Plan, Planned, estimates, plan
 from raysberta.pipeline.stages import missing
 from raysberta.recipe import Recipe
 from raysberta.storage.artifacts import Store
+from raysberta.training.outside import GIB
 
 
 def print_plan(recipes: Sequence[Recipe], until: Sequence[str]) -> int:
@@ -27,11 +29,14 @@ def print_plan(recipes: Sequence[Recipe], until: Sequence[str]) -> int:
 
 
 def problems(recipes: Sequence[Recipe]) -> list[str]:
-    """What is wrong outside of the recipes, a line each: sources and models that are not there, a storage that cannot be written."""
+    """What is wrong outside of the recipes, a line each: sources and models that are not there, a storage that cannot be written, phases
+    that do not fit on the GPUs."""
     found: dict[str, None] = {}
     for recipe in recipes:
-        for node in nodes_of(recipe).values():
+        nodes = nodes_of(recipe)
+        for node in nodes.values():
             found.update(dict.fromkeys(missing(node)))
+        found.update(dict.fromkeys(too_large(recipe, nodes)))
     try:
         Store(recipes[0].storage).check_writable(max(recipe.limits.min_free_gib for recipe in recipes))
     except InputError as error:
@@ -59,7 +64,7 @@ def _table(made: Plan, store: Store) -> Table:
             _short([names[feed] for feed in item.inputs.values()]),
             "there" if item.artifact else "to make",
             item.fingerprint,
-            _place(item),
+            _place(item, made.recipes),
             _time(item.artifact.manifest.seconds) if item.artifact else f"~ {_time(times[item.id])}" if item.id in times else "",
         )
     return table
@@ -69,9 +74,13 @@ def _short(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:4])} and {len(names) - 4} more"
 
 
-def _place(item: Planned) -> str:
+def _place(item: Planned, recipes: Sequence[Recipe]) -> str:
     workers = item.workers
     gpus = f", {workers.gpus:g} GPU" if workers.gpus else ""
+    all_nodes = ((recipe, nodes_of(recipe)) for recipe in recipes if gpus)
+    owners = ((recipe, nodes) for recipe, nodes in all_nodes if nodes.get(item.node.name) == item.node)
+    memory = next((gpu_memory(recipe, nodes, item.node.name) for recipe, nodes in owners), None)
+    gpus += f" with {memory.total / GIB:.0f} GiB" if memory is not None else ""
     return f"{workers.workers} x ({workers.cpus:g} CPU{gpus})"
 
 

@@ -17,6 +17,7 @@ import ray
 from raysberta.board import open_board
 from raysberta.errors import InputError, StageFailed
 from raysberta.evaluation.facts import ScoresFacts
+from raysberta.evaluation.means import Means, two_means
 from raysberta.pipeline.cluster import Cluster
 from raysberta.pipeline.plan import Plan, Planned
 from raysberta.pipeline.view import Event, View
@@ -236,12 +237,13 @@ def _told(artifact: Artifact, since: float) -> str:
     manifest = artifact.manifest
     dropped = f"; dropped {', '.join(f'{reason} {rows:,}' for reason, rows in manifest.dropped.items())}" if manifest.dropped else ""
     rows = f": {manifest.rows_in:,} in, {manifest.rows_out:,} out" if manifest.rows_in or manifest.rows_out else ""
-    mean = f", mean {100 * _mean(artifact.told(ScoresFacts)):.2f}" if manifest.kind == "score" else ""
-    return f"done in {manifest.seconds:.1f} s ({since:.0f} s since the start){rows}{mean}{dropped}"
+    means = f", {_means(artifact)}" if manifest.kind == "score" else ""
+    return f"done in {manifest.seconds:.1f} s ({since:.0f} s since the start){rows}{means}{dropped}"
 
 
-def _mean(facts: ScoresFacts) -> float:
-    return sum(facts.scores.values()) / max(len(facts.scores), 1)
+def _means(scores: Artifact) -> Means:
+    facts = scores.told(ScoresFacts)
+    return two_means(facts.scores, [task for task, detail in facts.details.items() if detail.general])
 
 
 def _measure(title: str, artifact: Artifact) -> None:
@@ -254,7 +256,9 @@ def _measure(title: str, artifact: Artifact) -> None:
     if manifest.kind in ("corpus", "natural"):
         gauge("documents" if manifest.kind == "corpus" else "pairs", manifest.rows_out)
     if manifest.kind == "score":
-        gauge("score_mean", 100 * _mean(artifact.told(ScoresFacts)), model=title)
+        for side, mean in vars(_means(artifact)).items():
+            if mean is not None:
+                gauge("score_mean", 100 * mean, model=title, tasks=side)
 
 
 def _input_error(error: BaseException | None) -> InputError | None:

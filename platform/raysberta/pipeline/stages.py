@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from raysberta.composing import settings as composing
 from raysberta.corpus import settings as corpus
 from raysberta.errors import InputError
 from raysberta.evaluation import settings as evaluation
@@ -55,12 +56,14 @@ def stage_of(node: Node) -> Stage:
             return Stage(_written, synthesis.VERSION, seeded=True)
         case "examples":
             return Stage(_examples, mining.VERSION, memory_gib=2)
+        case "compose":
+            return Stage(_compose, composing.VERSION, seeded=True, memory_gib=4)
         case "vocabulary":
             return Stage(_vocabulary, vocabulary.VERSION, seeded=True, memory_gib=2)
         case "mlm":
-            return Stage(_mlm, training.VERSION, seeded=True)
+            return Stage(_mlm, training.VERSION, seeded=True, memory_gib=2)
         case "contrastive":
-            return Stage(_contrastive, training.VERSION, seeded=True, workers=Workers(cpus=2))
+            return Stage(_contrastive, training.VERSION, seeded=True, memory_gib=3, workers=Workers(cpus=2))
         case "distil":
             return Stage(_distil, training.VERSION, seeded=True, memory_gib=2, workers=Workers(cpus=2))
         case "merge":
@@ -180,6 +183,12 @@ def _written(work: Work[synthesis.WrittenPairs]) -> Facts:
 
 def _examples(work: Work[mining.Examples]) -> Facts:
     from raysberta.mining.stage import run
+
+    return run(work)
+
+
+def _compose(work: Work[composing.Compose]) -> Facts:
+    from raysberta.composing.stage import run
 
     return run(work)
 

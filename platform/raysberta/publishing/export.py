@@ -1,11 +1,11 @@
 """A model's folder to the folder that is published, and a check that it gives the model's own vectors."""
 
-import json
 import shutil
 from pathlib import Path
 
 from raysberta.models import head
-from raysberta.models.describe import check_loads, describe, width
+from raysberta.models.describe import check_loads, describe
+from raysberta.models.folder import dimension
 from raysberta.publishing.facts import Exported
 from raysberta.retrieval.embed import Embedder
 
@@ -26,7 +26,7 @@ def export(source: Path, target: Path) -> Exported:
     own = Embedder(source, precision="fp32", device="cpu")
     difference, parameters = check_loads(target, own.encode)
     return Exported(
-        dimension=width(json.loads((target / "config.json").read_text(encoding="utf-8"))),
+        dimension=dimension(target),
         max_tokens=describe(target).max_tokens,
         parameters=parameters,
         difference=difference,

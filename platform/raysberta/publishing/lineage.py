@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from raysberta.composing.facts import ComposeFacts
+from raysberta.composing.settings import Compose
 from raysberta.corpus.facts import CorpusFacts
 from raysberta.errors import InputError
 from raysberta.evaluation.facts import BenchmarkFacts, ScoresFacts, TasksFacts
@@ -172,6 +174,8 @@ def _classes(manifest: Manifest) -> tuple[type[BaseModel], type[Facts]]:
             return ContrastivePhase, TrainingFacts
         case "distil":
             return DistilPhase, DistilFacts
+        case "compose":
+            return Compose, ComposeFacts
         case "merge":
             return MergePhase, MergeFacts
         case "prune":

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from raysberta.composing.facts import ComposeFacts
+from raysberta.composing.settings import Compose
 from raysberta.merging.facts import MergeFacts
 from raysberta.merging.settings import Greedy, Learned, MergePhase
 from raysberta.mining.facts import ExamplesFacts
@@ -28,6 +30,8 @@ def lines(lineage: Lineage) -> list[str]:
 def line(lineage: Lineage, node: MadeNode) -> str:
     """What a node did; "" where it shaped no model itself."""
     match node.settings, node.facts:
+        case Compose() as settings, ComposeFacts() as facts:
+            return _compose(lineage, settings, facts)
         case Vocabulary() as settings, VocabularyFacts() as facts:
             return _vocabulary(lineage, settings, facts)
         case MlmPhase() as settings, TrainingFacts() as facts:
@@ -47,6 +51,13 @@ def line(lineage: Lineage, node: MadeNode) -> str:
         case Examples() as settings, ExamplesFacts() as facts:
             return _examples(lineage, settings, facts)
     return ""
+
+
+def _compose(lineage: Lineage, settings: Compose, facts: ComposeFacts) -> str:
+    named = [f"`{lineage.name_of(part)}`" for part in (settings.encoder, settings.decoder) if part is not None]
+    sizes = ", ".join(f"{name} {size / 1e6:.1f}M" for name, size in facts.parts.items())
+    sees = f", {facts.attention} attention" if facts.attention else ""
+    return f"of {' and '.join(named)}{sees}: {sizes}; vectors of {facts.dimension} dimensions"
 
 
 def _vocabulary(lineage: Lineage, settings: Vocabulary, facts: VocabularyFacts) -> str:

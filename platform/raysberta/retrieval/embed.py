@@ -3,71 +3,72 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from raysberta.models.arithmetic import has_bf16
 from raysberta.models.describe import describe
-from raysberta.models.load import load_encoder, load_tokenizer
-from raysberta.models.pool import pool
+from raysberta.models.load import load_tokenizer
+from raysberta.models.model import load_model
 from raysberta.retrieval.processor import arranged
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 10.0
-VERSION = 2
+VERSION = 3
 """Of the arithmetic: vectors that were made by another are not mixed with this one's."""
 
 
 class Embedder:
-    """An encoder ready to embed. Texts come with their prefix; the caller knows the task."""
+    """A model ready to embed. Texts come with their prefix; the caller knows the task."""
 
     def __init__(
         self,
         folder: Path,
         max_tokens: int | None = None,
-        precision: Literal["bf16", "fp32"] = "bf16",
+        precision: Literal["bf16", "tf32", "fp32"] = "bf16",
         device: str | None = None,
         token_budget: int | None = None,
     ) -> None:
         """Load the model of `folder`.
 
         Args:
-            folder: An encoder folder that describes itself.
+            folder: A model folder that describes itself.
             max_tokens: Longer texts are cut; as the folder says where None, and never later than it says.
-            precision: bf16 converts the weights, where the device has it; vectors come back as float32 either way.
+            precision: bf16 converts the weights, tf32 multiplies float32 with eleven bits, where the device has it; vectors come back as
+                float32 either way.
             device: A torch device; cuda where there is one and None is given.
             token_budget: Greatest tokens of a batch, padding included; where None, what was measured as fastest
                 (docs/performance.md): 2,048 on a processor, whose cache it should fit, 65,536 on a GPU.
         """
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.tokenizer = load_tokenizer(folder)
-        self.model = load_encoder(folder)
         half = precision == "bf16" and has_bf16(self.device)
-        nn.Module.to(self.model, self.device, torch.bfloat16 if half else torch.float32)
+        self.model = load_model(folder).in_precision(torch.bfloat16 if half else torch.float32).to(self.device)
         self.description = describe(folder)
         self.max_tokens = min(max_tokens or self.description.max_tokens, self.description.max_tokens)
+        self.products = "tf32" if precision == "tf32" else "ieee"
         self.token_budget = token_budget or (65536 if self.device.type == "cuda" else 2048)
         if half and self.device.type == "cpu":
-            arranged(self.model, self.token_budget)
+            for transformer in self.model.transformers():
+                arranged(transformer, self.token_budget)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """L2-normalised vectors, float32 [len(texts), dimension], in the order given; each distinct text is embedded once."""
         distinct = list(dict.fromkeys(texts))
         if not distinct:
-            return np.zeros((0, self.model.config.hidden_size), np.float32)
+            return np.zeros((0, self.model.dimension), np.float32)
         ids = self.tokenizer(
             distinct, truncation=True, max_length=self.max_tokens, return_attention_mask=False, return_token_type_ids=False
         )["input_ids"]
         # by length, then content: which texts share a batch, and so the last bits of a vector, do not depend on the order given
         order = sorted(range(len(ids)), key=lambda row: (len(ids[row]), ids[row]), reverse=True)
-        vectors = np.empty((len(ids), self.model.config.hidden_size), np.float32)
+        vectors = np.empty((len(ids), self.model.dimension), np.float32)
         done, shown = 0, time.monotonic()
         for rows in self._batches(order, ids):
             vectors[rows] = self._forward([ids[row] for row in rows])
@@ -97,6 +98,20 @@ class Embedder:
             tokens[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = 1
         tokens, mask = tokens.to(self.device), mask.to(self.device)
-        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
-            hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
-        return F.normalize(pool(hidden.float(), mask, self.description.pooling), dim=-1).cpu().numpy()
+        with _on(self.device, self.products):
+            return F.normalize(self.model(mask, input_ids=tokens), dim=-1).cpu().numpy()
+
+
+@contextmanager
+def _on(device: torch.device, products: str) -> Iterator[None]:
+    """On a GPU: it is the current one, and multiplies float32 as said, "ieee" or "tf32" with eleven bits of each factor; only within."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = products
+    try:
+        with torch.cuda.device(device):
+            yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.fs as pafs
 import torch
 
-from raysberta.models.auto import AutoConfig
+from raysberta.models.folder import dimension
 from raysberta.retrieval.embed import VERSION, Embedder
 from raysberta.retrieval.stored import Files
 from raysberta.retrieval.vectors import BLOCK_TEXTS, HALF, Vectors, as_block, block_path, steps
@@ -31,8 +31,8 @@ def vectors_folder(draft: Draft, model: Artifact, max_tokens: int) -> str:
 
 
 def dimension_of(model: Artifact) -> int:
-    """Of an encoder's vectors; without its weights."""
-    return int(AutoConfig.from_pretrained(model.file("model/config.json")).hidden_size)
+    """Of a model's vectors; without its weights."""
+    return dimension(model.folder("model", weights=False))
 
 
 def rows_of_file(dimension: int) -> int:

@@ -1,7 +1,8 @@
 """Embedding many texts on Ray, for who has them in memory: the round-trip filter and a teacher's students."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,11 @@ from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, block_path, missin
 from raysberta.storage.artifacts import Artifact
 from raysberta.work import Workers
 
-__all__ = ["by_length", "embed_texts", "embed_to_storage", "vectors_folder"]
+__all__ = ["by_length", "embed_blocks", "embed_texts", "embed_to_storage", "pooled", "vectors_folder"]
 
 log = logging.getLogger(__name__)
+
+Source = Callable[[list[Any]], ray.data.Dataset]
 
 
 class _Embed:
@@ -61,7 +64,7 @@ def embed_texts(texts: Sequence[str], model: Artifact, max_tokens: int, workers:
         for rows in (order[start:stop] for start, stop in steps(len(order), BLOCK_TEXTS))
     ]
     vectors = np.zeros((0, 0), np.float32)
-    for batch in _embedded(blocks, _Embed, model, max_tokens, workers, node, len(texts)):
+    for batch in _embedded(ray.data.from_arrow, blocks, _Embed, model, max_tokens, workers, node, len(texts)):
         values = pc.list_flatten(batch["vector"]).to_numpy().reshape(batch.num_rows, -1)
         if not len(vectors):
             vectors = np.empty((len(texts), values.shape[1]), np.float32)
@@ -91,29 +94,73 @@ def embed_to_storage(
     blocks = [pa.table({"path": [paths[number]], "texts": pa.array([parts[number]], pa.list_(pa.string()))}) for number in todo]
     fresh = sum(len(parts[number]) for number in todo)
     bad = 0
-    for batch in _embedded(blocks, _EmbedToStorage, model, max_tokens, workers, node, fresh):
+    for batch in _embedded(ray.data.from_arrow, blocks, _EmbedToStorage, model, max_tokens, workers, node, fresh):
         bad += pc.sum(batch["bad"]).as_py()
         dimension = batch["dimension"][0].as_py()
     return Vectors(tuple(paths), len(texts), dimension), {"embedded": fresh, "reused": len(texts) - fresh, "bad_vectors": bad}
 
 
+def embed_blocks(blocks: Sequence[Any], model: Artifact, max_tokens: int, workers: Workers, node: str, total: int) -> tuple[int, int]:
+    """Write the vectors of blocks that other processes put together.
+
+    Args:
+        blocks: References to tables that are not empty: a row a block, its `path` and its `texts`.
+        model: An encoder.
+        max_tokens: Longer texts are cut.
+        workers: Actors; each holds a table.
+        node: Of the recipe, for who watches.
+        total: Texts of all blocks.
+
+    Returns:
+        The dimension, 0 where there is no block, and how many vectors were none.
+    """
+    dimension = bad = 0
+    for batch in _embedded(ray.data.from_arrow_refs, blocks, _EmbedToStorage, model, max_tokens, workers, node, total):
+        bad += pc.sum(batch["bad"]).as_py()
+        dimension = batch["dimension"][0].as_py()
+    return dimension, bad
+
+
 def _embedded(
-    blocks: list[pa.Table], actor: type[_Embed], model: Artifact, max_tokens: int, workers: Workers, node: str, total: int
+    source: Source,
+    blocks: Sequence[Any],
+    actor: type[_Embed],
+    model: Artifact,
+    max_tokens: int,
+    workers: Workers,
+    node: str,
+    total: int,
 ) -> Iterator[pa.Table]:
     if not blocks:
         return
-    embedded = ray.data.from_arrow(blocks).map_batches(
+    done = 0
+    for batch in pooled(blocks, actor, (model, max_tokens, workers.cpus), workers, source):
+        done += pc.sum(batch["rows"]).as_py() if "rows" in batch.column_names else batch.num_rows
+        yield batch
+        progress(node, "texts embedded", done, total)
+
+
+def pooled(
+    blocks: Sequence[Any], actor: type, constructor: tuple[Any, ...], workers: Workers, source: Source = ray.data.from_arrow
+) -> Iterator[pa.Table]:
+    """What a pool of actors with an encoder each makes of blocks, as it comes.
+
+    Args:
+        blocks: What an actor is given at once: tables, or what `source` takes for them.
+        actor: A class that is called with a block and gives a table.
+        constructor: What it is made from.
+        workers: Actors.
+        source: Makes Ray's data set of the blocks.
+    """
+    made = source(list(blocks)).map_batches(
         actor,
-        fn_constructor_args=(model, max_tokens, workers.cpus),
+        fn_constructor_args=constructor,
         batch_format="pyarrow",
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(size=min(workers.workers, len(blocks))),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
     )
-    done = 0
-    for batch in embedded.iter_batches(batch_format="pyarrow", batch_size=None):
+    for batch in made.iter_batches(batch_format="pyarrow", batch_size=None):
         assert isinstance(batch, pa.Table)
-        done += pc.sum(batch["rows"]).as_py() if "rows" in batch.column_names else batch.num_rows
         yield batch
-        progress(node, "texts embedded", done, total)

@@ -173,6 +173,8 @@ class Draft:
     rows_in: int = 0
     rows_out: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    spent: list[str] = field(default_factory=list, repr=False)
+    """Folders or URIs that nobody needs once this is committed: the commit removes them, and nothing does before."""
 
     @property
     def checkpoints(self) -> str:
@@ -336,6 +338,9 @@ class Store:
             commit=git_commit(),
         )
         write_whole(self.fs, f"{home}/{MANIFEST}", manifest.model_dump_json(indent=2).encode())
+        for fs, path in map(filesystem, draft.spent):
+            if fs.get_file_info(path).type == pafs.FileType.Directory:
+                fs.delete_dir(path)
         return Artifact(manifest, draft.uri)
 
     def _files(self, root: str) -> Iterator[File]:

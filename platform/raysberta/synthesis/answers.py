@@ -1,7 +1,7 @@
 """What came back for requests, kept beside the attempts: what a killed one was answered is not asked again."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -14,6 +14,7 @@ from raysberta.synthesis.requests import GENERATION
 
 ANSWER = pa.schema([("key", pa.string()), ("output", pa.string())])
 FOLDER = "answers"
+"""Among the checkpoints."""
 
 Answers = dict[str, tuple[str, str]]
 """Request id -> what was written, and an error or ""."""
@@ -21,9 +22,12 @@ Answers = dict[str, tuple[str, str]]
 
 @dataclass(frozen=True)
 class Kept:
-    """The answers of one engine that outlive an attempt: Parquet files, each named by the requests that it answers."""
+    """The answers of one engine that outlive an attempt: Parquet files, each named by the requests that it answers. Picklable.
 
-    place: str
+    Whoever writes answers keeps them itself, before anybody else is told of them.
+    """
+
+    place: str = field(repr=False)
     """Folder or URI."""
 
     @classmethod
@@ -51,13 +55,6 @@ class Kept:
         data = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(rows, ANSWER), data)
         write_whole(fs, f"{folder}/{text_id(*(row['key'] for row in rows))}.parquet", data.getvalue().to_pybytes())
-
-
-def forget(draft: Draft) -> None:
-    """Remove the answers of every engine: what came of them is written."""
-    fs, folder = filesystem(join(draft.checkpoints, FOLDER))
-    if fs.get_file_info(folder).type == pafs.FileType.Directory:
-        fs.delete_dir(folder)
 
 
 def batches(table: pa.Table, rows: int, answers: Mapping[str, tuple[str, str]]) -> list[pa.Table]:

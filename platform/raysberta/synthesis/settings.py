@@ -34,7 +34,7 @@ class _Writing(Section):
 
 
 class LlmPairs(_Writing):
-    """Queries and paraphrases by a decoder LLM: vLLM through ray.data.llm, transformers where vLLM cannot be imported."""
+    """Queries and paraphrases by a decoder LLM: vLLM through ray.data.llm, transformers where vLLM cannot run."""
 
     kind: Literal["llm"]
     language: Language = "en"

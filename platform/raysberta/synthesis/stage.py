@@ -1,35 +1,34 @@
 """Pairs that models write, on Ray: passages to requests, requests through an engine, answers to consistent pairs.
 
-vLLM runs through `ray.data.llm`; where it cannot be imported, the same prompts and sampling settings run through transformers, and
-the log says so. Requests are drawn by hash and carry their own seeds, so they are the same in every run; what a model writes may
+vLLM runs through `ray.data.llm`; where it cannot run, the same prompts and sampling settings go through transformers, and the log
+says so. Requests are drawn by hash and carry their own seeds, so they are the same in every run; what a model writes may
 still differ in a few words where an engine batches by the clock.
 """
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import ray
 import ray.data
 import torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysberta.errors import InputError
+from raysberta.models.arithmetic import has_bf16
 from raysberta.models.describe import describe
 from raysberta.pairs.text import normalise
 from raysberta.progress import progress
 from raysberta.retrieval.workers import embed_texts
 from raysberta.schema import PAIR
 from raysberta.storage.artifacts import Artifact
-from raysberta.storage.location import filesystem
-from raysberta.synthesis.answers import Answers, Kept, batches, forget, with_answers
+from raysberta.storage.location import join
+from raysberta.synthesis.answers import FOLDER, Answers, Kept, batches, with_answers
 from raysberta.synthesis.decoder import Decoder, prompted, sampling
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.prompts import clean, judge
@@ -37,11 +36,13 @@ from raysberta.synthesis.requests import GENERATION, candidates, choose, pair_of
 from raysberta.synthesis.round_trip import ranks
 from raysberta.synthesis.seq2seq import Seq2SeqWriter
 from raysberta.synthesis.settings import LlmPairs, Seq2SeqPairs, WrittenPairs
-from raysberta.synthesis.vllm import bundle, engine_environment, engine_settings
-from raysberta.work import Work, Workers
+from raysberta.synthesis.vllm import Found, engine_environment, engine_settings, place, with_own_model
+from raysberta.work import Work
 
 log = logging.getLogger(__name__)
 
+ANSWERED = pa.schema([("key", pa.string()), ("output", pa.string()), ("error", pa.string())])
+"""What engines give: an answer, or an error."""
 LIGHT = 0.1
 """Cores of what only carries rows to and from the engine."""
 SPARE = 4
@@ -63,9 +64,8 @@ def run(work: Work[WrittenPairs]) -> WrittenFacts:
     rows, pairs = _keep(work, generations.to_pylist())
     work.draft.write_table("generations", pa.Table.from_pylist(rows, GENERATION))
     work.draft.write_table("pairs", pairs)
-    facts = _facts(work, rows, pairs, engine)
-    forget(work.draft)
-    return facts
+    work.draft.spent.append(join(work.draft.checkpoints, FOLDER))
+    return _facts(work, rows, pairs, engine)
 
 
 def _facts(work: Work[WrittenPairs], rows: list[dict[str, Any]], pairs: pa.Table, engine: str) -> WrittenFacts:
@@ -104,14 +104,16 @@ def _requests(work: Work[WrittenPairs], engine: str, kinds: list[str]) -> pa.Tab
 def _llm(work: Work[WrittenPairs], how: LlmPairs) -> tuple[str, pa.Table]:
     """Which engine answered, and a decoder's answers."""
     table = _requests(work, "llm", [f"llm_{task}" for task in how.tasks])
-    there, problem = ray.get(_probe.remote())
-    engine = f"transformers {version('transformers')}" if problem else f"vllm {there}"
-    if problem:
-        log.info("%s: vllm cannot be imported (%s): the same prompts run through transformers", work.node, problem)
+    workers = work.workers  # looked at as an engine would see it, in a process of its own
+    found = ray.get(ray.remote(_look).options(num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0).remote())
+    engine = f"transformers {version('transformers')}" if found.problem else f"vllm {found.version}"
+    if found.problem:
+        log.info("%s: vllm cannot run (%s): the same prompts go through transformers", work.node, found.problem)
     passages = len(set(table["doc_id"].to_pylist()))
     log.info("%s: engine %s, %d requests for %d passages", work.node, engine, table.num_rows, passages)
-    prompts = prompted(work.inputs[how.by].folder("model"), how, table, work.node)
-    answers = (_answer_transformers if problem else _answer_vllm)(work, how, prompts, Kept.of(work.draft, engine))
+    prompts = prompted(work.inputs[how.by].folder("model", weights=False), how, table, work.node)
+    kept = Kept.of(work.draft, engine)
+    answers = _answer_transformers(work, how, prompts, kept) if found.problem else _answer_vllm(work, how, prompts, kept, found)
     return engine, with_answers(table, answers, how.failure_budget)
 
 
@@ -125,36 +127,39 @@ def _seq2seq(work: Work[WrittenPairs], how: Seq2SeqPairs) -> tuple[str, pa.Table
         pa.table({"length": pc.utf8_length(passages["passage"]), "id": passages["request_id"]}),
         [("length", "descending"), ("id", "ascending")],
     )
-    constructor = (work.inputs[how.by], how, work.workers.cpus)
-    answers = _in_actors(work, _Seq2Seq, constructor, passages.take(order), Kept.of(work.draft, engine))
+    kept = Kept.of(work.draft, engine)
+    answers = _in_actors(work, _Seq2Seq, (kept, work.inputs[how.by], how, work.workers.cpus), passages.take(order), kept)
     return engine, with_answers(table, answers, how.failure_budget)
 
 
-@ray.remote(num_cpus=0, max_retries=0)
-def _probe() -> tuple[str, str]:
-    """vLLM's version where it and Ray's binding to it can be imported, and otherwise the reason in one line; in a process of its own."""
+def _look() -> Found:
+    """What this process has for an engine."""
     try:
         import vllm
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig  # noqa: F401
+        from vllm.platforms import current_platform
     except Exception as error:  # an import of compiled code fails in many ways
-        return "", f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-    return vllm.__version__.partition("+")[0], ""
+        return Found("", "cpu", problem=f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
+    version = vllm.__version__.partition("+")[0]
+    if current_platform.is_cpu():
+        return Found(version, "cpu", has_bf16(torch.device("cpu")))
+    return Found(version, "gpu", problem="" if torch.cuda.is_available() else "it computes on GPUs, and the stage has none")
 
 
-def _answer_vllm(work: Work[WrittenPairs], how: LlmPairs, prompts: pa.Table, kept: Kept) -> Answers:
+def _answer_vllm(work: Work[WrittenPairs], how: LlmPairs, prompts: pa.Table, kept: Kept, found: Found) -> Answers:
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    seed = work.seed
+    seed, model = work.seed, work.inputs[how.by]
     answers, todo = _open(work, prompts, kept)  # a block is the least that a replica takes
     if not todo:
         return answers
     config = vLLMEngineProcessorConfig(
-        model_source=_path_on_every_node(work.inputs[how.by], work.workers),
-        engine_kwargs=engine_settings(how, work.workers),
-        concurrency=work.workers.workers,
+        model_source=str(model.folder("model", weights=False)),  # what Ray looks at here; engines open their own
+        engine_kwargs=engine_settings(how, found, work.workers),
+        concurrency=(work.workers.workers, work.workers.workers),
         batch_size=how.batch_size,
-        placement_group_config={"bundles": [bundle(work.workers)]},
-        runtime_env={"env_vars": engine_environment(work.workers)},
+        placement_group_config=place(work.workers),
+        runtime_env={"env_vars": engine_environment(found, work.workers)},
         chat_template_stage=False,
         tokenize_stage=False,
         detokenize_stage=False,
@@ -174,62 +179,61 @@ def _answer_vllm(work: Work[WrittenPairs], how: LlmPairs, prompts: pa.Table, kep
 
     light = {"num_cpus": LIGHT}
     processor = build_processor(config, preprocess=ask, postprocess=tell, preprocess_map_kwargs=light, postprocess_map_kwargs=light)
-    written = processor(ray.data.from_arrow(todo)).iter_batches(batch_format="pyarrow", batch_size=None)
-    return _collect(work, written, ("generated_text", "__inference_error__"), answers, kept, prompts.num_rows)
+    engine = processor.get_stage_by_name("vLLMEngineStage")
+    vars(engine)["fn"] = with_own_model(engine.fn)  # an assignment would be validated, and that takes its resources anew
+    engine.fn_constructor_kwargs["model"] = model
+    columns = {"text": "generated_text", "problem": "__inference_error__"}
+    written = processor(ray.data.from_arrow(todo)).map_batches(
+        _keep_batch, fn_args=(kept, columns), batch_format="pyarrow", batch_size=None, num_cpus=LIGHT
+    )
+    return _collect(work, written, answers, prompts.num_rows)
 
 
-def _path_on_every_node(model: Artifact, workers: Workers) -> str:
-    """The model's folder as a path that holds wherever an engine starts.
-
-    vLLM opens a path in the engine's own process, and Ray's processor calls nothing of ours there. So where storage is remote, every node
-    that has room for an engine fetches the model first, each to the same path below its temporary directory; a node that joins later lacks
-    it, and an engine that is placed there fails.
-    """
-    room = bundle(workers)
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and all(node["Resources"].get(kind, 0) >= room[kind] for kind in room)]
-    if isinstance(filesystem(model.uri)[0], pafs.LocalFileSystem) or not nodes:
-        return str(model.folder("model"))
-    fetched = [_fetch.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(model) for node in nodes]
-    return ray.get(fetched)[0]
+def _keep_batch(batch: pa.Table, kept: Kept, columns: Mapping[str, str]) -> pa.Table:
+    """Answers as they come from an engine, kept, and as a table of ANSWERED; a column may be missing where no row has it."""
+    texts, problems = (
+        [value or "" for value in batch[name].to_pylist()] if name in batch.schema.names else [""] * batch.num_rows
+        for name in (columns["text"], columns["problem"])
+    )
+    return _answered(kept, batch["key"].to_pylist(), texts, problems)
 
 
-@ray.remote(num_cpus=0)
-def _fetch(model: Artifact) -> str:
-    return str(model.folder("model"))
+def _answered(kept: Kept, ids: list[str], texts: list[str], problems: list[str]) -> pa.Table:
+    """Answers, kept, as a table of ANSWERED."""
+    kept.add({key: (text, problem) for key, text, problem in zip(ids, texts, problems, strict=True)})
+    return pa.table({"key": ids, "output": texts, "error": problems}, ANSWERED)
 
 
 class _Decode:
     """One actor with a decoder in transformers, which it fetches to its own node where storage is remote."""
 
-    def __init__(self, model: Artifact, settings: LlmPairs, seed: int, cpus: float) -> None:
+    def __init__(self, kept: Kept, model: Artifact, settings: LlmPairs, seed: int, cpus: float) -> None:
         torch.set_num_threads(max(1, int(cpus)))
+        self.kept = kept
         self.decoder = Decoder(model.folder("model"), settings, seed)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         ids = batch["request_id"].to_pylist()
         outputs, errors = self.decoder.answer(batch["prompt"].to_pylist(), batch["kind"].to_pylist(), ids)
-        return _answer_table(ids, outputs, errors)
+        return _answered(self.kept, ids, outputs, errors)
 
 
 class _Seq2Seq:
     """One actor with an encoder-decoder model, which it fetches to its own node where storage is remote."""
 
-    def __init__(self, model: Artifact, settings: Seq2SeqPairs, cpus: float) -> None:
+    def __init__(self, kept: Kept, model: Artifact, settings: Seq2SeqPairs, cpus: float) -> None:
         torch.set_num_threads(max(1, int(cpus)))
+        self.kept = kept
         self.writer = Seq2SeqWriter(model.folder("model"), settings)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         outputs, errors = self.writer.write(batch["passage"].to_pylist())
-        return _answer_table(batch["request_id"].to_pylist(), outputs, errors)
-
-
-def _answer_table(ids: list[str], outputs: list[str], errors: list[str]) -> pa.Table:
-    return pa.table({name: pa.array(values, pa.string()) for name, values in (("key", ids), ("output", outputs), ("error", errors))})
+        return _answered(self.kept, batch["request_id"].to_pylist(), outputs, errors)
 
 
 def _answer_transformers(work: Work[WrittenPairs], how: LlmPairs, prompts: pa.Table, kept: Kept) -> Answers:
     ordered = prompts.sort_by([("kind", "ascending"), ("request_id", "ascending")])
-    return _in_actors(work, _Decode, (work.inputs[how.by], how, work.seed, work.workers.cpus), ordered, kept)
+    return _in_actors(work, _Decode, (kept, work.inputs[how.by], how, work.seed, work.workers.cpus), ordered, kept)
 
 
 def _in_actors(work: Work[WrittenPairs], actor: type, constructor: tuple[Any, ...], table: pa.Table, kept: Kept) -> Answers:
@@ -247,8 +251,7 @@ def _in_actors(work: Work[WrittenPairs], actor: type, constructor: tuple[Any, ..
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
     )
-    found = written.iter_batches(batch_format="pyarrow", batch_size=None)
-    return _collect(work, found, ("output", "error"), answers, kept, table.num_rows)
+    return _collect(work, written, answers, table.num_rows)
 
 
 def _open(work: Work[WrittenPairs], table: pa.Table, kept: Kept) -> tuple[Answers, list[pa.Table]]:
@@ -259,27 +262,13 @@ def _open(work: Work[WrittenPairs], table: pa.Table, kept: Kept) -> tuple[Answer
     return answers, batches(table, work.settings.how.batch_size, answers)
 
 
-def _collect(
-    work: Work[WrittenPairs], written: Iterable[Any], columns: tuple[str, str], answers: Answers, kept: Kept, expected: int
-) -> Answers:
-    """Add what is written to the answers of an earlier attempt, and keep it for a later one as it comes.
-
-    Args:
-        work: The node.
-        written: Tables with the column `key`.
-        columns: The names of the text and of the error; either may be missing in a table.
-        answers: Of an earlier attempt.
-        kept: Where answers outlive this one.
-        expected: How many requests there are.
-    """
+def _collect(work: Work[WrittenPairs], written: ray.data.Dataset, answers: Answers, expected: int) -> Answers:
+    """Add what is written (ANSWERED) to the answers of an earlier attempt; `expected` is how many requests there are."""
     begun, first = time.monotonic(), 0.0
-    for batch in written:
+    for batch in written.iter_batches(batch_format="pyarrow", batch_size=None):
+        assert isinstance(batch, pa.Table)
         first = first or time.monotonic() - begun
-        outputs, errors = (batch[name].to_pylist() if name in batch.schema.names else [""] * batch.num_rows for name in columns)
-        keys = batch["key"].to_pylist()
-        fresh = {key: (text or "", problem or "") for key, text, problem in zip(keys, outputs, errors, strict=True)}
-        kept.add(fresh)
-        answers.update(fresh)
+        answers.update({row["key"]: (row["output"], row["error"]) for row in batch.to_pylist()})
         progress(work.node, "answers written", len(answers), expected)
     seconds = time.monotonic() - begun
     log.info("%s: %d of %d answered after %.0f s, the first after %.0f s", work.node, len(answers), expected, seconds, first)

@@ -2,8 +2,10 @@
 
 A device batch comes from one source. A step is `device_batches` of them whatever the number of workers, who share its texts. Within
 an epoch each source's batches are spread evenly, in proportion to rows times weight (stratified mini-batches, proportional sampling:
-ru-en-RoSBERTa, arXiv 2408.12503), so any stretch of steps holds the mixture. A step is found by its number: resuming reads and
-tokenises nothing that was seen.
+ru-en-RoSBERTa, arXiv 2408.12503), so any stretch of steps holds the mixture. An epoch is planned once, when its first step is asked for,
+and all epochs have as many batches as the first: a step is found by its number, and resuming plans no epoch but its own and the first.
+
+Memory: 16 bytes a row.
 """
 
 import logging
@@ -66,9 +68,11 @@ class ContrastivePlan:
         names = examples.sources
         if sampling == "mixed":
             names, self.rows, self.weights = ("all sources",), [np.arange(len(examples))], [1.0]
-        self._epochs: list[list[np.ndarray]] = []
-        first = self.epoch(0)
-        if not first:
+        self._wanted: dict[int, int] = {}
+        self._planned = 0, self._plan(0)
+        self.batches = len(self._planned[1])
+        """Device batches of every epoch."""
+        if not self.batches:
             raise InputError("no source has two rows that differ, or rows for one step; right would be more pairs, or other source_weights")
         for name, weight, rows in zip(names, self.weights, self.rows, strict=True):
             if weight and self.unit > 1 and len(rows) < batch_size * self.unit:
@@ -77,30 +81,21 @@ class ContrastivePlan:
                 log.warning("%s has %d rows, fewer than a batch of %d: it gives smaller batches", name, len(rows), batch_size)
 
     def epoch(self, number: int) -> list[np.ndarray]:
-        """The device batches of an epoch in order, each an int64 array of rows."""
-        while len(self._epochs) <= number:
-            self._epochs.append(self._plan(len(self._epochs)))
-        return self._epochs[number]
+        """The device batches of an epoch in order, each an int64 array of rows. That of the last epoch asked for is kept."""
+        if self._planned[0] != number:
+            self._planned = number, self._plan(number)
+        return self._planned[1]
 
     def steps(self, epochs: float) -> int:
         """Steps that make so many epochs; at least one."""
         whole = int(epochs)
-        batches = sum(len(self.epoch(number)) for number in range(whole))
-        if epochs > whole:
-            batches += int(len(self.epoch(whole)) * (epochs - whole))
-        return max(1, batches // self.device_batches)
+        return max(1, (self.batches * whole + int(self.batches * (epochs - whole))) // self.device_batches)
 
     def step(self, number: int) -> list[np.ndarray]:
         """The device batches of a step."""
         first = number * self.device_batches
-        return [self._batch(index) for index in range(first, first + self.device_batches)]
-
-    def _batch(self, index: int) -> np.ndarray:
-        number = 0
-        while index >= len(self.epoch(number)):
-            index -= len(self.epoch(number))
-            number += 1
-        return self.epoch(number)[index]
+        places = (divmod(index, self.batches) for index in range(first, first + self.device_batches))
+        return [self.epoch(epoch)[place] for epoch, place in places]
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
         placed: list[tuple[float, list[np.ndarray]]] = []
@@ -112,25 +107,24 @@ class ContrastivePlan:
         return [batch for _, unit in sorted(placed, key=lambda item: item[0]) for batch in unit]
 
     def _source(self, source: int, weight: float, epoch: int) -> list[np.ndarray]:
-        """A source's batches of an epoch: passes over its rows, until `weight` passes are made."""
+        """A source's batches of an epoch: passes over its rows, until they are as many as in the first, of `weight` passes."""
         if weight == 0:
             return []
-        rows = self.rows[source]
         found: list[np.ndarray] = []
         passes = 0
-        wanted = 1
-        while len(found) < wanted:
-            order = np.random.default_rng((self.seed, epoch, source, 0, passes)).permutation(rows)
-            once = fill(
-                order, self.examples.raw[self.examples.query[order]], self.examples.raw[self.examples.positive[order]], self.batch_size
-            )
+        while len(found) < self._wanted.get(source, 1):
+            once = self._pass(source, epoch, passes) or self._pass(source, 0, 0)  # of very few rows some orders make no batch of two
             if not once:
                 return []
-            if passes == 0:
-                wanted = max(1, round(len(once) * weight))
+            self._wanted.setdefault(source, max(1, round(len(once) * weight)))
             found += once
             passes += 1
-        return found[:wanted]
+        return found[: self._wanted[source]]
+
+    def _pass(self, source: int, epoch: int, number: int) -> list[np.ndarray]:
+        examples = self.examples
+        order = np.random.default_rng((self.seed, epoch, source, 0, number)).permutation(self.rows[source])
+        return fill(order, examples.raw[examples.query[order]], examples.raw[examples.positive[order]], self.batch_size)
 
 
 def fill(rows: np.ndarray, queries: np.ndarray, positives: np.ndarray, size: int) -> list[np.ndarray]:
@@ -145,33 +139,40 @@ def fill(rows: np.ndarray, queries: np.ndarray, positives: np.ndarray, size: int
     Returns:
         The full batches; where there is none, the fullest one if it has two rows. Rows left over wait for another epoch.
     """
-    batches: list[list[int]] = []
+    sizes: list[int] = []
+    placed = np.empty(len(rows), np.int64)
     free: dict[int, int] = {}
     first_open = 0
-    for row, query, positive in zip(rows.tolist(), queries.tolist(), positives.tolist(), strict=True):
+    for number, (query, positive) in enumerate(zip(queries.tolist(), positives.tolist(), strict=True)):
         place = max(first_open, free.get(query, 0), free.get(positive, 0))
-        while place < len(batches) and len(batches[place]) == size:
+        while place < len(sizes) and sizes[place] == size:
             place += 1
-        while place >= len(batches):
-            batches.append([])
-        batches[place].append(row)
+        while place >= len(sizes):
+            sizes.append(0)
+        placed[number] = place
+        sizes[place] += 1
         free[query] = free[positive] = place + 1
-        while first_open < len(batches) and len(batches[first_open]) == size:
+        while first_open < len(sizes) and sizes[first_open] == size:
             first_open += 1
-    full = [np.asarray(batch, np.int64) for batch in batches if len(batch) == size]
-    if full or not batches:
+    batches = np.split(rows[np.argsort(placed, kind="stable")].astype(np.int64), np.cumsum(sizes)[:-1])
+    full = [batch for batch in batches if len(batch) == size]
+    if full or not len(rows):
         return full
     fullest = max(batches, key=len)
-    return [np.asarray(fullest, np.int64)] if len(fullest) > 1 else []
+    return [fullest] if len(fullest) > 1 else []
 
 
-class MlmPlan:
-    """The batches of masked-language-model training: every text once an epoch."""
+class TextPlan:
+    """The batches of training on single texts, masked or embedded: every text once an epoch.
+
+    An epoch's order is drawn once, and kept: 8 bytes a text.
+    """
 
     def __init__(self, texts: int, batch_size: int, seed: int) -> None:
         self.texts = texts
         self.batch_size = min(batch_size, texts)
         self.seed = seed
+        self._drawn = -1, np.zeros(0, np.int64)
 
     def steps(self, epochs: float) -> int:
         """Steps that make so many epochs; at least one."""
@@ -180,5 +181,6 @@ class MlmPlan:
     def step(self, number: int) -> np.ndarray:
         """The texts of a step, int64, over all workers."""
         epoch, place = divmod(number, self.texts // self.batch_size)
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.texts)
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
+        if self._drawn[0] != epoch:
+            self._drawn = epoch, np.random.default_rng((self.seed, epoch)).permutation(self.texts)
+        return self._drawn[1][place * self.batch_size : (place + 1) * self.batch_size]

@@ -104,6 +104,14 @@ def share(lengths: np.ndarray, rank: int, world: int) -> np.ndarray:
     return np.argsort(-lengths, kind="stable")[rank::world]
 
 
+def gathered_rows(lengths: np.ndarray, world: int) -> np.ndarray:
+    """Where the workers' shares have each text when they stand one after the other, each filled up to the longest. int64 [texts]."""
+    order, places = np.argsort(-lengths, kind="stable"), np.arange(len(lengths))
+    rows = np.empty(len(lengths), np.int64)
+    rows[order] = places % world * -(-len(lengths) // world) + places // world
+    return rows
+
+
 def most_chunks(lengths: np.ndarray, world: int, budget: Budget) -> int:
     """How many chunks a step's texts make for the worker that has most."""
     return max(len(plan_chunks(lengths[share(lengths, rank, world)], budget)) for rank in range(world))

@@ -8,6 +8,7 @@ step from them: that is cheap beside encoding. What the gradient then needs is s
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -20,11 +21,11 @@ from raysberta.models.settings import Pooling
 from raysberta.training.adapters import merged, with_adapters
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.checkpoint import load_plain, save_described
-from raysberta.training.chunks import Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
-from raysberta.training.encode import ChunkedEncoder, trainable
+from raysberta.training.chunks import Chunks, budget_of, gathered_rows, make_chunks, most_chunks, plan_chunks, share
+from raysberta.training.encode import ChunkedEncoder, chunked_encoder, trainable
 from raysberta.training.engine import device_of, gathered, workers
-from raysberta.training.examples import Examples, check_fits, learned
-from raysberta.training.loop import OnCheckpoint, OnStep, Part, train
+from raysberta.training.examples import Examples, check_fits
+from raysberta.training.loop import Part, Running, train
 from raysberta.training.objectives import (
     among_queries,
     angle,
@@ -37,6 +38,7 @@ from raysberta.training.objectives import (
     scores_of,
     spread,
 )
+from raysberta.training.prepare import learned
 from raysberta.training.settings import Contrastive, Objective
 from raysberta.training.teacher import Projection, Rows, distances, projection, taught
 
@@ -69,16 +71,14 @@ class ContrastiveBatch:
 
     chunks: Chunks
     """This worker's texts."""
-    mine: torch.Tensor
-    """int64 [this worker's texts]: their places among the texts of the step."""
-    texts: int
-    """Distinct texts of the step."""
+    rows: torch.Tensor
+    """int64 [texts of the step]: where the vector of each is among those of all workers."""
     batches: list[DeviceBatch]
     """All device batches of the step, over the places of its texts."""
     sides: tuple[torch.Tensor, torch.Tensor]
     """int64: places of the step's queries, and of its positives, each text once."""
     teacher: torch.Tensor | None
-    """float32 [texts, D]: what a teacher makes of them, L2-normalised; where there is one."""
+    """float32 [texts of the step, D]: what a teacher makes of them, L2-normalised; where there is one."""
 
 
 class ContrastiveModel(nn.Module):
@@ -94,7 +94,7 @@ class ContrastiveModel(nn.Module):
     def forward(self, batch: ContrastiveBatch) -> torch.Tensor:
         """The loss of the step, a scalar, the same on every worker."""
         own = self.encoder.embed(batch.chunks, self.pooling)
-        vectors = gathered(own.new_zeros(batch.texts, own.shape[1]).index_copy(0, batch.mine, own))
+        vectors = gathered(own, batch.rows)
         views = [vectors, *(F.normalize(vectors[:, :size], dim=-1) for size in self.settings.dimensions)]
         losses = [part.weight * self._loss(part, view) for view in views for part in batch.batches]
         loss = torch.stack(losses).sum() / (len(views) * sum(part.weight for part in batch.batches))
@@ -171,12 +171,12 @@ def make_batch(
     most = most_chunks(lengths, world, budget) if settings.zero_stage == 3 else 0
     chunks = make_chunks([examples.tokens[sequence] for sequence in sequences[mine]], plan_chunks(lengths[mine], budget), most)
     aim = taught(teacher, examples.taught[sequences], device) if teacher is not None else None
-    return ContrastiveBatch(chunks.to(device), torch.from_numpy(mine).to(device), len(sequences), parts, sides, aim)
+    return ContrastiveBatch(chunks.to(device), torch.from_numpy(gathered_rows(lengths, world)).to(device), parts, sides, aim)
 
 
 def _distinct(examples: Examples, sequences: np.ndarray) -> np.ndarray:
     """Sequences of different texts, one of each."""
-    return sequences[np.unique(examples.raw[sequences], return_index=True)[1]]
+    return sequences[np.sort(np.unique(examples.raw[sequences], return_index=True)[1])]
 
 
 def plan_of(examples: Examples, settings: Contrastive, seed: int) -> ContrastivePlan:
@@ -220,15 +220,8 @@ def train_contrastive(
     encoder: Path,
     examples: Examples,
     output: Path | None,
-    *,
     teacher: Rows | None = None,
-    seed: int,
-    steps: int | None = None,
-    name: str = "contrastive",
-    checkpoints: Path | None = None,
-    resume: Path | None = None,
-    on_step: OnStep | None = None,
-    on_checkpoint: OnCheckpoint | None = None,
+    **running: Unpack[Running],
 ) -> list[dict[str, float]]:
     """Train an encoder; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
 
@@ -241,13 +234,7 @@ def train_contrastive(
         examples: Prepared with that folder's tokenizer.
         output: Model folder to write (by the first worker): loaded back and compared, described as the settings have it.
         teacher: The teacher's vectors, where the settings ask for its distance.
-        seed: Of batches, dropout, adapters and projection.
-        steps: Instead of the settings'; warm-up and decay then span these steps, the warm-up at most half of them.
-        name: Of the phase, for log lines.
-        checkpoints: Local folder for checkpoints; none where None.
-        resume: A checkpoint to go on from.
-        on_step: Called after each step on every worker.
-        on_checkpoint: Called after each checkpoint on every worker.
+        running: See `loop.Running`.
 
     Returns:
         The curve, one dictionary a step: step, loss, learning_rate, gradient_norm, seconds, tokens, tokens_per_second.
@@ -258,6 +245,7 @@ def train_contrastive(
         NotFinite: the loss or gradient is NaN or infinite.
         NotSaved: a checkpoint cannot be written.
     """
+    seed = running["seed"]
     rank, _ = workers()
     plan = plan_of(examples, settings, seed)
     objectives_of(examples, settings)
@@ -271,7 +259,7 @@ def train_contrastive(
             raise InputError(f"dimensions: {size} has no halves for the objective angle; right would be even numbers")
     adapted = with_adapters(loaded, settings.lora, seed) if settings.lora else None
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    chunked = ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens)
+    chunked = chunked_encoder(loaded, settings)
     bridge = projection(loaded.config.hidden_size, teacher.shape[1], seed) if teacher is not None else None
     model = ContrastiveModel(chunked, description.pooling, settings, bridge)
 
@@ -286,8 +274,8 @@ def train_contrastive(
         load_plain(plain, weights)
         save_described(merged(lora) if lora else plain, encoder, folder, description)
 
-    total = steps or settings.steps or plan.steps(settings.epochs)
-    curve = train(name, model, part_of, settings, total, seed, device, checkpoints, resume, on_step, on_checkpoint, export)
+    total = running.get("steps") or settings.steps or plan.steps(settings.epochs)
+    curve = train(model, part_of, settings, total, device, {"name": "contrastive", **running}, export)
     if output is not None and rank == 0:
         save_described((merged(adapted) if adapted else loaded).cpu(), encoder, output, description)
     return curve

@@ -6,6 +6,7 @@ workers changes neither loss nor gradient (the contract in engine.py).
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -15,13 +16,13 @@ from raysberta.errors import InputError
 from raysberta.models.describe import describe
 from raysberta.models.load import load_encoder
 from raysberta.models.settings import Pooling
-from raysberta.training.batches import MlmPlan
+from raysberta.training.batches import TextPlan
 from raysberta.training.checkpoint import plain_export, save_described
 from raysberta.training.chunks import Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
-from raysberta.training.encode import ChunkedEncoder, trainable
+from raysberta.training.encode import ChunkedEncoder, chunked_encoder, trainable
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import check_fits
-from raysberta.training.loop import OnCheckpoint, OnStep, Part, train
+from raysberta.training.loop import Part, Running, train
 from raysberta.training.settings import Distance, Distil
 from raysberta.training.teacher import Lessons, Projection, Rows, distances, projection, taught
 
@@ -84,14 +85,7 @@ def train_distil(
     lessons: Lessons,
     teacher: Rows,
     output: Path | None,
-    *,
-    seed: int,
-    steps: int | None = None,
-    name: str = "distil",
-    checkpoints: Path | None = None,
-    resume: Path | None = None,
-    on_step: OnStep | None = None,
-    on_checkpoint: OnCheckpoint | None = None,
+    **running: Unpack[Running],
 ) -> list[dict[str, float]]:
     """Train an encoder; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
 
@@ -101,13 +95,7 @@ def train_distil(
         lessons: Made with that folder's tokenizer.
         teacher: The teacher's vectors.
         output: Model folder to write (by the first worker), without the projection; described as the settings have it.
-        seed: Of the texts' order, dropout and projection.
-        steps: Instead of the settings'.
-        name: Of the phase, for log lines.
-        checkpoints: Local folder for checkpoints, the projection in them; none where None.
-        resume: A checkpoint to go on from.
-        on_step: Called after each step on every worker.
-        on_checkpoint: Called after each checkpoint on every worker.
+        running: See `loop.Running`.
 
     Returns:
         The curve, as train_contrastive gives it.
@@ -117,16 +105,17 @@ def train_distil(
         NotFinite: the loss or gradient is NaN or infinite.
         NotSaved: a checkpoint cannot be written.
     """
+    seed = running["seed"]
     rank, world = workers()
     if min(len(lessons), settings.batch_size) < world:
         raise InputError(f"{len(lessons)} texts in steps of {settings.batch_size} are too few for {world} workers")
-    plan = MlmPlan(len(lessons), settings.batch_size, seed)
+    plan = TextPlan(len(lessons), settings.batch_size, seed)
     device, description = device_of(rank), describe(encoder, prefixes=settings.prefixes)
     loaded = trainable(load_encoder(encoder, dropout=settings.dropout), settings)
     check_fits(lessons.tokens, loaded.config)
     bridge = projection(loaded.config.hidden_size, teacher.shape[1], seed)
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    chunked = ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens)
+    chunked = chunked_encoder(loaded, settings)
     model = DistilModel(chunked, description.pooling, settings.loss, bridge)
 
     def part_of(step: int, rank: int, world: int) -> Part:
@@ -136,8 +125,8 @@ def train_distil(
         return Part(batch, batch.chunks.real, f"texts {shown}, ... of the distinct training texts")
 
     export = plain_export(encoder, description)
-    total = steps or settings.steps or plan.steps(settings.epochs)
-    curve = train(name, model, part_of, settings, total, seed, device, checkpoints, resume, on_step, on_checkpoint, export)
+    total = running.get("steps") or settings.steps or plan.steps(settings.epochs)
+    curve = train(model, part_of, settings, total, device, {"name": "distil", **running}, export)
     if output is not None and rank == 0:
         save_described(loaded.cpu(), encoder, output, description)
     return curve

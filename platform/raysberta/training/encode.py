@@ -5,6 +5,9 @@ it again with the random state of the first time. That is GradCache (arXiv 2101.
 without the two separate passes that make gradient reduction fire twice. Chunks within `kept_tokens` keep their activations, as far
 as memory allows: they are encoded once. Without `recompute` all are.
 
+With `recompute_layers`, the layers of a chunk are such segments themselves: what is kept of a chunk are the states between its layers. With
+both, a chunk that is encoded again keeps those and no more, so a chunk may be large where memory is not.
+
 Each chunk casts the weights for itself, so gradients are summed over the chunks in float32 even under bf16 autocast.
 
 A chunk is a padded matrix. Where it pays the encoder reads only its tokens, laid end to end (attention.py); what comes back is the same
@@ -20,6 +23,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from raysberta.errors import InputError
 from raysberta.models.arithmetic import has_bf16
 from raysberta.models.pool import pool
 from raysberta.models.settings import Pooling
@@ -34,7 +38,13 @@ class ChunkedEncoder(nn.Module):
     """A Hugging Face encoder that takes the chunks of a step."""
 
     def __init__(
-        self, encoder: PreTrainedModel, precision: Precision, recompute: bool, kept_tokens: int = 0, packed: bool | None = None
+        self,
+        encoder: PreTrainedModel,
+        precision: Precision,
+        recompute: bool,
+        kept_tokens: int = 0,
+        packed: bool | None = None,
+        recompute_layers: bool = False,
     ) -> None:
         """Wrap an encoder.
 
@@ -44,6 +54,10 @@ class ChunkedEncoder(nn.Module):
             recompute: Forget activations until the backward pass.
             kept_tokens: So many tokens' activations are kept nonetheless.
             packed: Lay a chunk's tokens end to end, without padding; where that can be done and pays if None.
+            recompute_layers: Keep of each layer what goes into it, and forget the rest until its backward pass.
+
+        Raises:
+            InputError: layers are to be recomputed, and the encoder's cannot be.
         """
         super().__init__()
         device = next(encoder.parameters()).device
@@ -54,6 +68,10 @@ class ChunkedEncoder(nn.Module):
             encoder.set_attn_implementation(PACKED)
         elif device.type == "cpu":
             encoder.set_attn_implementation("eager")
+        if recompute_layers and not encoder.supports_gradient_checkpointing:
+            raise InputError(f"recompute_layers: the layers of {encoder.config.model_type} cannot be; right would be recompute: true alone")
+        if recompute_layers:
+            encoder.gradient_checkpointing_enable({"use_reentrant": False})
         self.encoder = encoder
         self.recompute = recompute
         self.kept_tokens = kept_tokens
@@ -98,6 +116,16 @@ class ChunkedEncoder(nn.Module):
         if self.recompute and not keep and torch.is_grad_enabled():
             return checkpoint(part, *arguments, use_reentrant=False, preserve_rng_state=True)
         return part(*arguments)
+
+
+def chunked_encoder(encoder: PreTrainedModel, settings: Training) -> ChunkedEncoder:
+    """An encoder on the device where it will be trained, as the settings have it.
+
+    Raises:
+        InputError: see ChunkedEncoder.
+    """
+    how = {"kept_tokens": settings.kept_tokens, "recompute_layers": settings.recompute_layers}
+    return ChunkedEncoder(encoder, settings.precision, settings.recompute, **how)
 
 
 def trainable(encoder: PreTrainedModel, settings: Training) -> PreTrainedModel:

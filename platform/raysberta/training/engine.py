@@ -230,25 +230,36 @@ class Engine:
 
 
 class _Gathered(torch.autograd.Function):
-    """Sum over workers whose gradient is the same on all of them, so its own all-reduce is a multiplication."""
+    """What all workers have, whose gradient is the same on all of them: a worker's own part of it, times the workers."""
 
     @staticmethod
-    def forward(ctx: Any, part: torch.Tensor) -> torch.Tensor:
-        whole = part.clone()
-        dist.all_reduce(whole)
-        return whole
+    def forward(ctx: Any, part: torch.Tensor, rows: torch.Tensor, most: int) -> torch.Tensor:
+        rank, world = workers()
+        ctx.save_for_backward(rows)
+        ctx.first, ctx.length, ctx.whole = rank * most, len(part), world * most
+        padded = F.pad(part, (0, 0, 0, most - len(part)))
+        whole = part.new_empty(world * most, part.shape[1])
+        dist.all_gather_into_tensor(whole, padded)
+        return whole[rows]
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return gradient * dist.get_world_size()
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (rows,) = ctx.saved_tensors
+        whole = gradient.new_zeros(ctx.whole, gradient.shape[1]).index_copy(0, rows, gradient)
+        return whole[ctx.first : ctx.first + ctx.length] * dist.get_world_size(), None, None
 
 
-def gathered(part: torch.Tensor) -> torch.Tensor:
-    """What all workers hold together: the sum of tensors that are 0 where a worker has nothing to say. Differentiable.
+def gathered(part: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """The vectors that all workers have, [texts, H]. Differentiable.
 
     Right only where every worker goes on to compute the same scalar from it, see the contract above.
+
+    Args:
+        part: This worker's vectors, [texts of it, H]; no worker has more than the others but for one.
+        rows: int64 [texts]: where each text's vector is among those of all workers, see `chunks.gathered_rows`.
     """
-    return _Gathered.apply(part) if workers()[1] > 1 else part
+    world = workers()[1]
+    return _Gathered.apply(part, rows, -(-len(rows) // world)) if world > 1 else part[rows]
 
 
 def workers() -> tuple[int, int]:

@@ -1,16 +1,17 @@
-"""The loop that both phases share: step, measure, save, resume. Knows nothing of Ray; whoever calls it attaches callbacks."""
+"""The loop that all phases share: step, measure, save, resume. Knows nothing of Ray; whoever calls it attaches callbacks."""
 
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from torch import nn
 
+from raysberta.training.ahead import ahead
 from raysberta.training.checkpoint import Export, NotSaved, load_moments, load_weights, read_state, save_checkpoint
 from raysberta.training.engine import Engine, NotFinite, keep_freed_memory
 from raysberta.training.schedule import learning_rate
@@ -49,40 +50,44 @@ class Part:
     """Names the rows in a message."""
 
 
+PartOf = Callable[[int, int, int], Part]
+"""(step, rank, world) to that worker's part. Another thread calls it, a step ahead: it draws from no generator that others share, and
+speaks to no other worker."""
 OnStep = Callable[[StepMetrics, int], None]
 """Called after each step with its metrics and the number of all steps."""
 OnCheckpoint = Callable[[Path, int], None]
 """Called on every worker with the checkpoint's folder (written by the first) and the steps finished."""
 
 
+class Running(TypedDict):
+    """How a training runs, whatever it learns; all but the seed may be left out."""
+
+    seed: int
+    """Of the order of texts, masks, dropout and whatever starts random; each step draws from it, its number and the rank."""
+    steps: NotRequired[int | None]
+    """Instead of the settings'; warm-up and decay then span these steps, the warm-up at most half of them."""
+    name: NotRequired[str]
+    """Of the phase, for log lines."""
+    checkpoints: NotRequired[Path | None]
+    """A local folder for checkpoints, every `checkpoint_every` steps; none where None."""
+    resume: NotRequired[Path | None]
+    """A checkpoint to go on from."""
+    on_step: NotRequired[OnStep | None]
+    on_checkpoint: NotRequired[OnCheckpoint | None]
+
+
 def train(
-    name: str,
-    module: nn.Module,
-    part_of: Callable[[int, int, int], Part],
-    settings: Training,
-    steps: int,
-    seed: int,
-    device: torch.device,
-    checkpoints: Path | None = None,
-    resume: Path | None = None,
-    on_step: OnStep | None = None,
-    on_checkpoint: OnCheckpoint | None = None,
-    export: Export | None = None,
+    module: nn.Module, part_of: PartOf, settings: Training, steps: int, device: torch.device, running: Running, export: Export | None = None
 ) -> list[dict[str, float]]:
     """Train a module in place.
 
     Args:
-        name: Of the phase, for log lines.
         module: Takes a batch, returns this worker's loss. Put into training mode here.
-        part_of: (step, rank, world) to that worker's part.
+        part_of: Makes a worker's part of a step.
         settings: Of the optimiser.
         steps: How many in all.
-        seed: Each step draws its dropout from it, the step and the rank.
         device: Where to train.
-        checkpoints: A local folder for checkpoints, every `settings.checkpoint_every` steps; none where None.
-        resume: A checkpoint to go on from.
-        on_step: See OnStep.
-        on_checkpoint: See OnCheckpoint.
+        running: Seed, name, checkpoints and callbacks; its steps are not read.
         export: Writes the plain model of a checkpoint; there is none where None.
 
     Returns:
@@ -94,6 +99,8 @@ def train(
         InputError: `resume` is no checkpoint of this module.
     """
     keep_freed_memory()
+    name, seed, resume = running.get("name", "training"), running["seed"], running.get("resume")
+    on_step, checkpoints, on_checkpoint = running.get("on_step"), running.get("checkpoints"), running.get("on_checkpoint")
     state: dict[str, Any] = {"step": 0, "curve": []}
     if resume is not None:
         state = read_state(resume)
@@ -106,9 +113,9 @@ def train(
     curve: list[dict[str, float]] = state["curve"]
     clock = time.monotonic() - (curve[-1]["seconds"] if curve else 0.0)
     shown, last = time.monotonic(), str(resume) if resume else "none"
-    for step in range(state["step"], steps):
-        begun = time.monotonic()
-        part = part_of(step, engine.rank, engine.world)
+    begun = time.monotonic()
+    parts = ahead(lambda step: part_of(step, engine.rank, engine.world), state["step"], steps)
+    for step, part in enumerate(parts, state["step"]):
         torch.manual_seed(int(np.random.SeedSequence((seed, step, engine.rank)).generate_state(1)[0]))
         rate = learning_rate(step, steps, settings.learning_rate, settings.warmup_steps, settings.schedule)
         try:
@@ -117,6 +124,7 @@ def train(
             raise NotFinite(f"step {step + 1} of {steps}: {error}; batch: {part.rows}; last good checkpoint: {last}") from error
         now = time.monotonic()
         metrics = StepMetrics(step + 1, loss, rate, norm, now - clock, tokens, tokens / (now - begun))
+        begun = now
         curve.append(asdict(metrics))
         if on_step is not None:
             on_step(metrics, steps)

@@ -11,6 +11,7 @@ drawn text by text, from the seed, the step and the text: that much would be too
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -23,13 +24,14 @@ from raysberta.models.head import MlmHead, load_head
 from raysberta.models.load import load_encoder, load_tokenizer
 from raysberta.models.pool import pool
 from raysberta.models.settings import Pooling
-from raysberta.training.batches import MlmPlan
+from raysberta.training.arrays import Tokens
+from raysberta.training.batches import TextPlan
 from raysberta.training.checkpoint import plain_export, save_described
 from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
-from raysberta.training.encode import ChunkedEncoder, trainable
+from raysberta.training.encode import ChunkedEncoder, chunked_encoder, trainable
 from raysberta.training.engine import device_of, workers
-from raysberta.training.examples import Ragged, check_fits
-from raysberta.training.loop import OnCheckpoint, OnStep, Part, train
+from raysberta.training.examples import check_fits
+from raysberta.training.loop import Part, Running, train
 from raysberta.training.masks import IGNORED, Pieces, mask, pieces_of, visible
 from raysberta.training.retromae import Decoder, embedded, fresh_decoder
 from raysberta.training.settings import Mlm
@@ -140,7 +142,7 @@ class RetroMaeModel(nn.Module):
 
 
 def make_batch(
-    texts: Ragged,
+    texts: Tokens,
     rows: np.ndarray,
     pieces: Pieces,
     probability: float,
@@ -218,7 +220,7 @@ def lay_out(
 
 def reconstructed(
     masked: MlmBatch,
-    texts: Ragged,
+    texts: Tokens,
     rows: np.ndarray,
     pieces: Pieces,
     hidden: float,
@@ -258,16 +260,9 @@ def reconstructed(
 def train_mlm(
     settings: Mlm,
     encoder: Path,
-    texts: Ragged,
+    texts: Tokens,
     output: Path | None,
-    *,
-    seed: int,
-    steps: int | None = None,
-    name: str = "mlm",
-    checkpoints: Path | None = None,
-    resume: Path | None = None,
-    on_step: OnStep | None = None,
-    on_checkpoint: OnCheckpoint | None = None,
+    **running: Unpack[Running],
 ) -> list[dict[str, float]]:
     """Adapt an encoder; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
 
@@ -276,13 +271,7 @@ def train_mlm(
         encoder: Model folder to start from, which says how it pools; a head in its checkpoint, or beside it, is used.
         texts: Token ids of the distinct texts, special tokens included.
         output: Model folder to write (by the first worker), without head and decoder; described as the one to start from.
-        seed: Of texts' order, masks and dropout.
-        steps: Instead of the settings'.
-        name: Of the phase, for log lines.
-        checkpoints: Local folder for checkpoints; none where None.
-        resume: A checkpoint to go on from.
-        on_step: Called after each step on every worker.
-        on_checkpoint: Called after each checkpoint on every worker.
+        running: See `loop.Running`.
 
     Returns:
         The curve, as train_contrastive gives it.
@@ -292,18 +281,19 @@ def train_mlm(
             does not know the encoder's kind.
         NotFinite: the loss or gradient is NaN or infinite.
     """
+    seed = running["seed"]
     rank, world = workers()
     if min(len(texts), settings.batch_size) < world:
         raise InputError(f"{len(texts)} texts in steps of {settings.batch_size} are too few for {world} workers")
     tokenizer, description = load_tokenizer(encoder), describe(encoder)
     pieces = pieces_of(tokenizer, settings.whole_words)
-    plan = MlmPlan(len(texts), settings.batch_size, seed)
+    plan = TextPlan(len(texts), settings.batch_size, seed)
     device = device_of(rank)
     loaded = trainable(load_encoder(encoder, dropout=settings.dropout), settings)
     check_fits(texts, loaded.config)
     head = load_head(encoder, loaded)
     nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    mlm = MlmModel(ChunkedEncoder(loaded, settings.precision, settings.recompute, settings.kept_tokens), head)
+    mlm = MlmModel(chunked_encoder(loaded, settings), head)
     model = mlm if settings.retromae is None else RetroMaeModel(mlm, fresh_decoder(loaded, seed), description.pooling)
 
     def part_of(step: int, rank: int, world: int) -> Part:
@@ -317,8 +307,8 @@ def train_mlm(
         return Part(batch.to(device), masked.chunks.real, f"texts {shown}, ... of the distinct training texts")
 
     export = plain_export(encoder, description)
-    total = steps or settings.steps or plan.steps(settings.epochs)
-    curve = train(name, model, part_of, settings, total, seed, device, checkpoints, resume, on_step, on_checkpoint, export)
+    total = running.get("steps") or settings.steps or plan.steps(settings.epochs)
+    curve = train(model, part_of, settings, total, device, {"name": "mlm", **running}, export)
     if output is not None and rank == 0:
         save_described(loaded.cpu(), encoder, output, description)
     return curve

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from raysberta.training.arrays import within
 from raysberta.training.examples import Examples
 
 Similarity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -169,10 +170,12 @@ def relations_of(examples: Examples, rows: np.ndarray, documents: np.ndarray, gu
     relations = np.full((len(rows), len(documents)), -1, np.int8)
     groups = [examples.groups[text] for text in texts]
     column = np.repeat(np.arange(len(documents)), [len(of_text) for of_text in groups])
-    same, place_of = np.nonzero(examples.group[rows][:, None] == np.concatenate(groups)[None, :])
-    relations[same, column[place_of]] = 0
-    for place, row in enumerate(rows):
-        relations[place, np.isin(texts, examples.friends[row])] = 0
+    own, flat = examples.group[rows], np.concatenate(groups)
+    near = np.flatnonzero(within(flat, np.unique(own)))  # a text may be of very many groups
+    same, place_of = np.nonzero(own[:, None] == flat[near][None, :])
+    relations[same, column[near[place_of]]] = 0
+    for place, query in enumerate(examples.raw[examples.query[rows]]):
+        relations[place, within(texts, examples.friends[query])] = 0
     if guide_margin is not None:
         relations[_closer(examples, rows, documents, guide_margin)] = 0
     relations[examples.positive[rows][:, None] == documents[None, :]] = 1

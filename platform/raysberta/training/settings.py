@@ -24,7 +24,7 @@ from raysberta.models.settings import Pooling
 from raysberta.prefixes import NamedPrefixes
 from raysberta.tuning.settings import Search
 
-VERSION: int = 7
+VERSION: int = 8
 """Of the results; bumped when the same settings and inputs give another result."""
 
 Objective = Literal["info_nce", "cosent", "angle", "distillation"]
@@ -68,6 +68,9 @@ class Training(Section):
     """Recompute each chunk in the backward pass (exact GradCache): memory of one chunk, at one more forward."""
     kept_tokens: Annotated[Natural, EXECUTION] = 0
     """Where chunks are recomputed: those of so many tokens a worker are not, as far as memory allows."""
+    recompute_layers: Annotated[bool, EXECUTION] = False
+    """Recompute each layer in the backward pass: of a chunk, only what goes into each layer is kept. Beside `recompute` for chunks that
+    do not fit otherwise: one more forward again."""
     compile: bool = False
     """Compile the encoder's layers (GPU): minutes before the first step, less memory traffic in all steps. Not with zero_stage 3."""
     checkpoint_every: Annotated[Positive, EXECUTION] = 500
@@ -148,7 +151,7 @@ class DistilTerm(Section):
     weight: PositiveNumber = 1.0
     """Times the mean distance is added."""
     loss: Distance = "cosine"
-    """Of unit vectors: 1 - their cosine, or the square of their distance, which is twice as much."""
+    """Of unit vectors: 1 - their cosine, or the square of their distance, which is twice that: the same as twice the weight."""
 
 
 class Contrastive(Training):
@@ -237,7 +240,7 @@ class Distil(Training):
     documents: DocumentsRef | None = None
     """The training documents too, each as a document of retrieval, of which the beginning is read; none where null."""
     loss: Distance = "cosine"
-    """Of unit vectors: 1 - their cosine, or the square of their distance, which is twice as much."""
+    """Of unit vectors: 1 - their cosine, or the square of their distance, which is twice that: the same direction, clipped sooner."""
     batch_size: Positive = 256
     """Texts a step, over all workers."""
     max_tokens: Positive = 512

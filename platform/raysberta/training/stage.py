@@ -1,14 +1,16 @@
-"""The training phases on Ray Train: workers, restarts, checkpoints on the run's storage. The only file here that imports Ray.
+"""The training phases on Ray: tasks make what they train on; Ray Train trains, with restarts and checkpoints on the run's storage.
 
-Prepared data and checkpoints live beside the attempts, in `draft.checkpoints`, so that a run killed at any point goes on from its last
-checkpoint when the same stage with the same fingerprint runs again; they are removed once the model is written.
+The only file here that imports Ray. Prepared data and checkpoints live beside the attempts, in `draft.checkpoints`, so that a run killed at
+any point goes on from its last checkpoint when the same stage with the same fingerprint runs again; they are removed once the model is
+written. The process that leads holds numbers of rows and texts (examples.py, survey.py), no texts.
 """
 
 import json
 import logging
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.dataset as pads
-import pyarrow.fs as pafs
+import pyarrow as pa
 import ray
 import ray.train
 import torch
@@ -26,38 +27,41 @@ from ray.train.torch import TorchTrainer
 from raysberta.board import attach
 from raysberta.errors import InputError
 from raysberta.models.describe import describe
-from raysberta.models.load import load_tokenizer
+from raysberta.prefixes import Prefixes
 from raysberta.progress import progress
 from raysberta.retrieval.mapped import Mapped
 from raysberta.retrieval.vectors import Vectors, View
-from raysberta.retrieval.workers import by_length, embed_to_storage, vectors_folder
-from raysberta.storage.artifacts import Artifact, Draft
+from raysberta.retrieval.workers import embed_blocks, vectors_folder
+from raysberta.spread import results
+from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem, join
 from raysberta.telemetry import gauge
+from raysberta.training.arrays import Tokens
 from raysberta.training.checkpoint import NotSaved, last_whole, read_state
 from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
 from raysberta.training.dev_curve import DevHalves, read_curve, score_task
 from raysberta.training.distil import train_distil
 from raysberta.training.engine import ALLOCATOR, NotFinite
-from raysberta.training.examples import Examples, Ragged, TeacherRows, prepared, prepared_texts, read_arrays, write_arrays
+from raysberta.training.examples import Each, Examples
 from raysberta.training.facts import DevPoint, DistilFacts, TrainingFacts
 from raysberta.training.fidelity import fidelity
 from raysberta.training.loop import StepMetrics
 from raysberta.training.mlm import train_mlm
+from raysberta.training.prepare import SIDES, cleared, compare_texts, lesson_units, prepare_examples, prepare_texts, shared, store_texts
 from raysberta.training.settings import Contrastive, ContrastivePhase, Distil, DistilPhase, Mlm, MlmPhase
-from raysberta.training.teacher import Lessons, Readers, Reading, make_lessons, some
+from raysberta.training.survey import Known, Reading, Unit, known, reading_of, row_groups
+from raysberta.training.teacher import Blocks, Lessons, in_blocks, range_ends, teacher_hashes, teacher_texts
 from raysberta.tuning.choice import with_values
 from raysberta.tuning.facts import SearchFacts
-from raysberta.work import Work
+from raysberta.work import Work, Workers
 
 log = logging.getLogger(__name__)
 
 RESTARTS = 2
 CURVE_POINTS = 400
 LEAST_COMPARED = 3
-SIDES = ["task", "query", "positive"]
 CURVE_KEYS = ("step", "loss", "learning_rate", "seconds", "tokens_per_second")
-DATA, RESULT, SCORES = "data.safetensors", "result.json", "scores"
+DATA, RESULT, SCORES = "data", "result.json", "scores"
 
 
 AnyPhase = MlmPhase | ContrastivePhase | DistilPhase
@@ -72,6 +76,8 @@ class Fit:
     model: Artifact
     """To start from."""
     work: Work[AnyPhase]
+    data: str
+    """Folder or URI of the arrays that it trains on."""
     halves: DevHalves | None
     """What checkpoints are scored on; not at all where None."""
     teacher: Vectors | None = None
@@ -88,14 +94,13 @@ def mlm(work: Work[MlmPhase]) -> TrainingFacts:
     """
     best = _best(work)
     phase, draft = with_values(work.settings.phase, best), work.draft
-    model = work.inputs[phase.from_]
-    tokens = prepared_texts(phase, model.folder("model", weights=False), [work.inputs[name] for name in phase.pairs])
+    model, data = work.inputs[phase.from_], join(draft.checkpoints, DATA)
+    tokens = prepare_texts(phase, model, [work.inputs[name] for name in phase.pairs], data, _each(work.workers))
     draft.rows_in = draft.rows_out = len(tokens)
-    fs, path = _beside(draft)
-    write_arrays({"values": tokens.values, "offsets": tokens.offsets}, f"{path}/{DATA}", fs)
-    log.info("%s: %d distinct texts, %d tokens", work.node, len(tokens), len(tokens.values))
-    result, curve = _fit(_mlm_worker, Fit(phase, model, work, _halves(work)))
-    return TrainingFacts(**result, dev_curve=curve, tokens=len(tokens.values), rows={"texts": len(tokens)}, chosen=best)
+    count = tokens.count
+    log.info("%s: %d distinct texts, %d tokens", work.node, len(tokens), count)
+    result, curve = _fit(_mlm_worker, Fit(phase, model, work, data, _halves(work)))
+    return TrainingFacts(**result, dev_curve=curve, tokens=count, rows={"texts": len(tokens)}, chosen=best)
 
 
 def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
@@ -106,19 +111,18 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
     """
     best = _best(work)
     phase, draft = with_values(work.settings.phase, best), work.draft
-    model = work.inputs[phase.from_]
+    model, data = work.inputs[phase.from_], join(draft.checkpoints, DATA)
     mined = [work.inputs[name] for name in phase.examples]
     vectors, at = _taught(work, phase, mined) if phase.distil is not None else (None, None)
-    examples = prepared(phase, model.folder("model", weights=False), mined, at)
+    examples = prepare_examples(phase, model, mined, data, _each(work.workers), at)
     plan_of(examples, phase, work.seed)
     objectives_of(examples, phase)
     draft.rows_in = draft.rows_out = len(examples)
+    count = examples.tokens.count
     rows = {name: int((examples.source == number).sum()) for number, name in enumerate(examples.sources)}
     log.info("%s: %d rows, %d distinct texts, temperature %g", work.node, len(examples), len(examples.tokens), phase.temperature)
-    fs, path = _beside(draft)
-    examples.save(f"{path}/{DATA}", fs)
-    result, curve = _fit(_contrastive_worker, Fit(phase, model, work, _halves(work), vectors))
-    return TrainingFacts(**result, dev_curve=curve, tokens=len(examples.tokens.values), rows=rows, chosen=best)
+    result, curve = _fit(_contrastive_worker, Fit(phase, model, work, data, _halves(work), vectors))
+    return TrainingFacts(**result, dev_curve=curve, tokens=count, rows=rows, chosen=best)
 
 
 def distil(work: Work[DistilPhase]) -> DistilFacts:
@@ -127,73 +131,96 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     Raises:
         InputError: there is no text, or it does not fit the model.
     """
-    phase, draft = work.settings.phase, work.draft
-    model, teacher = work.inputs[phase.from_], work.inputs[phase.teacher]
-    readers = Readers(
-        describe(teacher.folder("model", weights=False)).prefixes,
-        describe(model.folder("model", weights=False), prefixes=phase.prefixes).prefixes,
-    )
-    every = _readings(work, readers)
+    phase, draft, each = work.settings.phase, work.draft, _each(work.workers)
+    model, teacher, data = work.inputs[phase.from_], work.inputs[phase.teacher], join(draft.checkpoints, DATA)
+    student = describe(model.folder("model", weights=False), prefixes=phase.prefixes).prefixes
+    reads = describe(teacher.folder("model", weights=False)).prefixes
+    reading = reading_of({"query": phase.max_tokens, "document": phase.max_tokens}, student, [reads], sys.maxsize)
+    units = lesson_units(phase, work.inputs)
+    dev = [unit for name in phase.pairs for unit in row_groups(work.inputs[name], "pairs", SIDES, "dev")]
+    cleared(data)
     # what no step reads is given no vector
-    readings = set(every if phase.steps is None else some(every, phase.steps * phase.batch_size))
-    ordered, vectors, counts = _embedded(work, teacher, readings, phase.max_tokens)
-    lessons = make_lessons(readings, ordered, load_tokenizer(model.folder("model", weights=False)), phase.max_tokens)
-    del readings, ordered
+    stored = store_texts(units, reading, model, data, each, None if phase.steps is None else phase.steps * phase.batch_size)
+    compared = compare_texts(dev, reading, each)
+    apart = [np.unique(np.asarray([mark for _, _, mark in of_unit], np.uint64)) for of_unit in compared]
+    vectors, at, counts = _teach(work, teacher, reads, [*units, *dev], reading, [*stored.marks, *apart], phase.max_tokens)
+    lessons = Lessons(stored.tokens, at.rows(stored.others[:, -1]))
+    lessons.save(data)
     draft.rows_in = draft.rows_out = len(lessons)
-    fs, path = _beside(draft)
-    write_arrays({"values": lessons.tokens.values, "offsets": lessons.tokens.offsets, "row": lessons.row}, f"{path}/{DATA}", fs)
-    log.info(
-        "%s: %d distinct texts, %d tokens, vectors of %d dimensions", work.node, len(lessons), len(lessons.tokens.values), vectors.dimension
-    )
-    compared = _compared(work, readers, teacher)
-    result, curve = _fit(_distil_worker, Fit(phase, model, work, _halves(work), vectors, compared))
-    told = {**result, **counts, "dev_curve": curve, "chosen": {}}
-    return DistilFacts(**told, tokens=len(lessons.tokens.values), rows={"texts": len(lessons)})
+    tokens = lessons.tokens.count
+    log.info("%s: %d distinct texts, %d tokens, vectors of %d dimensions", work.node, len(lessons), tokens, vectors.dimension)
+    told = sorted(text for of_unit in compared for text in of_unit)
+    view = View(vectors, at.rows(np.asarray([mark for _, _, mark in told], np.uint64)))
+    seen = (tuple(text for _, text, _ in told), view) if len(told) >= LEAST_COMPARED else None
+    result, curve = _fit(_distil_worker, Fit(phase, model, work, data, _halves(work), vectors, seen))
+    facts: dict[str, Any] = {**result, **counts, "dev_curve": curve, "chosen": {}}
+    return DistilFacts(**facts, tokens=tokens, rows={"texts": len(lessons)})
 
 
-def _taught(work: Work[ContrastivePhase], phase: Contrastive, mined: Sequence[Artifact]) -> tuple[Vectors, TeacherRows]:
+def _taught(work: Work[ContrastivePhase], phase: Contrastive, mined: Sequence[Artifact]) -> tuple[Vectors, Known]:
     """A teacher's vectors of all texts of examples, and where each is."""
     assert phase.distil is not None
-    teacher = work.inputs[phase.distil.teacher]
+    teacher, longest = work.inputs[phase.distil.teacher], max(phase.query_tokens, phase.document_tokens)
     prefixes = describe(teacher.folder("model", weights=False)).prefixes
-    tables = (artifact.dataset("examples").to_batches(columns=[*SIDES, "negatives"]) for artifact in mined)
-    readings = {reading for batches in tables for reading in Readers(prefixes, prefixes).of_pairs(batches)}
-    ordered, vectors, _ = _embedded(work, teacher, readings, max(phase.query_tokens, phase.document_tokens))
-    return vectors, TeacherRows(prefixes, {text: row for row, text in enumerate(ordered)})
+    reading = reading_of({"query": longest, "document": longest}, prefixes, [prefixes], phase.negatives)
+    units = [unit for artifact in mined for unit in row_groups(artifact, "examples", (*SIDES, "negatives"))]
+    marks = list(_each(work.workers)(teacher_hashes, [(unit, reading) for unit in units]))
+    return _teach(work, teacher, prefixes, units, reading, marks, longest)[:2]
 
 
-def _readings(work: Work[DistilPhase], readers: Readers) -> Iterator[Reading]:
-    """What is learned, with repetitions."""
-    phase = work.settings.phase
-    train = pads.field("split") == "train"
-    for name in phase.pairs:
-        yield from readers.of_pairs(work.inputs[name].dataset("pairs").to_batches(columns=SIDES, filter=train))
-    for mined in phase.examples:
-        yield from readers.of_pairs(work.inputs[mined].dataset("examples").to_batches(columns=[*SIDES, "negatives"]))
-    if phase.documents is not None:
-        documents = work.inputs[phase.documents].dataset("documents").to_batches(columns=["text"], filter=train)
-        yield from readers.of_documents(documents, phase.max_tokens)
+def _teach(
+    work: Work[AnyPhase],
+    teacher: Artifact,
+    prefixes: Prefixes,
+    units: Sequence[Unit],
+    reading: Reading,
+    marks: Sequence[np.ndarray],
+    max_tokens: int,
+) -> tuple[Vectors, Known, dict[str, int]]:
+    """A teacher's vectors of texts, where each is, and how many were made: those of an earlier run are there.
+
+    The teacher is started once. The object store holds each text once, on its way from the unit that has it to its range; a process holds
+    the texts of a range.
+
+    Args:
+        work: Of the stage.
+        teacher: A model.
+        prefixes: What it reads before a text.
+        units: What has the texts.
+        reading: How they are read.
+        marks: uint64, rising: for each unit, hashes of its texts as the teacher has them.
+        max_tokens: Longer texts are cut.
+    """
+    rising, wanted = shared(marks)
+    folder, ends = vectors_folder(work.draft, teacher, max_tokens), range_ends(rising)
+    cut = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=len(ends) + 1)(_in_ranges)
+    join_up = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=2)(_joined)
+    parts = [cut.remote(unit, reading, of_unit, ends) for unit, of_unit in zip(units, wanted, strict=True)]
+    by_unit = [refs if isinstance(refs, list) else [refs] for refs in parts]
+    joined = [join_up.remote(folder, *of_range) for of_range in zip(*by_unit, strict=True)]
+    del parts, by_unit
+    told: list[Blocks] = ray.get([blocks for blocks, _ in joined])
+    fresh = sum(blocks.fresh for blocks in told)
+    todo = [texts for blocks, (_, texts) in zip(told, joined, strict=True) if blocks.fresh]
+    made, bad = embed_blocks(todo, teacher, max_tokens, work.workers, work.node, fresh)
+    dimension = made or max(blocks.dimension for blocks in told)
+    vectors = Vectors(tuple(path for blocks in told for path in blocks.paths), len(rising), dimension)
+    at = known(prefixes, np.concatenate([blocks.hashes for blocks in told]))
+    return vectors, at, {"embedded": fresh, "reused": len(rising) - fresh, "bad_vectors": bad}
 
 
-def _compared(work: Work[DistilPhase], readers: Readers, teacher: Artifact) -> tuple[tuple[str, ...], View] | None:
-    """Some texts of dev pairs and the teacher's vectors of them; None where they are too few to be put in an order."""
-    dev = pads.field("split") == "dev"
-    tables = (work.inputs[name].dataset("pairs").to_batches(columns=SIDES, filter=dev) for name in work.settings.phase.pairs)
-    readings = some(reading for batches in tables for reading in readers.of_pairs(batches))
-    if len(readings) < LEAST_COMPARED:
-        return None
-    ordered, vectors, _ = _embedded(work, teacher, readings, work.settings.phase.max_tokens)
-    at = {text: row for row, text in enumerate(ordered)}
-    return tuple(student for _, student in readings), View(vectors, np.asarray([at[text] for text, _ in readings]))
+def _in_ranges(*arguments: Any) -> Any:
+    """As many values as there are ranges."""
+    found = teacher_texts(*arguments)
+    return found if len(found) > 1 else found[0]
 
 
-def _embedded(
-    work: Work[AnyPhase], teacher: Artifact, readings: Iterable[Reading], max_tokens: int
-) -> tuple[list[str], Vectors, dict[str, int]]:
-    """What a teacher reads in the order of its vectors, these, and how many were made: those of an earlier run are there."""
-    ordered = sorted({text for text, _ in readings}, key=by_length)
-    folder = vectors_folder(work.draft, teacher, max_tokens)
-    return ordered, *embed_to_storage(ordered, folder, teacher, max_tokens, work.workers, work.node)
+def _joined(folder: str, *parts: pa.Table) -> tuple[Blocks, pa.Table]:
+    return in_blocks(parts, folder)
+
+
+def _each(workers: Workers) -> Each:
+    return lambda function, arguments: results(function, arguments, workers)
 
 
 def _best(work: Work[MlmPhase | ContrastivePhase]) -> dict[str, float]:
@@ -210,17 +237,10 @@ def _halves(work: Work[AnyPhase]) -> DevHalves | None:
     return DevHalves(work.node, work.inputs[given.tasks], names, given.scoring, join(work.draft.checkpoints, SCORES))
 
 
-def _beside(draft: Draft) -> tuple[pafs.FileSystem, str]:
-    """Where data, checkpoints and results of the phase are kept, created."""
-    fs, path = filesystem(draft.checkpoints)
-    fs.create_dir(path, recursive=True)
-    return fs, path
-
-
 def _fit(loop: Callable[[dict[str, Any]], None], fit: Fit) -> tuple[dict[str, Any], list[DevPoint]]:
     """Run a worker loop on Ray Train, from the last checkpoint where there is one: what the first worker tells, and the dev curve."""
     workers = fit.work.workers
-    fs, path = _beside(fit.work.draft)
+    fs, path = filesystem(fit.work.draft.checkpoints)
     if fs.get_file_info(f"{path}/{RESULT}").is_file:
         fs.delete_file(f"{path}/{RESULT}")
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
@@ -284,9 +304,8 @@ def _mlm_worker(config: dict[str, Any]) -> None:
     phase = fit.phase
     assert isinstance(phase, Mlm)
 
-    def run(fs: pafs.FileSystem, path: str, output: Path | None, **running: Any) -> list[dict[str, float]]:
-        arrays = read_arrays(f"{path}/{DATA}", fs)
-        return train_mlm(phase, fit.model.folder("model"), Ragged(arrays["values"], arrays["offsets"]), output, **running)
+    def run(output: Path | None, **running: Any) -> list[dict[str, float]]:
+        return train_mlm(phase, fit.model.folder("model"), Tokens.load(fit.data), output, **running)
 
     _train(fit, run)
 
@@ -297,8 +316,8 @@ def _contrastive_worker(config: dict[str, Any]) -> None:
     assert isinstance(phase, Contrastive)
     teacher = Mapped(fit.teacher) if fit.teacher is not None else None
 
-    def run(fs: pafs.FileSystem, path: str, output: Path | None, **running: Any) -> list[dict[str, float]]:
-        return train_contrastive(phase, fit.model.folder("model"), Examples.load(f"{path}/{DATA}", fs), output, teacher=teacher, **running)
+    def run(output: Path | None, **running: Any) -> list[dict[str, float]]:
+        return train_contrastive(phase, fit.model.folder("model"), Examples.load(fit.data), output, teacher=teacher, **running)
 
     _train(fit, run)
 
@@ -309,10 +328,8 @@ def _distil_worker(config: dict[str, Any]) -> None:
     assert isinstance(phase, Distil) and fit.teacher is not None
     teacher = Mapped(fit.teacher)
 
-    def run(fs: pafs.FileSystem, path: str, output: Path | None, **running: Any) -> list[dict[str, float]]:
-        arrays = read_arrays(f"{path}/{DATA}", fs)
-        lessons = Lessons(Ragged(arrays["values"], arrays["offsets"]), arrays["row"])
-        return train_distil(phase, model, lessons, teacher, output, **running)
+    def run(output: Path | None, **running: Any) -> list[dict[str, float]]:
+        return train_distil(phase, model, Lessons.load(fit.data), teacher, output, **running)
 
     def told(output: Path) -> dict[str, Any]:
         if fit.compared is None:
@@ -355,7 +372,7 @@ def _train(fit: Fit, run: Callable[..., list[dict[str, float]]], told: Callable[
         running["checkpoints"] = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raysberta-training-")))
         output = stack.enter_context(fit.work.draft.folder("model")) if first else None
         try:
-            result = {**_told(run(fs, path, output, **running)), "resumed_after": resumed_after}
+            result = {**_told(run(output, **running)), "resumed_after": resumed_after}
             result |= told(output) if told is not None and output is not None else {}
         except (NotFinite, NotSaved) as error:  # the same again would be the same again: no restart
             result = {"error": str(error)}

@@ -1,86 +1,36 @@
 """The texts that a model learns from a teacher's vectors: each as the student reads it, and as the teacher does.
 
-Both read a text as a side of its task, so each has its own prefix before it. The teacher's vectors are rows by number, read a step's at
-a time.
+Both read a text as a side of its task, so each has its own prefix before it. The teacher's texts are embedded in ranges of their hashes,
+each in order of length; no process holds more of them than a range. Its vectors are rows by number, read a step's at a time.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedTokenizerFast
 
-from raysberta.errors import InputError
-from raysberta.prefixes import Prefixes, Side
 from raysberta.retrieval.mapped import Mapped
-from raysberta.schema import text_id
-from raysberta.training.examples import Ragged, ragged, tokenise
+from raysberta.retrieval.vectors import BLOCK_TEXTS, block_path, missing, steps
+from raysberta.training.arrays import Tokens, map_arrays, within, write_arrays
 from raysberta.training.settings import Distance
+from raysberta.training.survey import Reading, Unit, hashes, keys_of
 
-Reading = tuple[str, str]
-"""A text with the teacher's prefix before it, and with the student's."""
 Rows = Mapped | np.ndarray
 """A teacher's vectors: gives float [n, D] for int64 [n] row numbers."""
 
-COMPARED = 1000
-"""Texts on which student and teacher are compared: half a million pairs of texts."""
-CHARACTERS = 16
-"""Of a document for each token of the limit: more than any tokenizer reads, and less than a book."""
-
-
-@dataclass(frozen=True)
-class Readers:
-    """Who reads the texts."""
-
-    teacher: Prefixes
-    student: Prefixes
-
-    def of_pairs(self, tables: Iterable[pa.Table | pa.RecordBatch]) -> Iterator[Reading]:
-        """Both sides of pairs, with repetitions.
-
-        Args:
-            tables: Columns task, query, positive; and negatives, where these are read too.
-        """
-        for table in tables:
-            for task in pc.unique(table["task"]).to_pylist():
-                rows = table.filter(pc.equal(table["task"], task))
-                documents = rows["positive"].to_pylist()
-                if "negatives" in rows.schema.names:
-                    documents += pc.list_flatten(rows["negatives"]).to_pylist()
-                read: Mapping[Side, list[str]] = {"query": rows["query"].to_pylist(), "document": documents}
-                for side, texts in read.items():
-                    before = self.teacher.of(task, side), self.student.of(task, side)
-                    yield from ((before[0] + text, before[1] + text) for text in texts)
-
-    def of_documents(self, tables: Iterable[pa.Table | pa.RecordBatch], max_tokens: int) -> Iterator[Reading]:
-        """The beginnings of documents, which are read as those of retrieval.
-
-        Args:
-            tables: A column text.
-            max_tokens: How much of each is read at most.
-        """
-        before = self.teacher.of("retrieval", "document"), self.student.of("retrieval", "document")
-        for table in tables:
-            for text in pc.utf8_slice_codeunits(table["text"], 0, CHARACTERS * max_tokens).to_pylist():
-                if text:
-                    yield before[0] + text, before[1] + text
-
-
-def some(readings: Iterable[Reading], most: int = COMPARED) -> list[Reading]:
-    """As many distinct readings at most, those whose hash is least, so which ones owes nothing to their order."""
-    return sorted(set(readings), key=lambda reading: text_id(*reading))[:most]
+RANGE = 32 * BLOCK_TEXTS
+"""Texts that are brought together to be put in order of length: all of them at their longest are less than a string column holds."""
 
 
 @dataclass(frozen=True)
 class Lessons:
     """Texts ready to be learned."""
 
-    tokens: Ragged
+    tokens: Tokens
     """Token ids of each text as the student reads it, special tokens included."""
     row: np.ndarray
     """int64 [texts]: of the teacher's vectors."""
@@ -88,25 +38,115 @@ class Lessons:
     def __len__(self) -> int:
         return len(self.row)
 
+    def save(self, place: str) -> None:
+        """Write a folder of arrays."""
+        write_arrays(place, {**self.tokens.arrays(), "row": self.row})
 
-def make_lessons(readings: Iterable[Reading], ordered: Sequence[str], tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Lessons:
-    """Tokenise what the student reads; the order is that of the teacher's vectors.
+    @classmethod
+    def load(cls, place: str) -> "Lessons":
+        """Map what `save` wrote."""
+        arrays, _ = map_arrays(place)
+        return cls(Tokens.of(arrays), arrays["row"])
+
+
+def teacher_hashes(unit: Unit, reading: Reading) -> np.ndarray:
+    """Hashes of the unit's texts as the teacher, the last of the reading's others, has them: each once, rising, uint64."""
+    found = [np.zeros(0, np.uint64)]
+    for batch in unit.batches():
+        texts, ways, _ = reading.texts(batch)
+        found.append(np.unique(hashes(_before(text, way, reading) for text, way in zip(texts, ways.tolist(), strict=True))))
+    return np.unique(np.concatenate(found))
+
+
+def teacher_texts(unit: Unit, reading: Reading, wanted: np.ndarray, ends: np.ndarray) -> list[pa.Table]:
+    """Texts of a unit with the teacher's prefix, each once, by range of their hashes: columns hash and text.
 
     Args:
-        readings: Distinct.
-        ordered: What the teacher read, in the order of its vectors.
-        tokenizer: The student's.
-        max_tokens: Longer texts are cut.
-
-    Raises:
-        InputError: there is no text at all.
+        unit: What has them.
+        reading: How it is read.
+        wanted: uint64, rising: hashes of the texts.
+        ends: uint64, rising: the first hash of each range but the first.
     """
-    at = {text: row for row, text in enumerate(ordered)}
-    found = sorted((at[teacher], student) for teacher, student in readings)
-    if not found:
-        raise InputError("there is no training text at all; right would be sources with pairs in their training split")
-    tokens = ragged(tokenise(tokenizer, ((student, max_tokens) for _, student in found)))
-    return Lessons(tokens, np.asarray([row for row, _ in found], np.int64))
+    done = np.zeros(len(wanted), bool)
+    found: list[list[pa.Table]] = [[TEXTS.empty_table()] for _ in range(len(ends) + 1)]
+    for batch in unit.batches():
+        texts, ways, _ = reading.texts(batch)
+        read = [_before(text, way, reading) for text, way in zip(texts, ways.tolist(), strict=True)]
+        marks, first = np.unique(hashes(read), return_index=True)
+        fresh = within(marks, wanted)
+        fresh[fresh] = ~done[np.searchsorted(wanted, marks[fresh])]
+        done[np.searchsorted(wanted, marks[fresh])] = True
+        where = np.searchsorted(ends, marks[fresh], "right")
+        for number in np.unique(where).tolist():
+            rows = first[fresh][where == number]
+            found[number].append(pa.table([pa.array(marks[fresh][where == number]), [read[row] for row in rows.tolist()]], TEXTS))
+    return [pa.concat_tables(parts) for parts in found]
+
+
+TEXTS = pa.schema([("hash", pa.uint64()), ("text", pa.string())])
+
+
+def _before(text: str, way: int, reading: Reading) -> str:
+    return reading.ways[way].others[-1] + text
+
+
+def compared_texts(unit: Unit, reading: Reading, wanted: np.ndarray) -> list[tuple[int, str, int]]:
+    """Few texts of a unit: the key of each, the text with the student's prefix, and its hash as the teacher has it.
+
+    Args:
+        unit: What has them.
+        reading: As it was when the keys were made.
+        wanted: uint64, rising: their keys.
+    """
+    found: dict[int, tuple[int, str, int]] = {}
+    for batch in unit.batches():
+        texts, ways, _ = reading.texts(batch)
+        keys = keys_of(texts, ways)
+        for row in np.flatnonzero(within(keys, wanted)).tolist():
+            text, way = texts[row], reading.ways[int(ways[row])]
+            found[int(keys[row])] = int(keys[row]), way.prefix + text, int(hashes([way.others[-1] + text])[0])
+    return list(found.values())
+
+
+def range_ends(rising: np.ndarray) -> np.ndarray:
+    """Where ranges of RANGE hashes end, for `teacher_texts`."""
+    return rising[RANGE::RANGE]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The texts of a range in the order of their vectors: the longest first, in blocks of BLOCK_TEXTS."""
+
+    hashes: np.ndarray
+    """uint64 [texts]."""
+    paths: list[str]
+    """Where each block's vectors belong."""
+    fresh: int
+    """Texts of the blocks that are not there yet."""
+    dimension: int
+    """Of those that are; 0 where none is."""
+
+
+def in_blocks(parts: Sequence[pa.Table], folder: str) -> tuple[Blocks, pa.Table]:
+    """Put the texts of a range in order.
+
+    Args:
+        parts: Of all units, as `teacher_texts` gave them.
+        folder: Of the teacher's vectors.
+
+    Returns:
+        The range, and the blocks to embed: a row each, its path and its texts.
+    """
+    table = pa.concat_tables(parts)
+    texts = table["text"].to_pylist()
+    order = sorted(range(len(texts)), key=lambda row: (-len(texts[row]), texts[row]))  # batches hold texts of a length
+    blocks = [[texts[row] for row in order[start:stop]] for start, stop in steps(len(order), BLOCK_TEXTS)]
+    paths = [block_path(folder, block) for block in blocks]
+    todo, dimension = missing(paths, [len(block) for block in blocks])
+    fresh = pa.table(
+        {"path": [paths[number] for number in todo], "texts": pa.array([blocks[number] for number in todo], pa.list_(pa.string()))}
+    )
+    return Blocks(table["hash"].to_numpy()[order], paths, sum(len(blocks[number]) for number in todo), dimension), fresh
 
 
 def taught(vectors: Rows, rows: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -124,7 +164,10 @@ def distances(student: torch.Tensor, teacher: torch.Tensor, loss: Distance) -> t
 
 
 class Projection(nn.Module):
-    """A linear layer without bias from the student's dimension to the teacher's, and unit length again."""
+    """A linear layer without bias from the student's dimension to the teacher's, and unit length again.
+
+    It starts random: there is nothing at hand that says which of the student's directions are which of the teacher's.
+    """
 
     def __init__(self, width: int, wanted: int, seed: int) -> None:
         """Draw the weights [wanted, width] as N(0, 1 / wanted), which leaves cosines roughly as they are."""

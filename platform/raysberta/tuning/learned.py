@@ -27,7 +27,7 @@ from raysberta.storage.artifacts import Artifact
 from raysberta.training.contrastive import ContrastiveModel, make_batch, plan_of
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import NotFinite, device_of
-from raysberta.training.examples import COLUMNS, Examples, check_fits, prepare
+from raysberta.training.examples import COLUMNS, Examples, check_fits, prepare_tables
 from raysberta.training.settings import Contrastive
 from raysberta.tuning.facts import Position
 
@@ -159,9 +159,9 @@ def probe(artifact: Artifact, settings: Learned, encoder: Path) -> Examples:
     table = artifact.dataset("examples")
     ids = table.to_table(columns=["pair_id"])["pair_id"].to_pylist()
     chosen = heapq.nsmallest(settings.probe, ids, key=lambda name: blake2b(name.encode(), digest_size=8).digest())
-    rows = table.to_table(columns=COLUMNS, filter=pads.field("pair_id").isin(chosen))
+    rows = table.to_table(columns=list(COLUMNS), filter=pads.field("pair_id").isin(chosen))
     tokens = settings.max_tokens
-    return prepare([rows], load_tokenizer(encoder), describe(encoder).prefixes, tokens, tokens, settings.negatives)
+    return prepare_tables([rows], load_tokenizer(encoder), describe(encoder).prefixes, tokens, tokens, settings.negatives)
 
 
 def _contrastive(phase: Merge, settings: Learned) -> Contrastive:

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from raysberta.graph import EXECUTION, Number, Positive, Section, Share
 
-VERSION: int = 3
+VERSION: int = 4
 """Of the results; bumped when the same settings and inputs give another result."""
 
 

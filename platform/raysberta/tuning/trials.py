@@ -18,13 +18,15 @@ from raysberta.evaluation.score import dev_scores
 from raysberta.merging.merge import merge_of
 from raysberta.merging.settings import Greedy, Merge
 from raysberta.storage.artifacts import Artifact
-from raysberta.storage.location import filesystem
-from raysberta.training.batches import MlmPlan
+from raysberta.storage.location import filesystem, join
+from raysberta.training.arrays import Tokens, is_whole
+from raysberta.training.batches import TextPlan
 from raysberta.training.contrastive import plan_of, train_contrastive
 from raysberta.training.engine import NotFinite
-from raysberta.training.examples import Examples, Ragged, prepared, prepared_texts, read_arrays, write_arrays
+from raysberta.training.examples import Examples
 from raysberta.training.loop import StepMetrics
 from raysberta.training.mlm import train_mlm
+from raysberta.training.prepare import prepare_examples, prepare_texts
 from raysberta.training.settings import Contrastive, Mlm
 from raysberta.tuning.choice import with_values
 from raysberta.tuning.facts import Trial
@@ -38,7 +40,7 @@ log = logging.getLogger(__name__)
 Phase = Mlm | Contrastive | Merge
 OnRung = Callable[[Trial], None]
 """Called with what a trial in training scores so far."""
-Data = Examples | Ragged
+Data = Examples | Tokens
 LIMITS = {"contrastive": ("query_tokens", "document_tokens", "negatives"), "mlm": ("max_tokens",)}
 """The numbers of a phase that decide what its texts become: trials that agree in them share the prepared data."""
 
@@ -158,16 +160,10 @@ def prepare(trials: Trials, every: Iterable[Mapping[str, float]]) -> int:
     fs.create_dir(home, recursive=True)
     if isinstance(base, Merge):
         return 0
-    for place, phase in {_place(phase): phase for phase in (base, *others) if not isinstance(phase, Merge)}.items():
-        file = f"{home}/{place}"
-        if fs.get_file_info(file).is_file:
-            continue
-        data = _made(trials, phase)
-        if isinstance(data, Examples):
-            data.save(file, fs)
-        else:
-            write_arrays({"values": data.values, "offsets": data.offsets}, file, fs)
-    return len(_data(trials, base))
+    for phase in others:
+        if not isinstance(phase, Merge):
+            _made(trials, phase, _place(trials, phase))
+    return len(_made(trials, base, _place(trials, base)))
 
 
 def shown(values: Mapping[str, float]) -> str:
@@ -180,7 +176,7 @@ def _train(
 ) -> None:
     """The short training of a trial, in this process; the metrics of its steps go to `done`."""
     search, seed, node = trials.search, trials.work.seed, trials.work.node
-    encoder, data = trials.work.inputs[phase.from_].folder("model"), _data(trials, phase)
+    encoder, data = trials.work.inputs[phase.from_].folder("model"), _data(trials, phase, model.with_name("data"))
     running: dict[str, Any] = {
         "seed": seed,
         "steps": search.steps,
@@ -193,7 +189,7 @@ def _train(
         running.update(checkpoints=model.with_name("checkpoints"), on_checkpoint=rung)
     if isinstance(phase, Contrastive) and isinstance(data, Examples):
         train_contrastive(phase, encoder, data, model, **running)
-    elif isinstance(phase, Mlm) and isinstance(data, Ragged):
+    elif isinstance(phase, Mlm) and isinstance(data, Tokens):
         train_mlm(phase, encoder, data, model, **running)
 
 
@@ -201,28 +197,22 @@ def _plan_steps(phase: Mlm | Contrastive, data: Data, seed: int) -> int:
     """Steps of the phase's epochs."""
     if isinstance(phase, Contrastive) and isinstance(data, Examples):
         return plan_of(data, phase, seed).steps(phase.epochs)
-    return MlmPlan(len(data), phase.batch_size, seed).steps(phase.epochs)
+    return TextPlan(len(data), phase.batch_size, seed).steps(phase.epochs)
 
 
-def _data(trials: Trials, phase: Mlm | Contrastive) -> Data:
-    """What a phase trains on: read where it was prepared, prepared anew where other limits were proposed than those."""
-    fs, home = filesystem(trials.home)
-    file = f"{home}/{_place(phase)}"
-    if not fs.get_file_info(file).is_file:
-        return _made(trials, phase)
+def _data(trials: Trials, phase: Mlm | Contrastive, aside: Path) -> Data:
+    """What a phase trains on: mapped where it was prepared, made aside where other limits were proposed than those."""
+    place = _place(trials, phase)
+    return _made(trials, phase, place if is_whole(place) else str(aside))
+
+
+def _made(trials: Trials, phase: Mlm | Contrastive, place: str) -> Data:
+    model = trials.work.inputs[phase.from_]
     if isinstance(phase, Contrastive):
-        return Examples.load(file, fs)
-    arrays = read_arrays(file, fs)
-    return Ragged(arrays["values"], arrays["offsets"])
+        return prepare_examples(phase, model, [trials.work.inputs[name] for name in phase.examples], place)
+    return prepare_texts(phase, model, [trials.work.inputs[name] for name in phase.pairs], place)
 
 
-def _made(trials: Trials, phase: Mlm | Contrastive) -> Data:
-    encoder = trials.work.inputs[phase.from_].folder("model")
-    if isinstance(phase, Contrastive):
-        return prepared(phase, encoder, [trials.work.inputs[name] for name in phase.examples])
-    return prepared_texts(phase, encoder, [trials.work.inputs[name] for name in phase.pairs])
-
-
-def _place(phase: Mlm | Contrastive) -> str:
-    """The file of a phase's data, named by the numbers that decide it."""
-    return f"data-{key_of({name: getattr(phase, name) for name in LIMITS[phase.kind]})}.safetensors"
+def _place(trials: Trials, phase: Mlm | Contrastive) -> str:
+    """The folder of a phase's data, named by the numbers that decide it."""
+    return join(trials.home, f"data-{key_of({name: getattr(phase, name) for name in LIMITS[phase.kind]})}")

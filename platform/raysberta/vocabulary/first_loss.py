@@ -8,11 +8,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from raysberta.models.head import MlmHead
+from raysberta.training.arrays import tokens_of
 from raysberta.training.chunks import budget_of
 from raysberta.training.encode import ChunkedEncoder
-from raysberta.training.examples import ragged, tokenise
 from raysberta.training.masks import pieces_of
 from raysberta.training.mlm import MlmModel, make_batch
+from raysberta.training.survey import tokenise
 from raysberta.vocabulary.initialise import Found, Initialisation, install, rows, table
 from raysberta.vocabulary.revise import Revision
 
@@ -49,7 +50,7 @@ def first_losses(
     Raises:
         InputError: the tokenizer has no mask token.
     """
-    tokens = ragged(tokenise(revision.tokenizer, [(text, TOKENS) for text in texts]))
+    tokens = tokens_of(tokenise(revision.tokenizer, [(text, TOKENS) for text in texts]))
     batch = make_batch(tokens, np.arange(len(tokens)), pieces_of(revision.tokenizer), PROBABILITY, (seed, 0), BUDGET)
     whole = MlmModel(ChunkedEncoder(model, "bf16", recompute=False), head)
     kept, losses = table(model), {}

@@ -1,0 +1,1 @@
+"""A model from parts: what is joined, how the new parts begin, and a proof of what each token sees."""

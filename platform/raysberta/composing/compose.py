@@ -1,0 +1,124 @@
+"""Parts to a model: loaded, fitted to one another, and tried before anything is written."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from raysberta.composing.attention import check_attention, set_attention
+from raysberta.composing.closing import closed
+from raysberta.composing.settings import Compose
+from raysberta.errors import InputError
+from raysberta.models.describe import PROBES, Description, describe, positions
+from raysberta.models.folder import read_json
+from raysberta.models.load import load_encoder, load_tokenizer, load_transformer
+from raysberta.models.model import Model, StatesPart, load_model
+from raysberta.models.parts import Connector, Decoder, Dense, LatentAttention
+
+LOOKED_AT = 1000
+"""Rows of a decoder's embeddings, evenly spaced, by which their size is judged."""
+
+
+Composed = tuple[Model, PreTrainedTokenizerFast, Description]
+
+
+def composed(settings: Compose, encoder: Path | None, decoder: Path | None, seed: int) -> Composed:
+    """A model of parts, its tokenizer and how it is used. Memory: the model in float32, once.
+
+    Args:
+        settings: Which parts.
+        encoder: The folder of the encoder that the settings name.
+        decoder: The folder of the generator that they name.
+        seed: New weights are drawn from it.
+
+    Raises:
+        InputError: the parts do not fit together; the message begins with the setting.
+    """
+    torch.manual_seed(seed)
+    if decoder is None:
+        assert encoder is not None
+        model, tokenizer, description = load_model(encoder, pooling=settings.pooling), load_tokenizer(encoder), _encoders(settings, encoder)
+    elif encoder is None:
+        tokenizer, description = closed(load_tokenizer(decoder), settings), _decoders(settings, decoder)
+        model = Model(_decoder(settings, decoder), description.pooling)
+    else:
+        tokenizer, description = load_tokenizer(encoder), _encoders(settings, encoder)
+        reads, llm = load_encoder(encoder), _decoder(settings, decoder)
+        model = Model(reads, description.pooling, [*_connector(settings, reads, llm, tokenizer), Decoder(llm)])
+    _add(settings, model)
+    return model.eval(), tokenizer, description
+
+
+def _add(settings: Compose, model: Model) -> None:
+    """What stands before and after the pooling."""
+    if settings.latent_attention is not None:
+        if len(model.dense):
+            raise InputError(f"latent_attention: {settings.encoder} has dense layers already; right would be an encoder without")
+        model.parts.append(LatentAttention(model.dimension, **settings.latent_attention.model_dump()))
+    for layer in settings.dense:
+        model.dense.append(Dense(model.dimension, layer.width or model.dimension, layer.bias, layer.activation))
+
+
+def _encoders(settings: Compose, folder: Path) -> Description:
+    return describe(folder, settings.pooling, settings.prefixes, settings.max_tokens, str(settings.encoder))
+
+
+def _decoders(settings: Compose, folder: Path) -> Description:
+    assert settings.pooling is not None and settings.prefixes is not None, "the settings see to it"
+    lengths = [length for length in (settings.max_tokens, positions(read_json(folder / "config.json"))) if length is not None]
+    if not lengths:
+        raise InputError(f"max_tokens: {settings.decoder} does not say how long a text may be; right would be max_tokens: 512")
+    return Description(settings.pooling, settings.prefixes, min(lengths))
+
+
+def _decoder(settings: Compose, folder: Path) -> PreTrainedModel:
+    """The decoder, whose tokens see what the settings say."""
+    llm = load_transformer(folder, layers=settings.decoder_layers)
+    if settings.attention is not None:
+        set_attention(llm, settings.attention)
+    check_attention(llm, str(settings.decoder))
+    return llm
+
+
+def _connector(settings: Compose, reads: PreTrainedModel, llm: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[StatesPart]:
+    """From the one's width to the other's; none where the settings have none and the widths are equal."""
+    here, there = reads.config.hidden_size, llm.config.hidden_size
+    if settings.connector is None:
+        if here != there:
+            widths = f"states of {settings.encoder} are {here} wide, {settings.decoder} reads {there}"
+            raise InputError(f"connector: {widths}; right would be connector: {{}}")
+        return []
+    connector = Connector(here, settings.connector.hidden or here, there, settings.connector.tokens)
+    _scale(connector, _states(reads, tokenizer), _size(_rows(llm)))
+    return [connector]
+
+
+@torch.no_grad()
+def _scale(connector: Connector, states: Tensor, size: float) -> None:
+    """Let what comes out of a connector be as large as what its decoder is used to."""
+    found, _ = connector(states[None], torch.ones(1, len(states), dtype=torch.long))
+    factor = size / _size(found[0, : len(states)])
+    for weights in connector.second.parameters():
+        weights.mul_(factor)
+    connector.added.mul_(size)
+
+
+@torch.no_grad()
+def _states(reads: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    """States [tokens, H] of a few texts."""
+    each = (tokenizer(text, return_tensors="pt", return_token_type_ids=False) for text in PROBES)
+    return torch.cat([reads(**tokens).last_hidden_state[0] for tokens in each])
+
+
+@torch.no_grad()
+def _rows(llm: PreTrainedModel) -> Tensor:
+    """Some of the embeddings [n, H] that a decoder's layers are given."""
+    table = llm.get_input_embeddings()
+    rows: Tensor = table(torch.arange(0, table.weight.shape[0], max(1, table.weight.shape[0] // LOOKED_AT)))
+    return rows
+
+
+def _size(rows: Tensor) -> float:
+    """Root mean square of the numbers."""
+    return float(rows.float().square().mean().sqrt())

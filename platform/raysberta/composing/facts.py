@@ -1,0 +1,14 @@
+"""What the manifest of a composed model says."""
+
+from raysberta.work import Facts
+
+
+class ComposeFacts(Facts):
+    """Of a node of kind `compose`."""
+
+    parts: dict[str, int]
+    """Parameters of each part, in order: encoder, Connector, Decoder, LatentAttention, Dense 1 and so on."""
+    dimension: int
+    """Of the vectors."""
+    attention: str | None
+    """What a token of the decoder was proven to see; None without a decoder."""

@@ -1,0 +1,180 @@
+"""Arrays that training reads, on storage as a folder of .npy files, by memory map: no process holds what all of them share.
+
+A folder is whole once its index is there, which is written last: what a killed run left without one is made again, the rest is used. Where
+storage is remote, the processes of a node read one copy on its disk.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raysberta.storage.artifacts import write_whole
+from raysberta.storage.local_copy import local_folder
+from raysberta.storage.location import filesystem
+
+INDEX = "index.json"
+PART = "tokens-"
+"""How the names of files of token ids begin; in the order of names they are the parts."""
+
+
+def write_array(place: str, name: str, values: np.ndarray) -> None:
+    """Write one array into a folder that is to become whole."""
+    fs, path = filesystem(place)
+    fs.create_dir(path, recursive=True)
+    with fs.open_output_stream(f"{path}/{name}.npy") as stream:
+        np.lib.format.write_array(stream, np.ascontiguousarray(values), allow_pickle=False)
+
+
+def write_arrays(place: str, arrays: Mapping[str, np.ndarray], told: Mapping[str, Any] | None = None) -> None:
+    """Write arrays and then the index, which makes the folder whole.
+
+    Args:
+        place: Folder or URI.
+        arrays: By name.
+        told: What else is to be known of them: JSON values.
+    """
+    for name, values in arrays.items():
+        write_array(place, name, values)
+    fs, path = filesystem(place)
+    write_whole(fs, f"{path}/{INDEX}", json.dumps({"made": uuid.uuid4().hex, "told": dict(told or {})}).encode())
+
+
+def is_whole(place: str) -> bool:
+    """Whether all of a folder was written."""
+    fs, path = filesystem(place)
+    return fs.get_file_info(f"{path}/{INDEX}").is_file
+
+
+def map_arrays(place: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a whole folder, read where they are asked for, and what was told of them.
+
+    Raises:
+        FileNotFoundError: the folder is not whole.
+    """
+    fs, path = filesystem(place)
+    with fs.open_input_stream(f"{path}/{INDEX}") as stream:
+        index = json.loads(stream.read())
+    files = sorted(local_folder(place, f"arrays {index['made']}").glob("*.npy"))
+    return {file.stem: np.asarray(np.load(file, mmap_mode="r")) for file in files}, index["told"]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of differing length: `values` [total] and `offsets` int64 [rows + 1]."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of each row, int64 [rows]: of all of them, so nothing for a step."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: np.ndarray) -> "Ragged":
+        """Some rows in an order of their own, int [n]."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return Ragged(self.values[places], offsets)
+
+
+def ragged(rows: Iterable[Sequence[int]]) -> Ragged:
+    """Lists of numbers as one int32 array."""
+    values, lengths = [np.zeros(0, np.int32)], [0]
+    for row in rows:
+        values.append(np.asarray(row, np.int32))
+        lengths.append(len(row))
+    return Ragged(np.concatenate(values), np.cumsum(lengths, dtype=np.int64))
+
+
+def grouped(rows: np.ndarray, values: np.ndarray, count: int) -> Ragged:
+    """The distinct values of each row, rising.
+
+    Args:
+        rows: int [n], below `count`.
+        values: int [n], not negative: one of the row's.
+        count: Rows of the result; those that do not occur are empty.
+    """
+    span = int(values.max(initial=0)) + 1
+    distinct = np.unique(rows.astype(np.int64) * span + values)
+    counts = np.bincount(distinct // span, minlength=count)
+    return Ragged((distinct % span).astype(np.int32), np.concatenate([[0], np.cumsum(counts)]))
+
+
+def within(values: np.ndarray, rising: np.ndarray) -> np.ndarray:
+    """Which values are among others, which rise: bool, in the shape of `values`."""
+    if not len(rising):
+        return np.zeros(values.shape, bool)
+    found: np.ndarray = rising[np.minimum(np.searchsorted(rising, values), len(rising) - 1)] == values
+    return found
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as token ids, special tokens included: `tokens[text]` is int32 [length]. A text's own ids are all that is read for it."""
+
+    parts: tuple[np.ndarray, ...]
+    """int32: ids of many texts, end to end."""
+    part: np.ndarray
+    """int32 [texts]: in which part a text is."""
+    begin: np.ndarray
+    """int64 [texts]: where it begins there."""
+    lengths: np.ndarray
+    """int32 [texts]."""
+    highest: int
+    """Of all ids."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, text: int) -> np.ndarray:
+        begin = int(self.begin[text])
+        return self.parts[self.part[text]][begin : begin + int(self.lengths[text])]
+
+    @property
+    def count(self) -> int:
+        """Tokens of all texts."""
+        return int(self.lengths.sum(dtype=np.int64))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What it is on storage, by names that no other array has."""
+        parts = {f"{PART}{number:05d}": values for number, values in enumerate(self.parts)}
+        return {
+            "text.part": self.part,
+            "text.begin": self.begin,
+            "text.length": self.lengths,
+            "text.highest": np.asarray([self.highest]),
+            **parts,
+        }
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> "Tokens":
+        """Of what `arrays` gave."""
+        parts = tuple(arrays[name] for name in sorted(arrays) if name.startswith(PART))
+        return cls(parts, arrays["text.part"], arrays["text.begin"], arrays["text.length"], int(arrays["text.highest"][0]))
+
+    def save(self, place: str) -> None:
+        """Write a folder of nothing else."""
+        write_arrays(place, self.arrays())
+
+    @classmethod
+    def load(cls, place: str) -> "Tokens":
+        """Map what `save` wrote."""
+        return cls.of(map_arrays(place)[0])
+
+
+def tokens_of(texts: Iterable[Sequence[int]]) -> Tokens:
+    """Token ids of texts, in memory."""
+    whole = ragged(texts)
+    none = np.zeros(len(whole), np.int32)
+    return Tokens((whole.values,), none, whole.offsets[:-1], whole.lengths.astype(np.int32), int(whole.values.max(initial=0)))

@@ -1,0 +1,174 @@
+"""What a phase trains on, made once and kept on storage: its processes map it, and a killed run finds it there.
+
+`each` says where the two passes over the tables run. Nothing here holds texts but the passes themselves, see survey.py.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import starmap
+from pathlib import Path
+
+import numpy as np
+
+from raysberta.errors import InputError
+from raysberta.models.describe import Description, describe
+from raysberta.models.load import load_tokenizer
+from raysberta.prefixes import NONE
+from raysberta.storage.artifacts import Artifact
+from raysberta.storage.location import filesystem
+from raysberta.training.arrays import PART, Tokens, is_whole, write_array
+from raysberta.training.examples import COLUMNS, Each, Examples, prepare
+from raysberta.training.guide import Guide, guides, store_vectors
+from raysberta.training.settings import Contrastive, Distil, Mlm
+from raysberta.training.survey import Known, Piece, Reading, RowGroup, Unit, distinct, known, laid, pieces, reading_of, row_groups
+from raysberta.training.teacher import compared_texts
+
+SIDES = ("task", "query", "positive")
+COMPARED = 1000
+"""Texts on which student and teacher are compared: half a million pairs of texts."""
+
+
+def prepare_examples(
+    settings: Contrastive, model: Artifact, mined: Sequence[Artifact], place: str, each: Each = starmap, teacher: Known | None = None
+) -> Examples:
+    """The examples as a phase trains on them.
+
+    Args:
+        settings: Of the phase.
+        model: The encoder to train.
+        mined: Examples: the table `examples`, and `vectors` where the settings ask for a guide.
+        place: Folder or URI to write to; what is there whole is read.
+        each: Where the passes over the tables run.
+        teacher: Where the vectors of a teacher are, if there is one.
+
+    Raises:
+        InputError: there is no row at all, or no guide.
+    """
+    if not is_whole(place):
+        cleared(place)
+        guide = _guide(mined, place, each) if settings.guide else None
+        others = [known.prefixes for known in (guide and guide.known, teacher) if known is not None]
+        limits = {"query": settings.query_tokens, "document": settings.document_tokens}
+        prefixes = learned(settings, model.folder("model", weights=False)).prefixes
+        reading = reading_of(limits, prefixes, others, settings.negatives)
+        units = [unit for artifact in mined for unit in row_groups(artifact, "examples", COLUMNS)]
+        prepare(units, reading, partial(store_pieces, reading=reading, model=model, place=place), guide, teacher, each).save(place)
+    return Examples.load(place)
+
+
+def prepare_texts(settings: Mlm, model: Artifact, pairs: Sequence[Artifact], place: str, each: Each = starmap) -> Tokens:
+    """Token ids of the distinct texts of both sides of the training pairs, without prefix, in the order of their hashes.
+
+    Args:
+        settings: Of the phase.
+        model: The encoder to train.
+        pairs: The table `pairs`.
+        place: Folder or URI to write to; what is there whole is read.
+        each: Where the passes over the tables run.
+
+    Raises:
+        InputError: there is no text at all.
+    """
+    if not is_whole(place):
+        cleared(place)
+        reading = reading_of({"query": settings.max_tokens, "document": settings.max_tokens}, NONE)
+        units = [unit for artifact in pairs for unit in row_groups(artifact, "pairs", SIDES, split="train")]
+        store_texts(units, reading, model, place, each).tokens.save(place)
+    return Tokens.load(place)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The texts of some units, their token ids on storage, in the order of their keys."""
+
+    tokens: Tokens
+    others: np.ndarray
+    """uint64 [texts, others]: hashes of each text as others have it."""
+    marks: list[np.ndarray]
+    """uint64, rising: of the texts that each unit tokenised, hashes as the last of the others has them; empty where there is none."""
+
+
+def store_texts(units: Sequence[Unit], reading: Reading, model: Artifact, place: str, each: Each, most: int | None = None) -> Stored:
+    """Write the token ids of the distinct texts of all units.
+
+    Args:
+        units: Tables.
+        reading: How their texts are read.
+        model: Whose tokenizer reads them.
+        place: Where to.
+        each: Where the passes over the tables run.
+        most: So many texts at most, those whose keys are least, so which ones owes nothing to the tables' order; all where None.
+
+    Raises:
+        InputError: there is no text at all.
+    """
+    keys, wanted = shared(list(each(distinct, [(unit, reading) for unit in units])))
+    if not len(keys):
+        raise InputError("there is no training text at all; right would be sources with pairs in their training split")
+    keys = keys[:most]
+    wanted = [of_unit[of_unit <= keys[-1]] for of_unit in wanted]
+    tokenised = partial(store_pieces, reading=reading, model=model, place=place)
+    found = list(each(tokenised, list(zip(range(len(units)), units, wanted, strict=True))))
+    marks = [np.concatenate([np.zeros(0, np.uint64), *(piece.others[:, -1:].ravel() for piece in of_unit)]) for of_unit in found]
+    tokens, others = laid(keys, [piece for of_unit in found for piece in of_unit])
+    return Stored(tokens, others, [np.unique(of_unit) for of_unit in marks])
+
+
+def lesson_units(settings: Distil, inputs: Mapping[str, Artifact]) -> list[RowGroup]:
+    """What a student learns from: training pairs, examples, training documents."""
+    units = [unit for name in settings.pairs for unit in row_groups(inputs[name], "pairs", SIDES, "train")]
+    units += [unit for mined in settings.examples for unit in row_groups(inputs[mined], "examples", (*SIDES, "negatives"))]
+    documents = [] if settings.documents is None else row_groups(inputs[settings.documents], "documents", ("text",), "train")
+    return units + documents
+
+
+def compare_texts(units: Sequence[Unit], reading: Reading, each: Each) -> list[list[tuple[int, str, int]]]:
+    """COMPARED texts at most, those whose keys are least: for each unit some of them, as `teacher.compared_texts` gives them."""
+    keys, wanted = shared(list(each(distinct, [(unit, reading) for unit in units])))
+    wanted = [np.intersect1d(of_unit, keys[:COMPARED]) for of_unit in wanted]
+    return list(each(compared_texts, [(unit, reading, of_unit) for unit, of_unit in zip(units, wanted, strict=True)]))
+
+
+def shared(found: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """All keys, uint64, rising, and for each unit those that no unit before it has.
+
+    Args:
+        found: uint64, rising: the keys of each unit.
+    """
+    keys, first = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]), return_index=True)
+    owner = np.repeat(np.arange(len(found), dtype=np.int32), [len(of_unit) for of_unit in found])[first]
+    return keys, [keys[owner == number] for number in range(len(found))]
+
+
+def store_pieces(number: int, unit: Unit, wanted: np.ndarray, reading: Reading, model: Artifact, place: str) -> list[Piece]:
+    """Tokenise texts of a unit and write their ids; the pieces come back without them. Arguments as for `survey.pieces`."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # it is one of many such passes, each on a core of its own
+    stored = []
+    for place_of, piece in enumerate(pieces(unit, reading, wanted, _tokenizer(model.folder("model", weights=False)))):
+        write_array(place, f"{PART}{number:06d}-{place_of:04d}", piece.values)
+        stored.append(replace(piece, values=piece.values[:0]))
+    return stored
+
+
+_tokenizer = lru_cache(maxsize=1)(load_tokenizer)
+
+
+def learned(settings: Contrastive, encoder: Path) -> Description:
+    """How the trained model is used: as the one that it starts from, but for what the settings change."""
+    return describe(encoder, settings.pooling, settings.prefixes)
+
+
+def _guide(mined: Sequence[Artifact], place: str, each: Each) -> Guide:
+    with_vectors, prefixes = guides(mined)
+    units = [unit for artifact in with_vectors for unit in row_groups(artifact, "vectors", ("key", "vector"))]
+    found = each(store_vectors, [(number, unit, place) for number, unit in enumerate(units)])
+    return Guide(known(prefixes, np.concatenate([np.zeros(0, np.uint64), *found])), ())
+
+
+def cleared(place: str) -> None:
+    """An empty folder: what a killed run left without an index may be of other units."""
+    fs, path = filesystem(place)
+    fs.create_dir(path, recursive=True)
+    fs.delete_dir_contents(path)
