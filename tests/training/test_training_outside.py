@@ -97,8 +97,8 @@ def test_what_a_token_keeps_of_a_layer_is_counted(precision, kind):
     ],
 )
 def test_a_step_takes_no_less_than_is_estimated(how):
-    """On a processor in float32, after its weights: gradients, moments and activations of four chunks. A processor's resident memory rises by
-    more than autograd keeps, up to 2.3 times here; how much of that a GPU's allocator has is not known."""
+    """On a processor in float32, after its weights: gradients, moments and activations of four chunks. Its resident memory rises by more
+    than autograd keeps, up to 2.3 times here; how much of that a GPU's allocator has is not known."""
     length, texts, sizes = 16, 1024, {**SMALL, "num_hidden_layers": 4}
     settings = contrastive_settings(
         **{"precision": "fp32", "chunk_tokens": 4096, "zero_stage": 0, "dropout": 0.0, "batch_size": texts // 4, "device_batches": 1},

@@ -1,8 +1,8 @@
 """GPU memory of a training phase, from the sizes of its model alone: what a dry run says before anything is started. No torch here.
 
-As if every text were as long as allowed. What is counted of a layer are the tensors that autograd keeps of it (a test counts them); attention
-is FlashAttention's, which keeps no matrix of weights. A step takes no less than that, so what is refused does not fit; what is let through
-may not fit either: on a processor a step took 1.0 to 2.3 times the estimate, and no GPU was at hand.
+As if every text were as long as allowed. What is counted of a layer are the tensors that autograd keeps of it (a test counts them);
+attention is FlashAttention's, which keeps no matrix of weights. A step takes no less than that, so what is refused does not fit; what is
+let through may not fit either: on a processor a step took 1.0 to 2.3 times the estimate, and no GPU was at hand.
 """
 
 import math
