@@ -15,7 +15,7 @@ from raysberta.training.settings import ContrastivePhase, MlmPhase
 
 def test_every_kind_that_a_recipe_makes_is_read(small_run: Run, told: Told) -> None:
     assert [node.name for node in told.lineage] == list(small_run.manifests)
-    elsewhere = {"distil", "prune"}  # kinds that the tests of their own sections make
+    elsewhere = {"compose", "distil", "prune"}  # kinds that the tests of their own sections make
     assert {node.kind for node in told.lineage} == set(KINDS) - {"release"} - elsewhere
 
 
@@ -39,8 +39,8 @@ def test_settings_of_another_version_are_an_error(small_run: Run) -> None:
 
 
 def test_a_kind_without_a_part_is_an_error(small_run: Run) -> None:
-    changed = small_run.manifests["general"].model_copy(update={"kind": "compose"})
-    with pytest.raises(InputError, match="a report has no part for nodes of kind 'compose'"):
+    changed = small_run.manifests["general"].model_copy(update={"kind": "dreamt"})
+    with pytest.raises(InputError, match="a report has no part for nodes of kind 'dreamt'"):
         lineage.read({"general": changed})
 
 

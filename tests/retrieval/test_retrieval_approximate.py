@@ -66,10 +66,12 @@ def test_an_index_is_searched_where_it_was_measured_to_be_quicker() -> None:
     documents, queries = clustered(3000, 1), clustered(64, 2)
     index, tuned = approximate("ivf", documents, 0, 3000, 20, 0.95, queries, 256)
     assert gpu() is None or faiss.get_num_gpus()
-    moved: list[object] = []
+    owners: list[faiss.Index] = []  # a downcast index lives as long as the one that it was
+    moved: list[faiss.Index] = []
 
     def move(given: faiss.Index) -> faiss.Index:
-        copy = faiss.downcast_index(faiss.clone_index(given))
+        owners.append(faiss.clone_index(given))
+        copy = faiss.downcast_index(owners[-1])
         assert copy.nprobe == tuned.parameters["nprobe"], "effort goes along"
         moved.append(copy)
         return copy
