@@ -1,6 +1,5 @@
 """benchmarks/rehearsal_*.py: what a rehearsal says of processes, of rows and of two runs is what is there."""
 
-import json
 import subprocess
 import sys
 import time
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import psutil
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,10 +19,8 @@ from source_tree import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from rehearsal_cluster import TwoNodes
-from rehearsal_figures import content, figure, growth, rows, same, storage
+from rehearsal_figures import content, figure, growth, rows, same
 from rehearsal_records import Planned
-from rehearsal_run import s3_server
 from rehearsal_watch import Look, Watch, largest, look_at, read_looks
 
 HOLDS = """
@@ -149,78 +145,3 @@ def test_growth_leaves_search_out() -> None:
         "largest process against a tenth of the size": True,
         "seconds of natural against a tenth of the size": False,
     }
-
-
-def test_requests_to_the_server_are_counted_and_its_objects_lie_on_the_disk(tmp_path: Path) -> None:
-    requests = tmp_path / "requests.jsonl"
-    begun = time.time()
-    with s3_server(tmp_path / "objects", requests) as uri:
-        fs, path = pafs.FileSystem.from_uri(uri)
-        with fs.open_output_stream(f"{path}/large") as stream:
-            stream.write(b"x" * (1 << 20))
-        with fs.open_input_file(f"{path}/large") as stream:
-            stream.seek(1000)
-            assert stream.read(500_000) == b"x" * 500_000
-        assert sum(info.st_size for info in map(Path.stat, (tmp_path / "objects").rglob("*"))) >= 1 << 20 or open_files(tmp_path)
-    asked = [json.loads(line) for line in requests.read_text().splitlines()]
-    assert sum(each["out"] for each in asked if each["method"] == "GET") == pytest.approx(500_000, rel=0.01)
-    assert sum(each["in"] for each in asked if each["method"] in ("PUT", "POST")) >= 1 << 20
-    assert all(begun <= each["time"] <= time.time() for each in asked)
-    artifact = natural(Store(str(tmp_path / "store")), KEPT, REJECTED, DROPPED, REPEATS)
-    span = artifact.manifest.model_copy(update={"started": begun, "seconds": 600.0})
-    lines = {line["name"]: line for line in storage({"natural": Artifact(span, artifact.uri)}, requests, 0)}
-    assert lines["requests during natural"]["value"] == len(asked)
-
-
-def open_files(folder: Path) -> bool:
-    """Whether the server holds an unnamed file there."""
-    found = (file for process in psutil.process_iter() if "rehearsal_server" in " ".join(_words(process)) for file in _opened(process))
-    return any(str(folder) in file for file in found)
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def _opened(process: psutil.Process) -> list[str]:
-    links = Path(f"/proc/{process.pid}/fd").iterdir()
-    return [str(link.readlink()) for link in links]
-
-
-SLEEPS = """
-import ray, sys
-ray.init(log_to_driver=False, logging_level="ERROR")
-assert len([node for node in ray.nodes() if node["Alive"]]) == 2
-@ray.remote(max_retries=5)
-def works(seconds):
-    import tempfile, time
-    time.sleep(seconds)
-    return tempfile.gettempdir()
-found = ray.get([works.remote(6) for _ in range(4)])
-print(len(set(found)), flush=True)
-"""
-
-
-@pytest.mark.timeout(400)
-def test_two_nodes_live_through_a_killed_worker_and_a_killed_raylet(tmp_path: Path) -> None:
-    with TwoNodes(tmp_path / "runs") as nodes:
-        command = [sys.executable, "-c", SLEEPS]
-        with subprocess.Popen(command, env=nodes.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
-            deadline = time.monotonic() + 120
-            while (name := nodes.kill_worker({})) is None:
-                assert time.monotonic() < deadline and job.poll() is None, job.stderr.read() if job.stderr and job.poll() else ""
-                time.sleep(0.2)
-            assert name == "ray::works"
-            nodes.kill_second()
-            nodes.start_second()
-            out, err = job.communicate(timeout=200)
-        assert job.returncode == 0, err[-2000:]
-        assert out.strip() == "2", "each node has a temporary folder of its own"
-        family = nodes.family()
-        assert any(process.name() == "raylet" for process in family)
-        folder = nodes.folder
-    assert not folder.exists()
-    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
