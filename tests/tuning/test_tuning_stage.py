@@ -74,7 +74,7 @@ def test_a_grid_over_two_numbers_of_a_training_tries_all_and_finds_the_rate_that
 def test_trials_learn_from_the_teacher_of_the_phase(
     ray_local: None, work: MakeWork, inputs: Mapping[str, Artifact], tmp_path: Path
 ) -> None:
-    asked = work({**CONTRASTIVE, "distil": {"teacher": "spoiled"}}, {"distil.weight": (0.01, 100.0)}, steps=2)
+    asked = work({**CONTRASTIVE, "learning_rate": 3e-3, "distil": {"teacher": "spoiled"}}, {"distil.weight": (0.01, 100.0)}, steps=2)
     found = stage.run(asked)
     assert found.trials[0].scores != found.trials[1].scores, "of one temperature, rate and seed"
     phase = with_values(asked.settings.phase, {"distil.weight": 100.0})
