@@ -29,9 +29,10 @@ from raysberta.errors import InputError
 from raysberta.models.describe import describe
 from raysberta.prefixes import Prefixes
 from raysberta.progress import progress
+from raysberta.retrieval.encoded import vectors_folder
 from raysberta.retrieval.mapped import Mapped
 from raysberta.retrieval.vectors import Vectors, View
-from raysberta.retrieval.workers import embed_blocks, vectors_folder
+from raysberta.retrieval.workers import embed_blocks
 from raysberta.spread import results
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem, join
