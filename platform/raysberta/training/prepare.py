@@ -72,12 +72,25 @@ def prepare_texts(settings: Mlm, model: Artifact, pairs: Sequence[Artifact], pla
     Raises:
         InputError: there is no text at all.
     """
+    reading = reading_of({"query": settings.max_tokens, "document": settings.max_tokens}, NONE)
+    units = [unit for artifact in pairs for unit in row_groups(artifact, "pairs", SIDES, split="train")]
+    return read_texts(units, reading, model, place, each)
+
+
+def read_texts(units: Sequence[Unit], reading: Reading, model: Artifact, place: str, each: Each = starmap) -> Tokens:
+    """Token ids of the distinct texts of all units in the order of their keys; what is there whole is read. Arguments as `store_texts`."""
     if not is_whole(place):
         cleared(place)
-        reading = reading_of({"query": settings.max_tokens, "document": settings.max_tokens}, NONE)
-        units = [unit for artifact in pairs for unit in row_groups(artifact, "pairs", SIDES, split="train")]
         store_texts(units, reading, model, place, each).tokens.save(place)
     return Tokens.load(place)
+
+
+def read_rows(units: Sequence[Unit], reading: Reading, model: Artifact, place: str, each: Each = starmap) -> Examples:
+    """The rows of all units as numbers, with the token ids of their texts; what is there whole is read. Arguments as `store_texts`."""
+    if not is_whole(place):
+        cleared(place)
+        prepare(units, reading, partial(store_pieces, reading=reading, model=model, place=place), each=each).save(place)
+    return Examples.load(place)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,110 @@
+"""A decoder's language-model head: states to logits, by the embedding table itself or by a matrix of its own.
+
+A model folder of this project holds the decoder alone. Where the head is tied to the embeddings nothing is lost by that; a matrix of its
+own goes along in `lm_head.safetensors` where a phase has trained it, and into the published folder, from which
+`AutoModelForCausalLM.from_pretrained(folder)` loads decoder and head.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from raysberta.errors import InputError
+from raysberta.models.folder import read_json
+from raysberta.models.head import read_tensor, tensor_files, tensors_in
+
+FILE = "lm_head.safetensors"
+WEIGHT, BIAS = "lm_head.weight", "lm_head.bias"
+SCALES = ("logit_scale", "logits_scaling")
+"""What configs of some families multiply or divide logits by; this project has no such head."""
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+INDEX = "model.safetensors.index.json"
+
+
+class LanguageHead(nn.Module):
+    """Logits over the vocabulary for states of a decoder."""
+
+    def __init__(self, weight: Tensor | None, bias: Tensor | None = None, cap: float | None = None) -> None:
+        """Over given weights.
+
+        Args:
+            weight: [V, H]; None where the embedding table is the head.
+            bias: [V], or None.
+            cap: Logits are cap * tanh(logits / cap), as Gemma 2 has it; as they are where None.
+        """
+        super().__init__()
+        self.weight = None if weight is None else nn.Parameter(weight)
+        self.bias = None if bias is None else nn.Parameter(bias)
+        self.cap = cap
+
+    def forward(self, states: Tensor, table: Tensor) -> Tensor:
+        """Logits [n, V] of states [n, H], where the embedding table is [V, H]."""
+        logits = F.linear(states, table if self.weight is None else self.weight, self.bias)
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+
+def load_language_head(folder: Path, decoder: PreTrainedModel, name: str) -> LanguageHead:
+    """The head of a generator's folder, or of a model's folder that has one, for a decoder that was made from it. float32.
+
+    Args:
+        folder: With config.json and safetensors.
+        decoder: Whose states it reads; further phases may have trained it.
+        name: Of the generator, for messages.
+
+    Raises:
+        InputError: the folder has no such head, one that is not read here, or one for another decoder.
+    """
+    config, table = read_json(folder / "config.json"), decoder.get_input_embeddings().weight
+    here, there = ((str(kind), int(pieces)) for kind, pieces in _kinds(config, decoder))
+    if here != there:
+        raise InputError(
+            f"{name} is a {here[0]} of {here[1]} pieces, the decoder a {there[0]} of {there[1]}; right would be its own generator"
+        )
+    if odd := next((scale for scale in SCALES if config.get(scale, 1) != 1), None):
+        raise InputError(f"{name}: its logits are scaled ({odd}), which is not read here; right would be another decoder")
+    files = tensor_files(folder, FILE)
+    if not decoder.config.tie_word_embeddings and WEIGHT not in files:
+        raise InputError(f"{name}: has no language-model head ({WEIGHT}) though its embeddings are none; right would be a whole generator")
+    weight, bias = (read_tensor(files, part) if part in files else None for part in (WEIGHT, BIAS))
+    if decoder.config.tie_word_embeddings:
+        weight = None
+    if weight is not None and weight.shape[1] != table.shape[1]:
+        raise InputError(f"{name}: its head reads states of {weight.shape[1]}, the decoder gives {table.shape[1]}")
+    return LanguageHead(weight, bias, config.get("final_logit_softcapping"))
+
+
+def _kinds(config: dict[str, Any], decoder: PreTrainedModel) -> list[tuple[str, int]]:
+    """Model type and number of pieces of a config, and of a decoder."""
+    return [(config["model_type"], config["vocab_size"]), (decoder.config.model_type, decoder.config.vocab_size)]
+
+
+def save_language_head(head: LanguageHead, folder: Path) -> None:
+    """Write what of a head is its own into a decoder's folder, where `load_language_head` finds it; nothing where it is the table."""
+    parts = {WEIGHT: head.weight, BIAS: head.bias}
+    tensors = {name: part.detach().cpu().contiguous() for name, part in parts.items() if part is not None}
+    if tensors:
+        save_file(tensors, folder / FILE)
+
+
+def join_language_head(folder: Path) -> None:
+    """Let transformers find decoder and head in a folder: as two files of one checkpoint, by an index. Nothing where no head lies there."""
+    weights, head = folder / "model.safetensors", folder / FILE
+    if not head.is_file():
+        return
+    for file, shard in zip((weights, head), SHARDS, strict=True):
+        file.rename(folder / shard)
+    names = {name: place.name for shard in SHARDS for name, place in tensors_in(folder / shard).items()}
+    size = sum((folder / shard).stat().st_size for shard in SHARDS)
+    index = {"metadata": {"total_size": size}, "weight_map": names}
+    (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def embedding_table(decoder: PreTrainedModel) -> Tensor:
+    """The embeddings [V, H] of a decoder's pieces."""
+    return cast(Tensor, decoder.get_input_embeddings().weight)
