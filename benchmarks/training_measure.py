@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from raysberta.graph import EncoderRef, ExamplesRef
 from raysberta.models.head import load_head
 from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.model import Model, load_model
 from raysberta.training.arrays import tokens_of
 from raysberta.training.chunks import budget_of
 from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
@@ -104,8 +105,8 @@ def contrastive_ours(side: str, folder: Path, found: Examples, ask: dict[str, An
         compile=ask.get("compile", False),
     )
     device = device_of(ask)
-    encoder = ChunkedEncoder(nn.Module.to(load_encoder(folder), device), settings.precision, settings.recompute)
-    engine = Engine(ContrastiveModel(encoder, "mean", settings).train(), settings, device)
+    encoder = ChunkedEncoder(load_model(folder, pooling="mean").to(device), settings.precision, settings.recompute)
+    engine = Engine(ContrastiveModel(encoder, settings).train(), settings, device)
 
     def step(rows: np.ndarray, rate: float) -> float:
         batch = make_batch(found, [rows], settings, device)
@@ -194,7 +195,7 @@ def mlm_ours(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
     device = device_of(ask)
     budget = budget_of(settings.chunk_tokens, device)
     loaded = nn.Module.to(load_encoder(folder), device)
-    model = MlmModel(ChunkedEncoder(loaded, "bf16", False), load_head(folder, loaded)).to(device)
+    model = MlmModel(ChunkedEncoder(Model(loaded, "mean"), "bf16", False), load_head(folder, loaded)).to(device)
     lengths = first["attention_mask"].sum(1).tolist()
     reads = [row[:length].numpy() for row, length in zip(first["input_ids"], lengths, strict=True)]
     wanted = [row[:length].numpy() for row, length in zip(first["labels"], lengths, strict=True)]

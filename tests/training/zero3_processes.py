@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from variants import SEED, VARIANTS, batches_of_two_sources, contrastive_settings
 
-from raysberta.models.load import load_encoder
+from raysberta.models.model import load_model
 from raysberta.training.contrastive import ContrastiveBatch, ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine
@@ -39,7 +39,7 @@ def batch_of(examples: Examples, rank: int, world: int) -> ContrastiveBatch:
 
 def model_of(encoder: Path, dtype: torch.dtype) -> ContrastiveModel:
     """Without dropout."""
-    return ContrastiveModel(ChunkedEncoder(load_encoder(encoder, dropout=0.0).to(dtype), "fp32", True), "mean", SETTINGS).train()
+    return ContrastiveModel(ChunkedEncoder(load_model(encoder, dropout=0.0).to(dtype), "fp32", True), SETTINGS).train()
 
 
 def apart(encoder: Path, examples: Examples, rank: int, expected: dict[str, torch.Tensor]) -> float:
@@ -48,7 +48,7 @@ def apart(encoder: Path, examples: Examples, rank: int, expected: dict[str, torc
 
     model = model_of(encoder, torch.float32)
     engine = Engine(model, SETTINGS, torch.device("cpu"))
-    table = model.encoder.encoder.get_input_embeddings().weight
+    table = model.encoder.model.encoder.get_input_embeddings().weight
     assert table.numel() == 0 and not table.ds_persist, "the table is not parted: the test would prove too little"
     batch = batch_of(examples, rank, 2)
     engine.deepspeed.backward(engine.deepspeed(batch))

@@ -5,7 +5,7 @@ encode as the others however long each source's texts are. The vectors are gathe
 step from them: that is cheap beside encoding. What the gradient then needs is said in engine.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -16,13 +16,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from raysberta.errors import InputError
-from raysberta.models.load import load_encoder
-from raysberta.models.settings import Pooling
-from raysberta.training.adapters import merged, with_adapters
+from raysberta.models.model import load_model
 from raysberta.training.batches import ContrastivePlan
-from raysberta.training.checkpoint import load_plain, save_described
+from raysberta.training.checkpoint import export_of, save_trained
 from raysberta.training.chunks import Chunks, budget_of, gathered_rows, make_chunks, most_chunks, plan_chunks, share
-from raysberta.training.encode import ChunkedEncoder, chunked_encoder, trainable
+from raysberta.training.encode import ChunkedEncoder, chunked_encoder
 from raysberta.training.engine import device_of, gathered, workers
 from raysberta.training.examples import Examples, check_fits
 from raysberta.training.loop import Part, Running, train
@@ -38,6 +36,7 @@ from raysberta.training.objectives import (
     scores_of,
     spread,
 )
+from raysberta.training.parts import trainable
 from raysberta.training.prepare import learned
 from raysberta.training.settings import Contrastive, Objective
 from raysberta.training.teacher import Projection, Rows, distances, projection, taught
@@ -82,18 +81,17 @@ class ContrastiveBatch:
 
 
 class ContrastiveModel(nn.Module):
-    """Encoder and objective: forward takes a ContrastiveBatch, gives the mean loss of the device batches and the terms added to it."""
+    """Model and objective: forward takes a ContrastiveBatch, gives the mean loss of the device batches and the terms added to it."""
 
-    def __init__(self, encoder: ChunkedEncoder, pooling: Pooling, settings: Contrastive, projection: Projection | None = None) -> None:
+    def __init__(self, encoder: ChunkedEncoder, settings: Contrastive, projection: Projection | None = None) -> None:
         super().__init__()
         self.encoder = encoder
-        self.pooling = pooling
         self.settings = settings
         self.projection = projection
 
     def forward(self, batch: ContrastiveBatch) -> torch.Tensor:
         """The loss of the step, a scalar, the same on every worker."""
-        own = self.encoder.embed(batch.chunks, self.pooling)
+        own = self.encoder.embed(batch.chunks)
         vectors = gathered(own, batch.rows)
         views = [vectors, *(F.normalize(vectors[:, :size], dim=-1) for size in self.settings.dimensions)]
         losses = [part.weight * self._loss(part, view) for view in views for part in batch.batches]
@@ -223,7 +221,7 @@ def train_contrastive(
     teacher: Rows | None = None,
     **running: Unpack[Running],
 ) -> list[dict[str, float]]:
-    """Train an encoder; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
+    """Train a model; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
 
     A short trial is `train_contrastive(settings, folder, examples, out, seed=42, steps=20)` with
     `examples = prepare(tables, load_tokenizer(folder), prefixes, ...)`, or `Examples.load` of what another process saved.
@@ -250,34 +248,27 @@ def train_contrastive(
     plan = plan_of(examples, settings, seed)
     objectives_of(examples, settings)
     device, description = device_of(rank), learned(settings, encoder)
-    loaded = trainable(load_encoder(encoder, dropout=settings.dropout), settings)
-    check_fits(examples.tokens, loaded.config)
+    loaded = trainable(load_model(encoder, dropout=settings.dropout, pooling=description.pooling), settings, seed)
+    check_fits(examples.tokens, loaded)
     for size in settings.dimensions:
-        if size >= loaded.config.hidden_size:
-            raise InputError(f"dimensions: {size} of vectors of {loaded.config.hidden_size}; right would be smaller numbers")
+        if size >= loaded.dimension:
+            raise InputError(f"dimensions: {size} of vectors of {loaded.dimension}; right would be smaller numbers")
         if size % 2 and "angle" in settings.objectives.values():
             raise InputError(f"dimensions: {size} has no halves for the objective angle; right would be even numbers")
-    adapted = with_adapters(loaded, settings.lora, seed) if settings.lora else None
-    nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    chunked = chunked_encoder(loaded, settings)
-    bridge = projection(loaded.config.hidden_size, teacher.shape[1], seed) if teacher is not None else None
-    model = ContrastiveModel(chunked, description.pooling, settings, bridge)
+    chunked = chunked_encoder(loaded.to(device), settings)  # which asks where it is
+    bridge = projection(loaded.dimension, teacher.shape[1], seed) if teacher is not None else None
+    model = ContrastiveModel(chunked, settings, bridge)
 
     def part_of(step: int, rank: int, world: int) -> Part:
         batches = plan.step(step)
         batch = make_batch(examples, batches, settings, device, rank, world, teacher)
         return Part(batch, batch.chunks.real, "; ".join(_name(examples, rows) for rows in batches))
 
-    def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-        plain = load_encoder(encoder)
-        lora = with_adapters(plain, settings.lora, seed) if settings.lora else None
-        load_plain(plain, weights)
-        save_described(merged(lora) if lora else plain, encoder, folder, description)
-
+    export = export_of(encoder, description, settings, seed)
     total = running.get("steps") or settings.steps or plan.steps(settings.epochs)
     curve = train(model, part_of, settings, total, device, {"name": "contrastive", **running}, export)
     if output is not None and rank == 0:
-        save_described((merged(adapted) if adapted else loaded).cpu(), encoder, output, description)
+        save_trained(loaded.cpu(), encoder, output, description)
     return curve
 
 

@@ -21,22 +21,25 @@ from torch import nn
 from raysberta.errors import InputError
 from raysberta.models.describe import describe
 from raysberta.models.head import MlmHead, load_head
-from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.load import load_tokenizer
+from raysberta.models.model import load_model
 from raysberta.models.pool import pool
-from raysberta.models.settings import Pooling
 from raysberta.training.arrays import Tokens
 from raysberta.training.batches import TextPlan
-from raysberta.training.checkpoint import plain_export, save_described
+from raysberta.training.checkpoint import export_of, save_trained
 from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
-from raysberta.training.encode import ChunkedEncoder, chunked_encoder, trainable
+from raysberta.training.encode import ChunkedEncoder, chunked_encoder
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import check_fits
 from raysberta.training.loop import Part, Running, train
 from raysberta.training.masks import IGNORED, Pieces, mask, pieces_of, visible
+from raysberta.training.parts import parts_by_name, trainable
 from raysberta.training.retromae import Decoder, embedded, fresh_decoder
-from raysberta.training.settings import Mlm
+from raysberta.training.settings import Mlm, PartName
 
 HEAD_ROWS = 2048
+READ: tuple[PartName, ...] = ("encoder",)
+"""Words are predicted by the transformer that reads them; what its states go through in a model of several parts stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -101,19 +104,18 @@ class MlmModel(nn.Module):
         return self.encoder.hidden(rows, chunk).flatten(0, 1)[positions]
 
     def _summed(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(states.device.type, dtype=torch.bfloat16, enabled=self.encoder.precision == "bf16"):
-            logits = self.head(states, self.encoder.encoder.get_input_embeddings().weight)
+        with self.encoder.cast(states.device):
+            logits = self.head(states, self.encoder.model.encoder.get_input_embeddings().weight)
         return F.cross_entropy(logits.to(states.dtype), labels, reduction="sum")
 
 
 class RetroMaeModel(nn.Module):
     """With a decoder: forward takes a RetroMaeBatch, gives the worker's share of both mean losses, the encoder's and the decoder's."""
 
-    def __init__(self, mlm: MlmModel, decoder: Decoder, pooling: Pooling) -> None:
+    def __init__(self, mlm: MlmModel, decoder: Decoder) -> None:
         super().__init__()
         self.mlm = mlm
         self.decoder = decoder
-        self.pooling = pooling
 
     def forward(self, batch: RetroMaeBatch) -> torch.Tensor:
         """A scalar."""
@@ -130,9 +132,9 @@ class RetroMaeModel(nn.Module):
         """A chunk's states where the encoder predicts, then those where the decoder does."""
         encoder, chunk, tokens = self.mlm.encoder, batch.masked.chunks.chunks[place], batch.original.chunks.chunks[place].tokens
         hidden = encoder.hidden(rows, chunk)
-        with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=encoder.precision == "bf16"):
-            words, positions = embedded(encoder.encoder, F.embedding(tokens, originals))
-            decoded = self.decoder(pool(hidden, chunk.mask, self.pooling), words, positions, batch.visible[place])
+        with encoder.cast(rows.device):
+            words, positions = embedded(encoder.model.encoder, F.embedding(tokens, originals))
+            decoded = self.decoder(pool(hidden, chunk.mask, encoder.model.pooling), words, positions, batch.visible[place])
         return torch.cat(
             [
                 hidden.flatten(0, 1)[batch.masked.positions[place]],
@@ -289,12 +291,16 @@ def train_mlm(
     pieces = pieces_of(tokenizer, settings.whole_words)
     plan = TextPlan(len(texts), settings.batch_size, seed)
     device = device_of(rank)
-    loaded = trainable(load_encoder(encoder, dropout=settings.dropout), settings)
-    check_fits(texts, loaded.config)
-    head = load_head(encoder, loaded)
-    nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    mlm = MlmModel(chunked_encoder(loaded, settings), head)
-    model = mlm if settings.retromae is None else RetroMaeModel(mlm, fresh_decoder(loaded, seed), description.pooling)
+    loaded = trainable(load_model(encoder, dropout=settings.dropout), settings, seed, READ)
+    if settings.retromae is not None and (len(loaded.parts) or len(loaded.dense)):
+        there = ", ".join(list(parts_by_name(loaded))[1:])
+        raise InputError(
+            f"retromae: vectors of the encoder are learned, and this model has {there} behind it; right would be retromae: null"
+        )
+    check_fits(texts, loaded)
+    head = load_head(encoder, loaded.encoder)
+    mlm = MlmModel(chunked_encoder(loaded.to(device), settings), head)  # which asks where it is
+    model = mlm if settings.retromae is None else RetroMaeModel(mlm, fresh_decoder(loaded.encoder, seed))
 
     def part_of(step: int, rank: int, world: int) -> Part:
         rows = plan.step(step)
@@ -306,9 +312,9 @@ def train_mlm(
         shown = ", ".join(str(row) for row in rows[:4])
         return Part(batch.to(device), masked.chunks.real, f"texts {shown}, ... of the distinct training texts")
 
-    export = plain_export(encoder, description)
+    export = export_of(encoder, description, settings, seed, READ)
     total = running.get("steps") or settings.steps or plan.steps(settings.epochs)
     curve = train(model, part_of, settings, total, device, {"name": "mlm", **running}, export)
     if output is not None and rank == 0:
-        save_described(loaded.cpu(), encoder, output, description)
+        save_trained(loaded.cpu(), encoder, output, description)
     return curve

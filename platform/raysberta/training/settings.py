@@ -29,6 +29,21 @@ VERSION: int = 8
 
 Objective = Literal["info_nce", "cosent", "angle", "distillation"]
 Distance = Literal["cosine", "squared"]
+PartName = Literal["encoder", "connector", "decoder", "latent_attention", "dense"]
+Freedom = Literal["frozen", "trained", "lora"]
+
+
+class Lora(Section):
+    """Low-rank adapters: only they are trained, and merged into the weights in the end."""
+
+    rank: Positive = 16
+    """Rank of each adapter."""
+    alpha: Positive = 32
+    """Scale: an adapter's product counts alpha / rank."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
+    """Before each adapter."""
+    targets: tuple[str, ...] = ()
+    """Names of the linear layers that get one, such as query and value; all of them where empty."""
 
 
 class Training(Section):
@@ -56,6 +71,12 @@ class Training(Section):
     freeze_embeddings: bool = False
     """Leave the embeddings of the pieces as they are: pieces that the texts lack stay fit to those that they hold, and with a vocabulary of
     hundreds of thousands the optimizer has a fraction of the weights to keep."""
+    lora: Lora | None = None
+    """Train adapters instead of all weights of the model's transformers, its encoder and its decoder, for large ones; all weights where
+    null. Other parts are trained whole."""
+    parts: dict[PartName, Freedom] = Field(default={})
+    """Of a model of several parts, what becomes of one where that is not so: `frozen`, `trained` (all its weights), or `lora`. `encoder` is
+    what reads tokens, also where that is a decoder; `dense` are all dense layers."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast precision, fp32 where the device has no bf16; weights and optimizer stay fp32."""
     zero_stage: Annotated[int, Field(strict=True, ge=0, le=3)] = 1
@@ -80,6 +101,17 @@ class Training(Section):
     many GPUs as a worker has; it waits for them, at the end the training waits for it. Choosing this trains anew. Nothing where empty."""
     search: Search | None = None
     """Find some of the numbers above by short trials on dev halves; none where null."""
+
+    @model_validator(mode="after")
+    def _adapters_are_described(self) -> Self:
+        for name, how in self.parts.items():
+            if how == "lora" and name not in ("encoder", "decoder"):
+                raise ValueError(f"parts.{name}: adapters are for an encoder or a decoder; right would be trained or frozen")
+            if how == "lora" and self.lora is None:
+                raise ValueError(
+                    f"parts.{name}: nothing says how large adapters are; right would be lora: {{rank: 16, alpha: 32}} beside it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _stage_0_has_nothing_to_offload(self) -> Self:
@@ -125,19 +157,6 @@ class Mlm(Training):
         if self.retromae and self.zero_stage == 3:
             raise ValueError("retromae: its decoder is not made for zero_stage 3; right would be 0, 1 or 2")
         return self
-
-
-class Lora(Section):
-    """Low-rank adapters: only they are trained, and merged into the weights in the end."""
-
-    rank: Positive = 16
-    """Rank of each adapter."""
-    alpha: Positive = 32
-    """Scale: an adapter's product counts alpha / rank."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
-    """Before each adapter."""
-    targets: tuple[str, ...] = ()
-    """Names of the linear layers that get one, such as query and value; all of them where empty."""
 
 
 class DistilTerm(Section):
@@ -207,8 +226,6 @@ class Contrastive(Training):
     (EmbeddingGemma, arXiv 2509.20354, which takes 5)."""
     distil: DistilTerm | None = None
     """Learn a teacher's vectors of the same texts beside; none where null."""
-    lora: Lora | None = None
-    """Train adapters instead of all weights, for large encoders; all weights where null."""
 
     @model_validator(mode="after")
     def _trials_have_no_teacher(self) -> Self:
