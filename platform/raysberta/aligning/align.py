@@ -180,7 +180,7 @@ class Texts:
         """
         examples = self.examples
         read = np.roll(np.where(own, examples.positive[rows], examples.query[rows]), -moved)
-        written = [answer_of(self.tokens[text], self.tokenizer) for text in examples.positive[rows].tolist()]
+        written = [answer_of(self.tokens[text], self.tokenizer, self.settings.written_tokens) for text in examples.positive[rows].tolist()]
         return rows_of([examples.tokens[text] for text in read.tolist()], written, self.settings.mask_probability, draw)
 
 

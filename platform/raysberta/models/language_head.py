@@ -6,6 +6,7 @@ own goes along in `lm_head.safetensors` where a phase has trained it, and into t
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +19,8 @@ from transformers import PreTrainedModel
 from raysberta.errors import InputError
 from raysberta.models.folder import read_json
 from raysberta.models.head import read_tensor, tensor_files, tensors_in
+from raysberta.models.load import LANGUAGE_HEAD as FILE
 
-FILE = "lm_head.safetensors"
 WEIGHT, BIAS = "lm_head.weight", "lm_head.bias"
 SCALES = ("logit_scale", "logits_scaling")
 """What configs of some families multiply or divide logits by; this project has no such head."""
@@ -84,12 +85,15 @@ def _kinds(config: dict[str, Any], decoder: PreTrainedModel) -> list[tuple[str, 
     return [(config["model_type"], config["vocab_size"]), (decoder.config.model_type, decoder.config.vocab_size)]
 
 
-def save_language_head(head: LanguageHead, folder: Path) -> None:
-    """Write what of a head is its own into a decoder's folder, where `load_language_head` finds it; nothing where it is the table."""
-    parts = {WEIGHT: head.weight, BIAS: head.bias}
-    tensors = {name: part.detach().cpu().contiguous() for name, part in parts.items() if part is not None}
-    if tensors:
-        save_file(tensors, folder / FILE)
+def save_language_head(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write what of a head is its own into a decoder's folder, where `load_language_head` finds it; nothing where it is the table.
+
+    Args:
+        weights: Of a LanguageHead, by their names in its state.
+        folder: Of the decoder.
+    """
+    if weights:
+        save_file({f"lm_head.{name}": part.detach().cpu().contiguous() for name, part in weights.items()}, folder / FILE)
 
 
 def join_language_head(folder: Path) -> None:

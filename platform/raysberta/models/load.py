@@ -18,8 +18,11 @@ from raysberta.errors import InputError
 from raysberta.models.auto import AutoConfig, AutoModel, AutoTokenizer
 from raysberta.models.describe import WITHOUT_POOLER
 from raysberta.models.folder import ENCODER_DECODER, part_folders, parts_of
-from raysberta.models.head import FILE as HEAD
+from raysberta.models.head import FILE as MLM_HEAD
 
+LANGUAGE_HEAD = "lm_head.safetensors"
+"""What models/language_head.py writes."""
+HEADS = (MLM_HEAD, LANGUAGE_HEAD)
 PROBE = "Проба: the same sentence, encoded before and after saving."
 DROPOUTS = ("dropout_rate", "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 """What configs call it, of which each has some."""
@@ -156,12 +159,12 @@ class TensorFile:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model and its parts, without its head's for masked words.
+    """The safetensors files of a model and its parts, without those of heads, for masked words or of a language model.
 
     Raises:
         InputError: there are none.
     """
-    files = sorted(file for place in part_folders(folder) for file in place.glob("*.safetensors") if file.name != HEAD)
+    files = sorted(file for place in part_folders(folder) for file in place.glob("*.safetensors") if file.name not in HEADS)
     if not files:
         raise InputError(f"{folder}: no safetensors there; right would be a Hugging Face model folder")
     return files

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from raysberta.aligning.facts import AlignFacts, Written
+from raysberta.aligning.settings import AlignPhase
 from raysberta.composing.facts import ComposeFacts
 from raysberta.composing.settings import Compose
 from raysberta.merging.facts import MergeFacts
@@ -38,6 +40,8 @@ def line(lineage: Lineage, node: MadeNode) -> str:
             return _mlm(lineage, settings, facts)
         case ContrastivePhase() as settings, TrainingFacts() as facts:
             return _contrastive(lineage, settings, facts)
+        case AlignPhase() as settings, AlignFacts() as facts:
+            return _align(lineage, settings, facts)
         case DistilPhase() as settings, DistilFacts() as facts:
             return _distil(lineage, settings, facts)
         case MergePhase() as settings, MergeFacts() as facts:
@@ -107,6 +111,26 @@ def _contrastive(lineage: Lineage, settings: ContrastivePhase, facts: TrainingFa
         _rate(phase),
     ]
     return ", ".join(what) + _searched(facts.chosen)
+
+
+def _align(lineage: Lineage, settings: AlignPhase, facts: AlignFacts) -> str:
+    phase = settings.phase
+    what = f"{facts.steps:,} steps of writing {phase.batch_size:,} texts with `{lineage.name_of(phase.decoder)}` frozen"
+    share = f"{100 * phase.reconstruction:g} % of them reconstructed, {100 * phase.mask_probability:g} % of the tokens written hidden"
+    adapters = [f"LoRA of rank {phase.lora.rank}"] if phase.lora else []
+    told = [f"from `{lineage.name_of(phase.from_)}`", f"on {_named(lineage, phase.examples)}", what, share, *adapters, _rate(phase)]
+    return ", ".join(told) + _wrote(facts.before, facts.after)
+
+
+def _wrote(before: Written | None, after: Written | None) -> str:
+    """What the decoder wrote from its own states and from others'."""
+    if before is None or after is None:
+        return ""
+    losses = [("reconstruction", before.reconstruction, after.reconstruction), ("completion", before.completion, after.completion)]
+    told = "; ".join(
+        f"{name} {first.own:.3f} to {last.own:.3f}, from other texts' states {last.shuffled:.3f}" for name, first, last in losses
+    )
+    return f"; loss of a token on {after.rows:,} rows set apart: {told}"
 
 
 def _distil(lineage: Lineage, settings: DistilPhase, facts: DistilFacts) -> str:

@@ -5,8 +5,8 @@ encode as the others however long each source's texts are. The vectors are gathe
 step from them: that is cheap beside encoding. What the gradient then needs is said in engine.py.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from raysberta.errors import InputError
+from raysberta.models.language_head import save_language_head
 from raysberta.models.model import load_model
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.checkpoint import export_of, save_trained
@@ -23,6 +24,7 @@ from raysberta.training.chunks import Chunks, budget_of, gathered_rows, make_chu
 from raysberta.training.encode import ChunkedEncoder, chunked_encoder
 from raysberta.training.engine import device_of, gathered, workers
 from raysberta.training.examples import Examples, check_fits
+from raysberta.training.generation import Dialogues, Writing, WritingBatch, writing_of
 from raysberta.training.loop import Part, Running, train
 from raysberta.training.objectives import (
     among_queries,
@@ -78,19 +80,24 @@ class ContrastiveBatch:
     """int64: places of the step's queries, and of its positives, each text once."""
     teacher: torch.Tensor | None
     """float32 [texts of the step, D]: what a teacher makes of them, L2-normalised; where there is one."""
+    writing: WritingBatch | None = None
+    """What is written beside."""
 
 
 class ContrastiveModel(nn.Module):
     """Model and objective: forward takes a ContrastiveBatch, gives the mean loss of the device batches and the terms added to it."""
 
-    def __init__(self, encoder: ChunkedEncoder, settings: Contrastive, projection: Projection | None = None) -> None:
+    def __init__(
+        self, encoder: ChunkedEncoder, settings: Contrastive, projection: Projection | None = None, writing: Writing | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.settings = settings
         self.projection = projection
+        self.writing = writing
 
     def forward(self, batch: ContrastiveBatch) -> torch.Tensor:
-        """The loss of the step, a scalar, the same on every worker."""
+        """The loss of the step, a scalar: the same on every worker, but for what is written, of which each has its share."""
         own = self.encoder.embed(batch.chunks)
         vectors = gathered(own, batch.rows)
         views = [vectors, *(F.normalize(vectors[:, :size], dim=-1) for size in self.settings.dimensions)]
@@ -98,7 +105,11 @@ class ContrastiveModel(nn.Module):
         loss = torch.stack(losses).sum() / (len(views) * sum(part.weight for part in batch.batches))
         if self.settings.spread_out:
             loss = loss + self.settings.spread_out * sum(spread(vectors[side]) for side in batch.sides)
-        return loss if batch.teacher is None else loss + self._distance(vectors, batch.teacher)
+        if batch.teacher is not None:
+            loss = loss + self._distance(vectors, batch.teacher)
+        if self.writing is not None and batch.writing is not None:
+            loss = loss + self.writing.settings.weight * self.writing(self.encoder, batch.writing)
+        return loss
 
     def _distance(self, vectors: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """The term of distillation."""
@@ -151,7 +162,10 @@ def make_batch(
     parts = []
     for rows, objective, weight in _joined(examples, batches, objectives, settings.cross_device_negatives):
         documents = documents_of(examples, rows)
-        relations = torch.from_numpy(relations_of(examples, rows, documents, margin)).to(device)
+        found = relations_of(examples, rows, documents, margin)
+        if not settings.in_batch_negatives:
+            found[(found < 0) & ~hard_of(examples, rows, documents)] = 0
+        relations = torch.from_numpy(found).to(device)
         contrasts = objective == "info_nce"
         among = torch.from_numpy(among_queries(examples, rows)).to(device) if contrasts and settings.same_tower else None
         scores = None if contrasts else torch.from_numpy(scores_of(examples, rows, documents)).to(device)
@@ -219,6 +233,7 @@ def train_contrastive(
     examples: Examples,
     output: Path | None,
     teacher: Rows | None = None,
+    dialogues: Dialogues | None = None,
     **running: Unpack[Running],
 ) -> list[dict[str, float]]:
     """Train a model; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
@@ -232,6 +247,7 @@ def train_contrastive(
         examples: Prepared with that folder's tokenizer.
         output: Model folder to write (by the first worker): loaded back and compared, described as the settings have it.
         teacher: The teacher's vectors, where the settings ask for its distance.
+        dialogues: What is written beside, where the settings ask for it.
         running: See `loop.Running`.
 
     Returns:
@@ -239,7 +255,7 @@ def train_contrastive(
 
     Raises:
         InputError: weights or objectives name no source, a step has fewer texts than workers, the texts do not fit the encoder,
-            Matryoshka dimensions are wider than its vectors, the checkpoint does not fit.
+            Matryoshka dimensions are wider than its vectors, the checkpoint does not fit, the model cannot write.
         NotFinite: the loss or gradient is NaN or infinite.
         NotSaved: a checkpoint cannot be written.
     """
@@ -255,20 +271,32 @@ def train_contrastive(
             raise InputError(f"dimensions: {size} of vectors of {loaded.dimension}; right would be smaller numbers")
         if size % 2 and "angle" in settings.objectives.values():
             raise InputError(f"dimensions: {size} has no halves for the objective angle; right would be even numbers")
+    writing = writing_of(loaded, encoder, dialogues.generator, settings).to(device) if dialogues is not None else None
     chunked = chunked_encoder(loaded.to(device), settings)  # which asks where it is
     bridge = projection(loaded.dimension, teacher.shape[1], seed) if teacher is not None else None
-    model = ContrastiveModel(chunked, settings, bridge)
+    model = ContrastiveModel(chunked, settings, bridge, writing)
 
     def part_of(step: int, rank: int, world: int) -> Part:
         batches = plan.step(step)
-        batch = make_batch(examples, batches, settings, device, rank, world, teacher)
-        return Part(batch, batch.chunks.real, "; ".join(_name(examples, rows) for rows in batches))
+        batch, tokens = make_batch(examples, batches, settings, device, rank, world, teacher), 0
+        if dialogues is not None:
+            written = dialogues.part(step, budget_of(settings.chunk_tokens, device), rank, world, settings.zero_stage == 3)
+            batch, tokens = replace(batch, writing=written.to(device)), written.chunks.real
+        return Part(batch, batch.chunks.real + tokens, "; ".join(_name(examples, rows) for rows in batches))
 
-    export = export_of(encoder, description, settings, seed)
+    plain = export_of(encoder, description, settings, seed)
+
+    def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+        plain(weights, folder)
+        marked = ((name.partition("writing.head."), value) for name, value in weights.items())
+        save_language_head({name: value for (_, mark, name), value in marked if mark}, folder)
+
     total = running.get("steps") or settings.steps or plan.steps(settings.epochs)
     curve = train(model, part_of, settings, total, device, {"name": "contrastive", **running}, export)
     if output is not None and rank == 0:
         save_trained(loaded.cpu(), encoder, output, description)
+        if writing is not None:
+            save_language_head(writing.head.state_dict(), output)
     return curve
 
 

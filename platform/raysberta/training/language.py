@@ -67,11 +67,21 @@ def set_apart(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(~known), apart
 
 
-def answer_of(ids: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
-    """A text as a decoder writes it: without what its tokenizer puts in front, and with its end token. int64."""
+def answer_of(ids: np.ndarray, tokenizer: PreTrainedTokenizerFast, limit: int) -> np.ndarray:
+    """A text as a decoder writes it: without what its tokenizer puts in front, and with its end token unless it was cut.
+
+    Args:
+        ids: int [n]: the text by the tokenizer.
+        tokenizer: Whatever it puts around a text.
+        limit: Tokens that it was cut to.
+
+    Returns:
+        int64, at least one token.
+    """
     found = ids[1:] if len(ids) and ids[0] == tokenizer.bos_token_id else ids
     found = found[:-1] if len(found) and found[-1] == tokenizer.eos_token_id else found
-    return np.append(found.astype(np.int64), tokenizer.eos_token_id)
+    end = [] if len(ids) >= limit and len(found) else [tokenizer.eos_token_id]
+    return np.concatenate([found, end]).astype(np.int64)
 
 
 def question_of(ids: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:

@@ -11,6 +11,7 @@ from raysberta.graph import (
     DocumentsRef,
     EncoderRef,
     ExamplesRef,
+    GeneratorRef,
     Natural,
     NaturalNumber,
     PairsRef,
@@ -173,6 +174,31 @@ class DistilTerm(Section):
     """Of unit vectors: 1 - their cosine, or the square of their distance, which is twice that: the same as twice the weight."""
 
 
+class Generation(Section):
+    """Writing, learned beside embedding with the same decoder (GRIT, arXiv 2402.09906): tokens see all of a text where vectors are made, if
+    the decoder is bidirectional, and nothing later where it writes."""
+
+    decoder: GeneratorRef
+    """The generator that the model was composed of: its language-model head writes, unless the model's folder has one that an earlier phase
+    has trained."""
+    examples: tuple[ExamplesRef, ...] = Field(min_length=1)
+    """What is written: each positive as the answer to its query. A few rows are set apart, to measure perplexity on."""
+    weight: PositiveNumber = 1.0
+    """Times its loss is added to the contrastive one."""
+    mean: Literal["token", "sample"] = "token"
+    """The loss is the mean over all tokens of a step's answers, or over its texts of each one's mean."""
+    batch_size: Positive = 32
+    """Texts a step, over all workers."""
+    question: str = "<|user|>\n"
+    """What stands before a query."""
+    answer: str = "\n<|assistant|>\n"
+    """What stands between it and the answer; it is not predicted."""
+    question_tokens: Positive = 256
+    """Longer queries are cut."""
+    answer_tokens: Positive = 256
+    """Longer answers are cut, and have no end then."""
+
+
 class Contrastive(Training):
     """InfoNCE with hard and in-batch negatives on one-source batches."""
 
@@ -203,6 +229,9 @@ class Contrastive(Training):
     """Sources of a step: one each device batch (the paper), one for the whole step (FlagEmbedding), or any in any batch."""
     cross_device_negatives: bool = False
     """Whether documents of a step's other device batches are negatives too; the paper keeps them on the device."""
+    in_batch_negatives: bool = True
+    """Whether other queries' documents are negatives of a query. False: its own hard negatives alone, as in the second stage of NV-Embed
+    (arXiv 2405.17428), where texts of one class meet in a batch."""
     same_tower: bool = False
     """Also contrast queries with queries, and positives with queries and positives (GTE, Qwen3-Embedding)."""
     margin: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
@@ -227,10 +256,28 @@ class Contrastive(Training):
     distil: DistilTerm | None = None
     """Learn a teacher's vectors of the same texts beside; none where null."""
 
+    generation: Generation | None = None
+    """Learn to write with the same decoder beside; not where null."""
+
     @model_validator(mode="after")
-    def _trials_have_no_teacher(self) -> Self:
+    def _trials_learn_one_thing(self) -> Self:
         if self.search is not None and self.distil is not None:
             raise ValueError("search: trials are not given a teacher's vectors; right would be null, or distil: null")
+        if self.search is not None and self.generation is not None:
+            raise ValueError("search: trials do not write; right would be null, or generation: null")
+        return self
+
+    @model_validator(mode="after")
+    def _there_are_negatives(self) -> Self:
+        if self.in_batch_negatives:
+            return self
+        for name in ("cross_device_negatives", "same_tower"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name}: is about the negatives of a batch, which in_batch_negatives: false leaves out; right would be false"
+                )
+        if not self.negatives:
+            raise ValueError("negatives: without in-batch negatives there would be none; right would be 1 or more")
         return self
 
     @model_validator(mode="after")

@@ -26,11 +26,22 @@ from raysberta.storage.location import join
 from raysberta.training.arrays import Tokens
 from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
 from raysberta.training.distil import train_distil
-from raysberta.training.examples import Each, Examples
+from raysberta.training.examples import COLUMNS, Each, Examples
 from raysberta.training.facts import DistilFacts, TrainingFacts
 from raysberta.training.fidelity import fidelity
+from raysberta.training.generation import Dialogues, perplexity, reading_of_dialogues
 from raysberta.training.mlm import train_mlm
-from raysberta.training.prepare import SIDES, cleared, compare_texts, lesson_units, prepare_examples, prepare_texts, shared, store_texts
+from raysberta.training.prepare import (
+    SIDES,
+    cleared,
+    compare_texts,
+    lesson_units,
+    prepare_examples,
+    prepare_texts,
+    read_rows,
+    shared,
+    store_texts,
+)
 from raysberta.training.ray_train import Fit, fit_on_ray, halves_of, train_on_worker
 from raysberta.training.settings import Contrastive, ContrastivePhase, Distil, DistilPhase, Mlm, MlmPhase
 from raysberta.training.survey import Known, Reading, Unit, known, reading_of, row_groups
@@ -42,8 +53,8 @@ from raysberta.work import Work, Workers
 log = logging.getLogger(__name__)
 
 LEAST_COMPARED = 3
-DATA = "data"
-"""The folder, beside the attempts, of what a phase trains on."""
+DATA, WRITTEN = "data", "written"
+"""The folders, beside the attempts, of what a phase trains on, and of what it learns to write."""
 
 AnyPhase = MlmPhase | ContrastivePhase | DistilPhase
 
@@ -83,6 +94,9 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
     count = examples.tokens.count
     rows = {name: int((examples.source == number).sum()) for number, name in enumerate(examples.sources)}
     log.info("%s: %d rows, %d distinct texts, temperature %g", work.node, len(examples), len(examples.tokens), phase.temperature)
+    if phase.generation is not None:
+        units = [unit for name in phase.generation.examples for unit in row_groups(work.inputs[name], "examples", COLUMNS)]
+        read_rows(units, reading_of_dialogues(phase.generation), model, join(draft.checkpoints, WRITTEN), _each(work.workers))
     result, curve = fit_on_ray(_contrastive_worker, Fit(phase, model, work, data, halves_of(work), vectors))
     return TrainingFacts(**result, dev_curve=curve, tokens=count, rows=rows, chosen=best)
 
@@ -208,10 +222,20 @@ def _contrastive_worker(config: dict[str, Any]) -> None:
     assert isinstance(phase, Contrastive)
     teacher = Mapped(fit.teacher) if fit.teacher is not None else None
 
-    def run(output: Path | None, **running: Any) -> list[dict[str, float]]:
-        return train_contrastive(phase, fit.model.folder("model"), Examples.load(fit.data), output, teacher=teacher, **running)
+    model, dialogues = fit.model.folder("model"), None
+    if phase.generation is not None:
+        written = Examples.load(join(fit.work.draft.checkpoints, WRITTEN))
+        generator = fit.work.inputs[phase.generation.decoder].folder("model")
+        dialogues = Dialogues(written, model, generator, phase.generation, fit.work.seed)
 
-    train_on_worker(fit, run)
+    def run(output: Path | None, **running: Any) -> list[dict[str, float]]:
+        return train_contrastive(phase, model, Examples.load(fit.data), output, teacher, dialogues, **running)
+
+    def told(output: Path) -> dict[str, Any]:
+        found = perplexity((model, output), dialogues, phase) if dialogues is not None else None
+        return {"generation": found.model_dump() if found is not None else None}
+
+    train_on_worker(fit, run, told)
 
 
 def _distil_worker(config: dict[str, Any]) -> None:
