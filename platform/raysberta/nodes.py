@@ -43,22 +43,8 @@ from raysberta.vocabulary.settings import Vocabulary
 CORPUS, NATURAL, TASKS, RELEASE = "corpus", "natural", "tasks", "release"
 SCORE, SEARCH, TASKS_FOR = "score_", "search_", "tasks_for_"
 KINDS = (
-    *(
-        "model",
-        "corpus",
-        "natural",
-        "written",
-        "examples",
-        "compose",
-        "vocabulary",
-        "mlm",
-        "align",
-        "distil",
-        "contrastive",
-        "merge",
-        "prune",
-    ),
-    *("search", "tasks", "benchmark", "score", "release"),
+    *("model", "corpus", "natural", "written", "examples", "compose", "vocabulary", "mlm", "align", "distil", "contrastive"),
+    *("merge", "prune", "search", "tasks", "benchmark", "score", "release"),
 )
 """Kinds of node."""
 

@@ -15,8 +15,8 @@ from raysberta.pruning.settings import Prune
 from raysberta.publishing.lineage import Lineage, MadeNode
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.settings import WrittenPairs
-from raysberta.training.facts import DistilFacts, Fidelity, TrainingFacts
-from raysberta.training.settings import ContrastivePhase, DistilPhase, MlmPhase, Training
+from raysberta.training.facts import DistilFacts, Fidelity, Perplexity, TrainingFacts
+from raysberta.training.settings import ContrastivePhase, DistilPhase, Generation, MlmPhase, Training
 from raysberta.tuning.choice import with_values
 from raysberta.tuning.node import SearchTrials
 from raysberta.vocabulary.facts import VocabularyFacts
@@ -99,6 +99,8 @@ def _contrastive(lineage: Lineage, settings: ContrastivePhase, facts: TrainingFa
         *([f"hardness {phase.hardness:g}"] if phase.hardness else []),
         *([f"spread-out term times {phase.spread_out:g}"] if phase.spread_out else []),
         *([f"distance to vectors of `{lineage.name_of(phase.distil.teacher)}` times {phase.distil.weight:g}"] if phase.distil else []),
+        *([] if phase.in_batch_negatives else ["no negatives but a query's own hard ones"]),
+        *([_generation(lineage, phase.generation)] if phase.generation else []),
         *([f"Matryoshka dimensions {', '.join(map(str, phase.dimensions))}"] if phase.dimensions else []),
     ]
     what = [
@@ -110,7 +112,19 @@ def _contrastive(lineage: Lineage, settings: ContrastivePhase, facts: TrainingFa
         *extras,
         _rate(phase),
     ]
-    return ", ".join(what) + _searched(facts.chosen)
+    return ", ".join(what) + _searched(facts.chosen) + _written(facts.generation)
+
+
+def _generation(lineage: Lineage, written: Generation) -> str:
+    rows = f"{written.batch_size:,} answers of {_named(lineage, written.examples)} a step"
+    return f"the loss of writing {rows}, a {written.mean}'s mean, times {written.weight:g}"
+
+
+def _written(found: Perplexity | None) -> str:
+    """How well the model still writes."""
+    if found is None:
+        return ""
+    return f"; perplexity of {found.rows:,} answers set apart, before and after: {found.before:.2f}, {found.after:.2f}"
 
 
 def _align(lineage: Lineage, settings: AlignPhase, facts: AlignFacts) -> str:

@@ -273,9 +273,7 @@ class Contrastive(Training):
             return self
         for name in ("cross_device_negatives", "same_tower"):
             if getattr(self, name):
-                raise ValueError(
-                    f"{name}: is about the negatives of a batch, which in_batch_negatives: false leaves out; right would be false"
-                )
+                raise ValueError(f"{name}: is of the negatives that in_batch_negatives: false leaves out; right would be false")
         if not self.negatives:
             raise ValueError("negatives: without in-batch negatives there would be none; right would be 1 or more")
         return self
