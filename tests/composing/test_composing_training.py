@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from decoders import FAMILIES, a_decoder
 from transformers import AutoModel, PreTrainedModel
 
+from decoders import FAMILIES, a_decoder
 from raysberta.composing.attention import set_attention
 from raysberta.models.model import Model
 from raysberta.training.chunks import Budget, make_chunks, plan_chunks
