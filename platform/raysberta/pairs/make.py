@@ -27,6 +27,11 @@ def _title_text(doc_id: str, title: str, text: str, sections: Sections) -> Sides
     yield title, text
 
 
+def _text(doc_id: str, title: str, text: str, sections: Sections) -> Sides:
+    """A text and itself, for training that reads it twice."""
+    yield text, text
+
+
 def _definition_usage(doc_id: str, title: str, text: str, sections: Sections) -> Sides:
     """One usage a document, chosen by hash: the first one would always be of the first sense."""
     usages = sorted(_of_heading(sections, USAGE), key=lambda usage: text_id(doc_id, usage))
@@ -59,6 +64,8 @@ def _heading_section(doc_id: str, title: str, text: str, sections: Sections) -> 
             yield heading if alone else f"{title}: {heading}", section["text"]
 
 
+TEXT = "text"
+"""The kind whose sides are one text."""
 SIDES: Mapping[str, Callable[[str, str, str, Sections], Sides]] = {
     "term_definition": _title_text,
     "definition_usage": _definition_usage,
@@ -69,6 +76,7 @@ SIDES: Mapping[str, Callable[[str, str, str, Sections], Sides]] = {
     "opening_rest": _opening_rest,
     "title_body": _title_text,
     "heading_section": _heading_section,
+    TEXT: _text,
 }
 """The kinds that are made from one document."""
 

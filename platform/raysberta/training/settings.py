@@ -149,6 +149,11 @@ class Mlm(Training):
     """Share of tokens to predict, 0.15 as in BERT or 0.3 as in ModernBERT; of these 80 % masked, 10 % random, 10 % kept."""
     whole_words: bool = False
     """Predict all pieces of a word or none."""
+    mask_token: Annotated[str, Field(min_length=1)] | None = None
+    """What stands for a hidden token, one of the tokenizer's; null: its own mask token. Decoders have none: LLM2Vec takes "_"."""
+    next_token: bool = False
+    """Predict each token from the state of the one before it, by the language model's own head, which is not trained: masked next token
+    prediction (LLM2Vec, arXiv 2404.05961), for decoders whose tokens see all others."""
     retromae: RetroMae | None = None
     """Also learn vectors, pooled as the model says: what is minimised is the encoder's loss plus the decoder's. Off where null."""
 
@@ -156,6 +161,8 @@ class Mlm(Training):
     def _the_decoder_is_whole(self) -> Self:
         if self.retromae and self.zero_stage == 3:
             raise ValueError("retromae: its decoder is not made for zero_stage 3; right would be 0, 1 or 2")
+        if self.retromae and self.next_token:
+            raise ValueError("retromae and next_token: one is for encoders, the other for decoders; right would be one of them")
         return self
 
 
