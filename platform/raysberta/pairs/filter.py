@@ -7,10 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from raysberta.pairs.make import TEXT
 from raysberta.pairs.settings import Pairs
 from raysberta.pairs.text import normalise
-from raysberta.schema import REJECTED_PAIR
+from raysberta.schema import REJECTED_PAIR, SELF_PAIR
 from raysberta.storage.runs import numbers
 
 CountTokens = Callable[[Sequence[str]], np.ndarray]
@@ -44,7 +43,7 @@ def judge(pairs: pa.Table, rules: Pairs, count_tokens: CountTokens | None = None
     for number, (query, positive, kind) in enumerate(zip(queries, positives, pairs["kind"].to_pylist(), strict=True)):
         if min(len(query), len(positive)) < rules.min_characters:
             reasons[number] = "too_short"
-        elif query == positive and kind != TEXT:
+        elif query == positive and kind != SELF_PAIR:
             reasons[number] = "query_equals_positive"
         elif rules.max_tokens is not None and longest[number] > rules.max_tokens:
             reasons[number], scores[number] = "too_long", float(longest[number])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pyarrow as pa
 
 from raysberta.pairs.text import cut, name_words, normalise
-from raysberta.schema import PAIR, Task, text_id
+from raysberta.schema import PAIR, SELF_PAIR, Task, text_id
 
 Sides = Iterator[tuple[str, str]]
 Sections = list[dict[str, str]]
@@ -64,8 +64,6 @@ def _heading_section(doc_id: str, title: str, text: str, sections: Sections) -> 
             yield heading if alone else f"{title}: {heading}", section["text"]
 
 
-TEXT = "text"
-"""The kind whose sides are one text."""
 SIDES: Mapping[str, Callable[[str, str, str, Sections], Sides]] = {
     "term_definition": _title_text,
     "definition_usage": _definition_usage,
@@ -76,7 +74,7 @@ SIDES: Mapping[str, Callable[[str, str, str, Sections], Sides]] = {
     "opening_rest": _opening_rest,
     "title_body": _title_text,
     "heading_section": _heading_section,
-    TEXT: _text,
+    SELF_PAIR: _text,
 }
 """The kinds that are made from one document."""
 

@@ -141,6 +141,8 @@ class Mlm(Training):
     kind: Literal["mlm"]
     pairs: tuple[PairsRef, ...] = (PairsRef("natural"),)
     """The texts: both sides of the training pairs."""
+    examples: tuple[ExamplesRef, ...] = ()
+    """Their texts too, hard negatives among them; an entry with `only` and no `pairs` here makes a phase of some sources alone."""
     batch_size: Positive = 1024
     """Texts a step, over all workers."""
     max_tokens: Positive = 512
@@ -158,9 +160,11 @@ class Mlm(Training):
     """Also learn vectors, pooled as the model says: what is minimised is the encoder's loss plus the decoder's. Off where null."""
 
     @model_validator(mode="after")
-    def _the_decoder_is_whole(self) -> Self:
+    def _there_is_something_to_predict(self) -> Self:
         if self.retromae and self.zero_stage == 3:
             raise ValueError("retromae: its decoder is not made for zero_stage 3; right would be 0, 1 or 2")
+        if not self.pairs and not self.examples:
+            raise ValueError("pairs and examples: neither names a text; right would be pairs: [natural]")
         if self.retromae and self.next_token:
             raise ValueError("retromae and next_token: one is for encoders, the other for decoders; right would be one of them")
         return self

@@ -47,7 +47,7 @@ from raysberta.training.facts import DevPoint, DistilFacts, TrainingFacts
 from raysberta.training.fidelity import fidelity
 from raysberta.training.loop import StepMetrics
 from raysberta.training.mlm import train_mlm
-from raysberta.training.prepare import SIDES, cleared, compare_texts, lesson_units, prepare_examples, prepare_texts, shared, store_texts
+from raysberta.training.prepare import SIDES, cleared, compare_texts, prepare_examples, prepare_texts, shared, store_texts, text_units
 from raysberta.training.settings import Contrastive, ContrastivePhase, Distil, DistilPhase, Mlm, MlmPhase
 from raysberta.training.survey import Known, Reading, Unit, known, reading_of, row_groups
 from raysberta.training.teacher import Blocks, Lessons, in_blocks, range_ends, teacher_hashes, teacher_texts
@@ -95,7 +95,7 @@ def mlm(work: Work[MlmPhase]) -> TrainingFacts:
     best = _best(work)
     phase, draft = with_values(work.settings.phase, best), work.draft
     model, data = work.inputs[phase.from_], join(draft.checkpoints, DATA)
-    tokens = prepare_texts(phase, model, [work.inputs[name] for name in phase.pairs], data, _each(work.workers))
+    tokens = prepare_texts(phase, model, text_units(phase, work.inputs), data, _each(work.workers))
     draft.rows_in = draft.rows_out = len(tokens)
     count = tokens.count
     log.info("%s: %d distinct texts, %d tokens", work.node, len(tokens), count)
@@ -136,7 +136,7 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     student = describe(model.folder("model", weights=False), prefixes=phase.prefixes).prefixes
     reads = describe(teacher.folder("model", weights=False)).prefixes
     reading = reading_of({"query": phase.max_tokens, "document": phase.max_tokens}, student, [reads], sys.maxsize)
-    units = lesson_units(phase, work.inputs)
+    units = text_units(phase, work.inputs)
     dev = [unit for name in phase.pairs for unit in row_groups(work.inputs[name], "pairs", SIDES, "dev")]
     cleared(data)
     # what no step reads is given no vector
