@@ -6,11 +6,9 @@ import pyarrow as pa
 import pytest
 
 from decoders import generator  # noqa: F401 - a fixture
-from raysberta.composing.compose import composed
+from raysberta.composing.compose import composed, write
 from raysberta.composing.settings import Compose
-from raysberta.models.describe import write_description
 from raysberta.models.load import load_tokenizer
-from raysberta.models.model import save_model
 from raysberta.prefixes import NONE
 from raysberta.schema import EXAMPLE
 from raysberta.training.arrays import Tokens, tokens_of
@@ -24,10 +22,8 @@ def joined(small_folder: Path, generator: Path, tmp_path_factory: pytest.TempPat
     """An encoder, a connector with its token, and a decoder that sees both ways."""
     described(small_folder)
     settings = Compose(kind="compose", encoder="base", decoder="llm", connector={}, attention="bidirectional")
-    model, tokenizer, description = composed(settings, small_folder, generator, seed=7)
     folder = tmp_path_factory.mktemp("joined")
-    save_model(model, tokenizer, folder)
-    write_description(folder, description)
+    write(composed(settings, small_folder, generator, seed=7), folder, None)
     return folder
 
 

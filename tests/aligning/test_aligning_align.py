@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from raysberta.aligning.align import AlignModel, Texts, aligned, decoder_hash, measure, train_align, written_states
 from raysberta.aligning.batch import make_batch, rows_of
-from raysberta.composing.attention import set_attention
 from raysberta.errors import InputError
+from raysberta.models.attention import set_attention
 from raysberta.models.load import load_tokenizer
 from raysberta.models.model import load_model, save_model
 from raysberta.training import language

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from transformers import AutoModel, PreTrainedModel
 
 from decoders import FAMILIES, a_decoder
-from raysberta.composing.attention import set_attention
+from raysberta.models.attention import set_attention
 from raysberta.models.model import Model
 from raysberta.training.chunks import Budget, make_chunks, plan_chunks
 from raysberta.training.encode import ChunkedEncoder

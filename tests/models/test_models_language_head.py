@@ -9,7 +9,8 @@ from transformers import AutoModel, AutoModelForCausalLM, Gemma2Config
 
 from decoders import FAMILIES, a_decoder
 from raysberta.errors import InputError
-from raysberta.models.language_head import FILE, embedding_table, join_language_head, load_language_head, save_language_head
+from raysberta.models.head import FILE
+from raysberta.models.language_head import embedding_table, join_language_head, load_language_head, save_language_head
 from raysberta.models.load import load_transformer, weight_files
 
 IDS = torch.tensor([[0, 5, 9, 300, 2, 44]])
@@ -76,7 +77,7 @@ def test_heads_that_are_not_there_or_are_others_are_refused(tmp_path: Path) -> N
     a_generator(tmp_path / "other", "qwen3")
     decoder = load_transformer(tmp_path / "llm")
     decoder.save_pretrained(tmp_path / "alone")
-    with pytest.raises(InputError, match=r"^llm: has no language-model head \(lm_head\.weight\)"):
+    with pytest.raises(InputError, match=r"^llm: there is no language-model head \(lm_head\.weight\), and"):
         load_language_head(tmp_path / "alone", decoder, "llm")
     with pytest.raises(InputError, match=r"^other is a qwen3 of 700 pieces, the decoder a llama of 700; right would be its own generator"):
         load_language_head(tmp_path / "other", decoder, "other")

@@ -9,14 +9,13 @@ from transformers import AutoModelForCausalLM
 from variants import SEED, batches_of_two_sources, contrastive_settings
 
 from decoders import generator  # noqa: F401 - a fixture
-from raysberta.composing.attention import sees_later_tokens
-from raysberta.composing.compose import composed
+from raysberta.composing.compose import composed, write
 from raysberta.composing.settings import Compose
 from raysberta.errors import InputError
-from raysberta.models.describe import write_description
+from raysberta.models.attention import sees_later_tokens
 from raysberta.models.language_head import join_language_head
 from raysberta.models.load import load_tokenizer
-from raysberta.models.model import load_model, save_model
+from raysberta.models.model import load_model
 from raysberta.prefixes import NONE
 from raysberta.training.chunks import Budget
 from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
@@ -32,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def settings(**changes):
-    written = {"decoder": "llm", "examples": ["drawn"], "batch_size": 6, "question_tokens": 24, "answer_tokens": 24}
+    written = {"examples": ["drawn"], "batch_size": 6, "question_tokens": 24, "answer_tokens": 24}
     given = Generation.model_validate({**written, **changes.pop("generation", {})})
     short = {"batch_size": 8, "device_batches": 2, "negatives": 2, "temperature": 0.05, "chunk_tokens": 96, "precision": "fp32"}
     more = {"learning_rate": 5e-4, "warmup_steps": 2, "checkpoint_every": 3, "dropout": 0.0}
@@ -43,10 +42,8 @@ def settings(**changes):
 def decoder(generator, tmp_path_factory):  # noqa: F811
     """A decoder alone that sees both ways and pools by the mean."""
     wanted = Compose(kind="compose", decoder="llm", attention="bidirectional", pooling="mean", prefixes="none", pad_token="</s>")
-    model, tokenizer, description = composed(wanted, None, generator, seed=7)
     folder = tmp_path_factory.mktemp("decoder")
-    save_model(model, tokenizer, folder)
-    write_description(folder, description)
+    write(composed(wanted, None, generator, seed=7), folder, generator)
     return folder
 
 
@@ -56,16 +53,16 @@ def examples(table, decoder):
 
 
 @pytest.fixture(scope="module")
-def dialogues(table, decoder, generator):  # noqa: F811
+def dialogues(table, decoder):
     given, tokenizer = settings().generation, load_tokenizer(decoder)
     reading = reading_of_dialogues(given)
     read = prepare([Held(table)], reading, lambda _, unit, wanted: pieces(unit, reading, wanted, tokenizer))
-    return Dialogues(read, decoder, generator, given, SEED)
+    return Dialogues(read, decoder, given, SEED)
 
 
-def module(decoder, generator, given):  # noqa: F811
+def module(decoder, given):
     model = trainable(load_model(decoder, dropout=0.0), given, SEED)
-    writing = writing_of(model, decoder, generator, given)
+    writing = writing_of(model, decoder, given)
     return ContrastiveModel(ChunkedEncoder(model, "fp32", True), given, writing=writing).double().train()
 
 
@@ -84,7 +81,7 @@ def same(found, expected, tolerance=1e-5):
 @pytest.mark.parametrize("mean", ["token", "sample"])
 def test_the_loss_of_writing_is_that_of_a_causal_language_model_whose_answers_are_labelled(decoder, generator, dialogues, mean):  # noqa: F811
     given = settings(generation={"mean": mean})
-    model, rows = module(decoder, generator, given), dialogues.rows(dialogues.learned[:7])
+    model, rows = module(decoder, given), dialogues.rows(dialogues.learned[:7])
     loss = model.writing(model.encoder, make_writing(rows, given.generation, Budget(40, 1)))
     found = gradients(model, loss)
 
@@ -109,9 +106,9 @@ def test_questions_and_markers_are_not_predicted_and_answers_end(dialogues):
         assert written.endswith("</s>") or len(row.ids) >= 24
 
 
-def test_the_joint_gradient_is_the_sum_and_the_mean_over_workers_is_one(decoder, generator, examples, dialogues):  # noqa: F811
+def test_the_joint_gradient_is_the_sum_and_the_mean_over_workers_is_one(decoder, examples, dialogues):
     given = settings(generation={"weight": 0.3})
-    model, rows = module(decoder, generator, given), dialogues.rows(dialogues.learned[:9])
+    model, rows = module(decoder, given), dialogues.rows(dialogues.learned[:9])
     batch = make_batch(examples, batches_of_two_sources(examples), given, CPU)
     whole = make_writing(rows, given.generation, Budget(40, 1))
     embedding = gradients(model, model(batch))
@@ -134,7 +131,7 @@ def test_a_later_token_is_seen_where_vectors_are_made_and_not_where_text_is_writ
         check_writes(load_model(tiny))
 
 
-def test_what_is_trained_is_published_with_its_head_and_goes_on_after_a_kill(decoder, generator, examples, dialogues, tmp_path):  # noqa: F811
+def test_what_is_trained_is_published_with_its_head_and_goes_on_after_a_kill(decoder, examples, dialogues, tmp_path):
     given = settings()
 
     def run(name, **more):
@@ -158,7 +155,7 @@ def test_what_is_trained_is_published_with_its_head_and_goes_on_after_a_kill(dec
     assert np.isfinite([point["loss"] for point in curve]).all()
 
 
-def test_a_model_that_cannot_write_is_refused(tiny, generator, examples, dialogues):  # noqa: F811
+def test_a_model_that_cannot_write_is_refused(tiny, examples, dialogues):
     with pytest.raises(InputError, match=r"^generation"):
         train_contrastive(settings(), tiny, examples, None, None, dialogues, seed=SEED, steps=1)
     with pytest.raises(ValueError, match="trials do not write"):

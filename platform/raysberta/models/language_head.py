@@ -1,8 +1,8 @@
 """A decoder's language-model head: states to logits, by the embedding table itself or by a matrix of its own.
 
 A model folder of this project holds the decoder alone. Where the head is tied to the embeddings nothing is lost by that; a matrix of its
-own goes along in `lm_head.safetensors` where a phase has trained it, and into the published folder, from which
-`AutoModelForCausalLM.from_pretrained(folder)` loads decoder and head.
+own goes along in a file beside it (head.py), from `compose` through phases that train to write and into the published folder, from
+which `AutoModelForCausalLM.from_pretrained(folder)` loads decoder and head.
 """
 
 import json
@@ -18,10 +18,9 @@ from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
 from raysberta.models.folder import read_json
-from raysberta.models.head import read_tensor, tensor_files, tensors_in
-from raysberta.models.load import LANGUAGE_HEAD as FILE
+from raysberta.models.head import FILE, LANGUAGE_MODEL, read_tensor, tensor_files, tensors_in
 
-WEIGHT, BIAS = "lm_head.weight", "lm_head.bias"
+WEIGHT, BIAS = LANGUAGE_MODEL, "lm_head.bias"
 SCALES = ("logit_scale", "logits_scaling")
 """What configs of some families multiply or divide logits by; this project has no such head."""
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -51,12 +50,12 @@ class LanguageHead(nn.Module):
 
 
 def load_language_head(folder: Path, decoder: PreTrainedModel, name: str) -> LanguageHead:
-    """The head of a generator's folder, or of a model's folder that has one, for a decoder that was made from it. float32.
+    """The head in a folder of a generator, or of a model of a decoder alone, for a decoder that was made from it. float32.
 
     Args:
         folder: With config.json and safetensors.
         decoder: Whose states it reads; further phases may have trained it.
-        name: Of the generator, for messages.
+        name: Of whoever the folder is, for messages.
 
     Raises:
         InputError: the folder has no such head, one that is not read here, or one for another decoder.
@@ -69,9 +68,10 @@ def load_language_head(folder: Path, decoder: PreTrainedModel, name: str) -> Lan
         )
     if odd := next((scale for scale in SCALES if config.get(scale, 1) != 1), None):
         raise InputError(f"{name}: its logits are scaled ({odd}), which is not read here; right would be another decoder")
-    files = tensor_files(folder, FILE)
+    files = tensor_files(folder)
     if not decoder.config.tie_word_embeddings and WEIGHT not in files:
-        raise InputError(f"{name}: has no language-model head ({WEIGHT}) though its embeddings are none; right would be a whole generator")
+        right = "right would be a whole generator, or a model that a phase of kind compose made or that has learned to write"
+        raise InputError(f"{name}: there is no language-model head ({WEIGHT}), and the embeddings are none; {right}")
     weight, bias = (read_tensor(files, part) if part in files else None for part in (WEIGHT, BIAS))
     if decoder.config.tie_word_embeddings:
         weight = None
@@ -99,7 +99,7 @@ def save_language_head(weights: Mapping[str, Tensor], folder: Path) -> None:
 def join_language_head(folder: Path) -> None:
     """Let transformers find decoder and head in a folder: as two files of one checkpoint, by an index. Nothing where no head lies there."""
     weights, head = folder / "model.safetensors", folder / FILE
-    if not head.is_file():
+    if not head.is_file() or WEIGHT not in tensors_in(head):
         return
     for file, shard in zip((weights, head), SHARDS, strict=True):
         file.rename(folder / shard)

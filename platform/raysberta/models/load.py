@@ -18,11 +18,8 @@ from raysberta.errors import InputError
 from raysberta.models.auto import AutoConfig, AutoModel, AutoTokenizer
 from raysberta.models.describe import WITHOUT_POOLER
 from raysberta.models.folder import ENCODER_DECODER, part_folders, parts_of
-from raysberta.models.head import FILE as MLM_HEAD
+from raysberta.models.head import FILE as HEAD
 
-LANGUAGE_HEAD = "lm_head.safetensors"
-"""What models/language_head.py writes."""
-HEADS = (MLM_HEAD, LANGUAGE_HEAD)
 PROBE = "Проба: the same sentence, encoded before and after saving."
 DROPOUTS = ("dropout_rate", "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 """What configs call it, of which each has some."""
@@ -92,6 +89,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def prompt_tokens(tokenizer: PreTrainedTokenizerFast, prompt: str) -> int:
+    """How many of a text's first tokens count as those of the prompt before it: its own number, without the special token that closes it.
+
+    sentence-transformers counts so, whatever the tokenizer makes of the place where prompt and text meet. 0 of an empty one, whose tokens
+    are all of the text.
+    """
+    ids = tokenizer(prompt)["input_ids"] if prompt else []
+    return len(ids) - (ids[-1] in tokenizer.all_special_ids) if ids else 0
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write model and tokenizer, load both back, and compare a probe sentence.
 
@@ -159,12 +166,12 @@ class TensorFile:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model and its parts, without those of heads, for masked words or of a language model.
+    """The safetensors files of a model and its parts, without its head's, for masked words or of a language model.
 
     Raises:
         InputError: there are none.
     """
-    files = sorted(file for place in part_folders(folder) for file in place.glob("*.safetensors") if file.name not in HEADS)
+    files = sorted(file for place in part_folders(folder) for file in place.glob("*.safetensors") if file.name != HEAD)
     if not files:
         raise InputError(f"{folder}: no safetensors there; right would be a Hugging Face model folder")
     return files

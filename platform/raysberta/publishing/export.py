@@ -14,7 +14,7 @@ from raysberta.retrieval.embed import Embedder
 def export(source: Path, target: Path) -> Exported:
     """Copy a model so that SentenceTransformer(target) loads it, and compare its vectors with the encoder's own.
 
-    The head for masked words stays behind: no user of vectors needs it. A language-model head that was trained goes along, so that
+    The head for masked words stays behind: no user of vectors needs it. A language-model head goes along, so that
     `AutoModelForCausalLM.from_pretrained(target)` writes with it.
 
     Args:
@@ -24,8 +24,9 @@ def export(source: Path, target: Path) -> Exported:
     Raises:
         RuntimeError: some prompt gives other vectors than the encoder with the same prefix.
     """
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(head.FILE), dirs_exist_ok=True)
+    shutil.copytree(source, target, dirs_exist_ok=True)
     join_language_head(target)
+    (target / head.FILE).unlink(missing_ok=True)
     own = Embedder(source, precision="fp32", device="cpu")
     difference, parameters = check_loads(target, own.encode)
     return Exported(

@@ -83,15 +83,17 @@ def _mlm(lineage: Lineage, settings: MlmPhase, facts: TrainingFacts) -> str:
     phase = with_values(settings.phase, facts.chosen)
     retromae = " with RetroMAE" if phase.retromae else ""
     words = " (whole words)" if phase.whole_words else ""
-    what = f"masked language modelling{retromae}, {100 * phase.mask_probability:g} % of tokens{words}, {phase.batch_size:,} texts a step"
-    return f"from `{lineage.name_of(phase.from_)}`, {facts.steps:,} steps of {what}, {_rate(phase)}{_searched(facts.chosen)}"
+    named = "masked next token prediction" if phase.next_token else "masked language modelling"
+    what = f"{named}{retromae}, {100 * phase.mask_probability:g} % of tokens{words}, {phase.batch_size:,} texts a step"
+    how = ", ".join([*_parts(phase), _rate(phase)])
+    return f"from `{lineage.name_of(phase.from_)}`, {facts.steps:,} steps of {what}, {how}{_searched(facts.chosen)}"
 
 
 def _contrastive(lineage: Lineage, settings: ContrastivePhase, facts: TrainingFacts) -> str:
     phase = with_values(settings.phase, facts.chosen)
     losses = list(dict.fromkeys(["info_nce", *phase.objectives.values()]))
     extras = [
-        *([f"LoRA of rank {phase.lora.rank}"] if phase.lora else []),
+        *_parts(phase),
         *([f"margin {phase.margin:g}"] if phase.margin else []),
         *(["negatives within each side too"] if phase.same_tower else []),
         *(["negatives of all devices"] if phase.cross_device_negatives else []),
@@ -150,7 +152,7 @@ def _wrote(before: Written | None, after: Written | None) -> str:
 def _distil(lineage: Lineage, settings: DistilPhase, facts: DistilFacts) -> str:
     phase = settings.phase
     texts = _named(lineage, [*phase.pairs, *phase.examples, *([phase.documents] if phase.documents else [])])
-    what = f"{facts.steps:,} steps of {phase.batch_size:,} texts, {phase.loss} distance, {_rate(phase)}"
+    what = f"{facts.steps:,} steps of {phase.batch_size:,} texts, {phase.loss} distance, {', '.join([*_parts(phase), _rate(phase)])}"
     learned = (
         f"from `{lineage.name_of(phase.from_)}`, vectors of `{lineage.name_of(phase.teacher)}` of {facts.rows['texts']:,} texts of {texts}"
     )
@@ -212,6 +214,12 @@ def _examples(lineage: Lineage, settings: Examples, facts: ExamplesFacts) -> str
 
 def _named(lineage: Lineage, artifacts: Sequence[str]) -> str:
     return ", ".join(f"`{lineage.name_of(artifact)}`" for artifact in artifacts)
+
+
+def _parts(phase: Training) -> list[str]:
+    """What is not trained whole."""
+    adapters = [f"LoRA of rank {phase.lora.rank}"] if phase.lora else []
+    return adapters + [f"{name.replace('_', ' ')} {how}" for name, how in phase.parts.items()]
 
 
 def _rate(phase: Training) -> str:

@@ -3,6 +3,8 @@
 A step's texts, of all device batches together, are shared by the workers in order of length, so every worker has as many tokens to
 encode as the others however long each source's texts are. The vectors are gathered, and every worker takes the loss of the whole
 step from them: that is cheap beside encoding. What the gradient then needs is said in engine.py.
+
+A pair of a text with itself is read twice, and dropout tells the readings apart: unsupervised SimCSE (arXiv 2104.08821).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,9 @@ from torch import nn
 
 from raysberta.errors import InputError
 from raysberta.models.language_head import save_language_head
-from raysberta.models.model import load_model
+from raysberta.models.load import DROPOUTS
+from raysberta.models.model import Model, load_model
+from raysberta.training.arrays import within
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.checkpoint import export_of, save_trained
 from raysberta.training.chunks import Chunks, budget_of, gathered_rows, make_chunks, most_chunks, plan_chunks, share
@@ -138,7 +142,7 @@ def make_batch(
     world: int = 1,
     teacher: Rows | None = None,
 ) -> ContrastiveBatch:
-    """A worker's part of a step: each distinct text of its device batches is encoded once, by one worker.
+    """A worker's part of a step: each distinct text of its device batches is encoded once, by one worker; its own positive, twice.
 
     Args:
         examples: The prepared examples.
@@ -152,10 +156,12 @@ def make_batch(
     Raises:
         InputError: the step has fewer texts than there are workers.
     """
-    place: dict[int, int] = {}
+    place: dict[tuple[int, bool], int] = {}
 
-    def places(sequences: np.ndarray) -> torch.Tensor:
-        return torch.tensor([place.setdefault(int(sequence), len(place)) for sequence in sequences], device=device)
+    def places(sequences: np.ndarray, again: np.ndarray | None = None) -> torch.Tensor:
+        """Of texts, or of the second reading of those that are read again."""
+        readings = zip(sequences.tolist(), (np.zeros(len(sequences), bool) if again is None else again).tolist(), strict=True)
+        return torch.tensor([place.setdefault(reading, len(place)) for reading in readings], device=device)
 
     objectives = objectives_of(examples, settings)
     margin = settings.guide_margin if settings.guide else None
@@ -171,19 +177,45 @@ def make_batch(
         scores = None if contrasts else torch.from_numpy(scores_of(examples, rows, documents)).to(device)
         weighed = contrasts and settings.hardness
         hard = torch.from_numpy(hard_of(examples, rows, documents)).to(device) if weighed else None
-        parts.append(DeviceBatch(places(examples.query[rows]), places(documents), relations, objective, among, scores, hard, weight))
+        again = within(documents, np.sort(examples.query[rows][own_positive(examples, rows)]))
+        own = places(examples.query[rows]), places(documents, again)
+        parts.append(DeviceBatch(*own, relations, objective, among, scores, hard, weight))
     every = np.concatenate(batches)
     sides = places(_distinct(examples, examples.query[every])), places(_distinct(examples, examples.positive[every]))
-    sequences = np.fromiter(place, np.int64, len(place))
+    sequences = np.fromiter((sequence for sequence, _ in place), np.int64, len(place))
     if len(sequences) < world:
         raise InputError(f"resources: {world} workers for a step of {len(sequences)} texts; right would be fewer")
     lengths = examples.tokens.lengths[sequences]
     mine = share(lengths, rank, world)
     budget = budget_of(settings.chunk_tokens, device)
     most = most_chunks(lengths, world, budget) if settings.zero_stage == 3 else 0
-    chunks = make_chunks([examples.tokens[sequence] for sequence in sequences[mine]], plan_chunks(lengths[mine], budget), most)
+    tokens, own = examples.tokens, sequences[mine]
+    chunks = make_chunks([tokens[sequence] for sequence in own], plan_chunks(lengths[mine], budget), most, tokens.prompts[own])
     aim = taught(teacher, examples.taught[sequences], device) if teacher is not None else None
     return ContrastiveBatch(chunks.to(device), torch.from_numpy(gathered_rows(lengths, world)).to(device), parts, sides, aim)
+
+
+def own_positive(examples: Examples, rows: np.ndarray) -> np.ndarray:
+    """Which rows pair a text with itself, under one prefix: bool [rows]."""
+    found: np.ndarray = examples.query[rows] == examples.positive[rows]
+    return found
+
+
+def check_differs(examples: Examples, model: Model, settings: Contrastive) -> None:
+    """See that there is dropout where a text is read twice.
+
+    Raises:
+        InputError: there is none.
+    """
+    alike = own_positive(examples, np.arange(len(examples)))
+    if not alike.any() or (settings.lora is not None and settings.lora.dropout):
+        return
+    configs = [transformer.config for transformer in model.transformers()]
+    if not any(getattr(config, name, None) for config in configs for name in DROPOUTS):
+        source = examples.sources[examples.source[alike.argmax()]]
+        raise InputError(
+            f"dropout: pairs of {source} are of a text with itself, and both readings would be one; right would be dropout: 0.1"
+        )
 
 
 def _distinct(examples: Examples, sequences: np.ndarray) -> np.ndarray:
@@ -266,12 +298,13 @@ def train_contrastive(
     device, description = device_of(rank), learned(settings, encoder)
     loaded = trainable(load_model(encoder, dropout=settings.dropout, pooling=description.pooling), settings, seed)
     check_fits(examples.tokens, loaded)
+    check_differs(examples, loaded, settings)
     for size in settings.dimensions:
         if size >= loaded.dimension:
             raise InputError(f"dimensions: {size} of vectors of {loaded.dimension}; right would be smaller numbers")
         if size % 2 and "angle" in settings.objectives.values():
             raise InputError(f"dimensions: {size} has no halves for the objective angle; right would be even numbers")
-    writing = writing_of(loaded, encoder, dialogues.generator, settings).to(device) if dialogues is not None else None
+    writing = writing_of(loaded, encoder, settings).to(device) if dialogues is not None else None
     chunked = chunked_encoder(loaded.to(device), settings)  # which asks where it is
     bridge = projection(loaded.dimension, teacher.shape[1], seed) if teacher is not None else None
     model = ContrastiveModel(chunked, settings, bridge, writing)

@@ -74,7 +74,8 @@ def make_batch(
     mine = share(lengths, rank, world)
     budget = budget_of(settings.chunk_tokens, device)
     most = most_chunks(lengths, world, budget) if settings.zero_stage == 3 else 0
-    chunks = make_chunks([lessons.tokens[row] for row in rows[mine]], plan_chunks(lengths[mine], budget), most)
+    tokens, own = lessons.tokens, rows[mine]
+    chunks = make_chunks([tokens[row] for row in own], plan_chunks(lengths[mine], budget), most, tokens.prompts[own])
     return DistilBatch(chunks.to(device), taught(teacher, lessons.row[rows[mine]], device), world / len(rows))
 
 

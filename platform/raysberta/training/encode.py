@@ -111,7 +111,7 @@ class ChunkedEncoder(nn.Module):
     def _vectors(self, rows: torch.Tensor, chunk: Chunk) -> torch.Tensor:
         states = self.hidden(rows, chunk)
         with self.cast(rows.device):
-            return self.model.vectors(states, chunk.mask)
+            return self.model.vectors(states, chunk.mask, chunk.prompts)
 
     def kept(self, chunks: Chunks) -> list[bool]:
         """Which chunks keep their activations although `recompute` is set: the last ones, whose backward pass comes first."""

@@ -181,7 +181,7 @@ def numbered(surveys: Sequence[Survey]) -> tuple[Examples, np.ndarray, list[np.n
     sources = tuple(sorted(set(names)))
     renamed = np.asarray([sources.index(name) for name in names], np.int32)
     examples = Examples(
-        tokens=Tokens((), np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int32), 0),
+        tokens=Tokens((), np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int32), 0, np.zeros(0, np.int32)),
         raw=raw,
         sources=sources,
         source=renamed[codes[order]],

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
-from raysberta.models.language_head import FILE, LanguageHead, embedding_table, load_language_head
+from raysberta.models.language_head import LanguageHead, embedding_table, load_language_head
 from raysberta.models.load import load_tokenizer
 from raysberta.models.model import Model, load_model
 from raysberta.models.parts import Decoder
@@ -105,13 +105,12 @@ def causal_states(decoder: PreTrainedModel, embedded: Tensor, mask: Tensor) -> T
 class Dialogues:
     """What steps write."""
 
-    def __init__(self, examples: Examples, model: Path, generator: Path, settings: Generation, seed: int) -> None:
+    def __init__(self, examples: Examples, model: Path, settings: Generation, seed: int) -> None:
         """Rows to learn from, rows to measure on.
 
         Args:
             examples: Questions and answers as `reading_of_dialogues` has them read.
             model: Folder of the model, for its tokenizer.
-            generator: Folder of the generator that it was composed of, for its head.
             settings: Of what is written.
             seed: Of the order.
 
@@ -121,7 +120,7 @@ class Dialogues:
         tokenizer = load_tokenizer(model)
         if tokenizer.eos_token_id is None:
             raise InputError("generation: the tokenizer names no end token, by which a text that is written ends")
-        self.examples, self.tokenizer, self.generator, self.settings = examples, tokenizer, generator, settings
+        self.examples, self.tokenizer, self.settings = examples, tokenizer, settings
         self.learned, self.apart = set_apart(examples)
         self.plan = TextPlan(len(self.learned), settings.batch_size, seed)
         self.marker = len(tokenizer(settings.answer, add_special_tokens=False)["input_ids"])
@@ -185,16 +184,15 @@ def _places(dialogues: Sequence[Dialogue]) -> Tensor:
     return torch.from_numpy(np.concatenate(before))
 
 
-def writing_of(model: Model, start: Path, generator: Path, settings: Contrastive) -> Writing:
-    """The head that a model writes with: its own folder's where it has one, else its generator's; frozen where adapters are trained.
+def writing_of(model: Model, start: Path, settings: Contrastive) -> Writing:
+    """The head that a model writes with, of its folder; frozen where adapters are trained.
 
     Raises:
-        InputError: the model has nothing that reads tokens and writes, or the generator is another.
+        InputError: the model has nothing that reads tokens and writes.
     """
     assert settings.generation is not None
     check_writes(model)
-    name = f"generation.decoder: {settings.generation.decoder}"
-    head = load_language_head(start if (start / FILE).is_file() else generator, model.encoder, name)
+    head = load_language_head(start, model.encoder, "generation")
     return Writing(head.requires_grad_(settings.lora is None), settings.generation)
 
 
@@ -228,14 +226,14 @@ def perplexity(folders: Sequence[Path], dialogues: Dialogues, settings: Contrast
     if not len(dialogues.apart):
         return None
     rows = dialogues.rows(dialogues.apart)
-    before, after = (_perplexity(folder, dialogues.generator, rows, settings) for folder in folders)
+    before, after = (_perplexity(folder, rows, settings) for folder in folders)
     return Perplexity(rows=len(rows), tokens=sum(len(row.predicted) for row in rows), before=before, after=after)
 
 
 @torch.no_grad()
-def _perplexity(folder: Path, generator: Path, rows: Sequence[Dialogue], settings: Contrastive) -> float:
+def _perplexity(folder: Path, rows: Sequence[Dialogue], settings: Contrastive) -> float:
     model, device = load_model(folder), torch.device("cpu")
-    writing, encoder = writing_of(model, folder, generator, settings), chunked_encoder(model, settings)
+    writing, encoder = writing_of(model, folder, settings), chunked_encoder(model, settings)
     each = writing.settings.model_copy(update={"mean": "token"})
     total, tokens = 0.0, 0
     for first in range(0, len(rows), MEASURED):

@@ -4,6 +4,9 @@ Texts are read without prefix: they are the distinct texts of the contrastive pa
 for a whole step from the seed and the step, before the workers share the texts, so the number of workers changes neither texts, masks
 nor loss.
 
+Masked next token prediction (LLM2Vec, arXiv 2404.05961) is for decoders: a masked token is predicted from the state of the token before it,
+as the decoder has learned to, by its own head, which stays as it is.
+
 With RetroMAE a decoder reconstructs each text from its vector as well, and the loss is the sum of both means. What its positions see is
 drawn text by text, from the seed, the step and the text: that much would be too much to draw for all workers.
 """
@@ -19,10 +22,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from raysberta.errors import InputError
+from raysberta.models.attention import attention_of
 from raysberta.models.describe import describe
 from raysberta.models.head import MlmHead, load_head
 from raysberta.models.load import load_tokenizer
-from raysberta.models.model import load_model
+from raysberta.models.model import Model, load_model
 from raysberta.models.pool import pool
 from raysberta.training.arrays import Tokens
 from raysberta.training.batches import TextPlan
@@ -153,6 +157,7 @@ def make_batch(
     rank: int = 0,
     world: int = 1,
     even: bool = False,
+    next_token: bool = False,
 ) -> MlmBatch:
     """A worker's part of a step.
 
@@ -166,11 +171,15 @@ def make_batch(
         rank: The worker; it takes every `world`-th text in order of length, so all have as much to do.
         world: Workers.
         even: All workers' parts have as many chunks and predictions, as ZeRO 3 needs it; what is added counts for nothing.
+        next_token: A token is predicted where the one before it stands; a text's first one, which has none, is not.
     """
     parts = [texts[row] for row in rows]
     cuts = np.cumsum([len(part) for part in parts])[:-1]
     read, labels = mask(np.concatenate(parts), pieces, probability, np.random.default_rng(draw))
-    return _part(np.split(read, cuts), np.split(labels, cuts), budget, rank, world, even)
+    wanted = np.split(labels, cuts)
+    if next_token:
+        wanted = [np.append(own[1:], IGNORED) for own in wanted]
+    return _part(np.split(read, cuts), wanted, budget, rank, world, even)
 
 
 def _part(reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], budget: Budget, rank: int, world: int, even: bool = False) -> MlmBatch:
@@ -259,6 +268,12 @@ def reconstructed(
     return RetroMaeBatch(masked, original, seen)
 
 
+def _check_sees_all(model: Model) -> None:
+    if attention_of(model.encoder) != "bidirectional":
+        kind = f"what reads tokens is of type {model.encoder.config.model_type}, and is not set to see what follows a token"
+        raise InputError(f"next_token: {kind}; right would be a decoder composed with attention: bidirectional, or next_token: false")
+
+
 def train_mlm(
     settings: Mlm,
     encoder: Path,
@@ -279,8 +294,8 @@ def train_mlm(
         The curve, as train_contrastive gives it.
 
     Raises:
-        InputError: there are no texts, fewer than workers, they do not fit the encoder, the tokenizer has no mask token, or RetroMAE
-            does not know the encoder's kind.
+        InputError: there are no texts, fewer than workers, they do not fit the encoder, the tokenizer has no mask token, RetroMAE
+            does not know the encoder's kind, or the next token is to be predicted and the model is no decoder whose tokens see all others.
         NotFinite: the loss or gradient is NaN or infinite.
     """
     seed = running["seed"]
@@ -288,7 +303,7 @@ def train_mlm(
     if min(len(texts), settings.batch_size) < world:
         raise InputError(f"{len(texts)} texts in steps of {settings.batch_size} are too few for {world} workers")
     tokenizer, description = load_tokenizer(encoder), describe(encoder)
-    pieces = pieces_of(tokenizer, settings.whole_words)
+    pieces = pieces_of(tokenizer, settings.whole_words, settings.mask_token)
     plan = TextPlan(len(texts), settings.batch_size, seed)
     device = device_of(rank)
     loaded = trainable(load_model(encoder, dropout=settings.dropout), settings, seed, READ)
@@ -299,13 +314,17 @@ def train_mlm(
         )
     check_fits(texts, loaded)
     head = load_head(encoder, loaded.encoder)
+    if settings.next_token:
+        _check_sees_all(loaded)
+        head.requires_grad_(False)
     mlm = MlmModel(chunked_encoder(loaded.to(device), settings), head)  # which asks where it is
     model = mlm if settings.retromae is None else RetroMaeModel(mlm, fresh_decoder(loaded.encoder, seed))
 
     def part_of(step: int, rank: int, world: int) -> Part:
         rows = plan.step(step)
         budget, draw = budget_of(settings.chunk_tokens, device), (seed, step, 1)
-        masked = make_batch(texts, rows, pieces, settings.mask_probability, draw, budget, rank, world, settings.zero_stage == 3)
+        even = settings.zero_stage == 3
+        masked = make_batch(texts, rows, pieces, settings.mask_probability, draw, budget, rank, world, even, settings.next_token)
         batch: MlmBatch | RetroMaeBatch = masked
         if settings.retromae is not None:
             batch = reconstructed(masked, texts, rows, pieces, settings.retromae.decoder_mask, (seed, step, 2), budget, rank, world)

@@ -11,7 +11,6 @@ from raysberta.graph import (
     DocumentsRef,
     EncoderRef,
     ExamplesRef,
-    GeneratorRef,
     Natural,
     NaturalNumber,
     PairsRef,
@@ -142,6 +141,8 @@ class Mlm(Training):
     kind: Literal["mlm"]
     pairs: tuple[PairsRef, ...] = (PairsRef("natural"),)
     """The texts: both sides of the training pairs."""
+    examples: tuple[ExamplesRef, ...] = ()
+    """Their texts too, hard negatives among them; an entry with `only` and no `pairs` here makes a phase of some sources alone."""
     batch_size: Positive = 1024
     """Texts a step, over all workers."""
     max_tokens: Positive = 512
@@ -150,13 +151,22 @@ class Mlm(Training):
     """Share of tokens to predict, 0.15 as in BERT or 0.3 as in ModernBERT; of these 80 % masked, 10 % random, 10 % kept."""
     whole_words: bool = False
     """Predict all pieces of a word or none."""
+    mask_token: Annotated[str, Field(min_length=1)] | None = None
+    """What stands for a hidden token, one of the tokenizer's; null: its own mask token. Decoders have none: LLM2Vec takes "_"."""
+    next_token: bool = False
+    """Predict each token from the state of the one before it, by the language model's own head, which is not trained: masked next token
+    prediction (LLM2Vec, arXiv 2404.05961), for decoders whose tokens see all others."""
     retromae: RetroMae | None = None
     """Also learn vectors, pooled as the model says: what is minimised is the encoder's loss plus the decoder's. Off where null."""
 
     @model_validator(mode="after")
-    def _the_decoder_is_whole(self) -> Self:
+    def _there_is_something_to_predict(self) -> Self:
         if self.retromae and self.zero_stage == 3:
             raise ValueError("retromae: its decoder is not made for zero_stage 3; right would be 0, 1 or 2")
+        if not self.pairs and not self.examples:
+            raise ValueError("pairs and examples: neither names a text; right would be pairs: [natural]")
+        if self.retromae and self.next_token:
+            raise ValueError("retromae and next_token: one is for encoders, the other for decoders; right would be one of them")
         return self
 
 
@@ -178,9 +188,6 @@ class Generation(Section):
     """Writing, learned beside embedding with the same decoder (GRIT, arXiv 2402.09906): tokens see all of a text where vectors are made, if
     the decoder is bidirectional, and nothing later where it writes."""
 
-    decoder: GeneratorRef
-    """The generator that the model was composed of: its language-model head writes, unless the model's folder has one that an earlier phase
-    has trained."""
     examples: tuple[ExamplesRef, ...] = Field(min_length=1)
     """What is written: each positive as the answer to its query. A few rows are set apart, to measure perplexity on."""
     weight: PositiveNumber = 1.0

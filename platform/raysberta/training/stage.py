@@ -35,12 +35,12 @@ from raysberta.training.prepare import (
     SIDES,
     cleared,
     compare_texts,
-    lesson_units,
     prepare_examples,
     prepare_texts,
     read_rows,
     shared,
     store_texts,
+    text_units,
 )
 from raysberta.training.ray_train import Fit, fit_on_ray, halves_of, train_on_worker
 from raysberta.training.settings import Contrastive, ContrastivePhase, Distil, DistilPhase, Mlm, MlmPhase
@@ -68,7 +68,7 @@ def mlm(work: Work[MlmPhase]) -> TrainingFacts:
     best = _best(work)
     phase, draft = with_values(work.settings.phase, best), work.draft
     model, data = work.inputs[phase.from_], join(draft.checkpoints, DATA)
-    tokens = prepare_texts(phase, model, [work.inputs[name] for name in phase.pairs], data, _each(work.workers))
+    tokens = prepare_texts(phase, model, text_units(phase, work.inputs), data, _each(work.workers))
     draft.rows_in = draft.rows_out = len(tokens)
     count = tokens.count
     log.info("%s: %d distinct texts, %d tokens", work.node, len(tokens), count)
@@ -112,7 +112,7 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     student = describe(model.folder("model", weights=False), prefixes=phase.prefixes).prefixes
     reads = describe(teacher.folder("model", weights=False)).prefixes
     reading = reading_of({"query": phase.max_tokens, "document": phase.max_tokens}, student, [reads], sys.maxsize)
-    units = lesson_units(phase, work.inputs)
+    units = text_units(phase, work.inputs)
     dev = [unit for name in phase.pairs for unit in row_groups(work.inputs[name], "pairs", SIDES, "dev")]
     cleared(data)
     # what no step reads is given no vector
@@ -225,8 +225,7 @@ def _contrastive_worker(config: dict[str, Any]) -> None:
     model, dialogues = fit.model.folder("model"), None
     if phase.generation is not None:
         written = Examples.load(join(fit.work.draft.checkpoints, WRITTEN))
-        generator = fit.work.inputs[phase.generation.decoder].folder("model")
-        dialogues = Dialogues(written, model, generator, phase.generation, fit.work.seed)
+        dialogues = Dialogues(written, model, phase.generation, fit.work.seed)
 
     def run(output: Path | None, **running: Any) -> list[dict[str, float]]:
         return train_contrastive(phase, model, Examples.load(fit.data), output, teacher, dialogues, **running)
