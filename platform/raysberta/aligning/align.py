@@ -273,7 +273,7 @@ def measure(folder: Path, generator: Path, texts: Texts) -> Written | None:
     """
     if len(texts.apart) < 2:
         return None
-    device = torch.device("cpu")
+    device = device_of(0)
     module = aligned(load_model(folder), generator, texts.settings, device).eval()
 
     def losses(own: bool) -> Losses:
@@ -290,7 +290,7 @@ def _mean(module: AlignModel, rows: Sequence[Row], texts: Texts, device: torch.d
     budget, total = budget_of(texts.settings.chunk_tokens, device), 0.0
     for first in range(0, len(rows), MEASURED):
         some = rows[first : first + MEASURED]
-        total += float(module(make_batch(some, texts.placeholder, budget))) * sum(len(row.written) for row in some)
+        total += float(module(make_batch(some, texts.placeholder, budget).to(device))) * sum(len(row.written) for row in some)
     return round(total / sum(len(row.written) for row in rows), 6)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
+from raysberta.models.describe import positions
 from raysberta.models.language_head import LanguageHead, embedding_table, load_language_head
 from raysberta.models.load import load_tokenizer
 from raysberta.models.model import Model, load_model
@@ -27,6 +28,7 @@ from raysberta.schema import Task
 from raysberta.training.batches import TextPlan
 from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder, chunked_encoder
+from raysberta.training.engine import device_of
 from raysberta.training.examples import Examples
 from raysberta.training.facts import Perplexity
 from raysberta.training.language import answer_of, question_of, set_apart, written_loss
@@ -192,8 +194,14 @@ def writing_of(model: Model, start: Path, settings: Contrastive) -> Writing:
     """
     assert settings.generation is not None
     check_writes(model)
+    written = settings.generation
+    longest, most = written.question_tokens + written.answer_tokens + 1, positions(model.encoder.config.to_dict())
+    if most is not None and longest > most:
+        raise InputError(
+            f"generation: question and answer may take {longest} tokens, the decoder has places for {most}; right would be less"
+        )
     head = load_language_head(start, model.encoder, "generation")
-    return Writing(head.requires_grad_(settings.lora is None), settings.generation)
+    return Writing(head.requires_grad_(settings.lora is None), written)
 
 
 @torch.no_grad()
@@ -232,13 +240,15 @@ def perplexity(folders: Sequence[Path], dialogues: Dialogues, settings: Contrast
 
 @torch.no_grad()
 def _perplexity(folder: Path, rows: Sequence[Dialogue], settings: Contrastive) -> float:
-    model, device = load_model(folder), torch.device("cpu")
-    writing, encoder = writing_of(model, folder, settings), chunked_encoder(model, settings)
+    model, device = load_model(folder), device_of(0)
+    writing = writing_of(model, folder, settings).to(device)
+    encoder = chunked_encoder(model.to(device), settings)
     each = writing.settings.model_copy(update={"mean": "token"})
     total, tokens = 0.0, 0
     for first in range(0, len(rows), MEASURED):
         some = rows[first : first + MEASURED]
         count = sum(len(row.predicted) for row in some)
-        total += float(writing(encoder, make_writing(some, each, budget_of(settings.chunk_tokens, device)))) * count
+        batch = make_writing(some, each, budget_of(settings.chunk_tokens, device))
+        total += float(writing(encoder, batch.to(device))) * count
         tokens += count
     return round(math.exp(total / tokens), 4)

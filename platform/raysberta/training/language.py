@@ -53,18 +53,20 @@ def written_loss(head: LanguageHead, table: Tensor, states: Tensor, labels: Tens
 
 
 def set_apart(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to learn from, and rows to measure on: whole groups, and no text of the ones among the texts of the others. int64, rising.
+    """Rows to learn from, and rows to measure on: of other groups, and no text of them among the texts of the ones. int64, rising.
 
-    Groups are numbered by the hash of their name, so the first of them are drawn, and are the same for any order of files.
+    Groups are numbered by the hash of their name, so the first of them are drawn, and are the same for any order of files; large ones, such
+    as classes, are all learned from.
     """
-    sizes = np.bincount(examples.group)
     wanted = min(MOST_APART, int(APART * len(examples)))
-    first = int(np.searchsorted(np.cumsum(sizes), wanted)) + 1 if wanted else 0
-    apart = np.flatnonzero(examples.group < first)[:MOST_APART]
-    texts = examples.raw[np.concatenate([examples.query[apart], examples.positive[apart]])]
-    sides = examples.raw[examples.query], examples.raw[examples.positive]
-    known = (examples.group < first) | np.isin(sides[0], texts) | np.isin(sides[1], texts)
-    return np.flatnonzero(~known), apart
+    sizes = np.bincount(examples.group)
+    small = np.flatnonzero(sizes <= max(1, wanted // 8))
+    chosen = small[: int(np.searchsorted(np.cumsum(sizes[small]), wanted)) + 1] if wanted else small[:0]
+    inside = np.isin(examples.group, chosen)
+    query, positive = examples.raw[examples.query], examples.raw[examples.positive]
+    known = np.concatenate([query[~inside], positive[~inside]])
+    apart = np.flatnonzero(inside & ~np.isin(query, known) & ~np.isin(positive, known))
+    return np.flatnonzero(~inside), apart[:MOST_APART]
 
 
 def answer_of(ids: np.ndarray, tokenizer: PreTrainedTokenizerFast, limit: int) -> np.ndarray:
