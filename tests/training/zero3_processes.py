@@ -19,8 +19,10 @@ from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine
 from raysberta.training.examples import Examples
 from raysberta.training.mlm import train_mlm
-from raysberta.training.settings import Contrastive, Mlm
+from raysberta.training.settings import Contrastive, Lora, Mlm
 
+FREEDOM = {"lora": Lora(rank=2), "parts": {"encoder": "frozen"}}
+"""Of a model of several parts: the decoder learns by adapters, the connector and the dense layer whole."""
 STAGE = {"zero_stage": 3, "recompute": True, "max_gradient_norm": 1e9}
 SETTINGS = contrastive_settings(temperature=0.05, chunk_tokens=96, precision="fp32", **STAGE, **VARIANTS["all together"])
 
@@ -77,6 +79,8 @@ def main(folder: Path, encoder: Path, rank: int) -> None:
         "contrastive": train_contrastive(staged(), encoder, examples, folder / "contrastive", **run, checkpoints=folder / "two"),
         "offloaded": train_contrastive(staged(offload=True), encoder, examples, folder / "offloaded", **run, resume=single),
         "lower": train_contrastive(staged(zero_stage=1), encoder, examples, folder / "lower", **run, resume=double),
+        "parts": train_contrastive(staged(**FREEDOM), folder / "joined", examples, folder / "parts", **run),
+        "parts lower": train_contrastive(staged(zero_stage=2, **FREEDOM), folder / "joined", examples, folder / "parts lower", **run),
         "mlm": train_mlm(mlm.model_copy(update=parted), encoder, examples.tokens, folder / "mlm", **run),
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(kinds))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from raysberta.models import head
 from raysberta.models.describe import check_loads, describe
-from raysberta.models.folder import dimension
+from raysberta.models.folder import OF_STATES, dimension, parts_of
 from raysberta.models.language_head import join_language_head
 from raysberta.publishing.facts import Exported
 from raysberta.retrieval.embed import Embedder
@@ -34,4 +34,5 @@ def export(source: Path, target: Path) -> Exported:
         max_tokens=describe(target).max_tokens,
         parameters=parameters,
         difference=difference,
+        own_parts=any(part.kind in OF_STATES for part in parts_of(target)),
     )
