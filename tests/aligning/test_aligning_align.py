@@ -127,7 +127,7 @@ def test_half_of_what_was_written_is_hidden_and_rows_do_not_depend_on_workers(te
     rows = texts.rows(np.resize(texts.learned, 2000), np.resize([True, False], 2000), (1,))
     assert np.concatenate([row.hidden for row in rows]).mean() == pytest.approx(0.5, abs=0.01)
     end = texts.tokenizer.eos_token_id
-    assert all(row.written[-1] == end and (row.written[:-1] != end).all() for row in rows[:50])
+    assert all((row.written[-1] == end) == (len(row.written) < 40) and (row.written[:-1] != end).all() for row in rows[:50])
     step = texts.step(np.arange(8), 3)
     assert [row.text.tolist() for row in step] == [row.text.tolist() for row in texts.step(np.arange(8), 3)]
 

@@ -127,7 +127,7 @@ def test_a_later_token_is_seen_where_vectors_are_made_and_not_where_text_is_writ
     model = load_model(decoder)
     assert sees_later_tokens(model.encoder, 0) and sees_later_tokens(model.encoder, 2)
     check_writes(model)
-    with pytest.raises(InputError, match=r"^generation: tokens of this bert see later ones"):
+    with pytest.raises(InputError, match=r"^generation: this bert is an encoder, which does not write"):
         check_writes(load_model(tiny))
 
 

@@ -85,7 +85,7 @@ def test_in_batch_negatives_push_apart_what_belongs_together_and_without_them_no
         asked = settings.model_copy(update={"in_batch_negatives": in_batch})
         (batch,) = make_batch(examples, batches, asked, CPU).batches
         own = (batch.relations < 0).sum(1)
-        assert (own == [len(examples.negatives[row]) for row in batches[0]]).all() != in_batch
+        assert (own.tolist() == [len(examples.negatives[row]) for row in batches[0]]) != in_batch
 
 
 def test_settings_that_leave_no_negatives_are_refused():

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
+from raysberta.models.attention import attention_of, sees_later_tokens
 from raysberta.models.describe import positions
 from raysberta.models.language_head import LanguageHead, embedding_table, load_language_head
 from raysberta.models.load import load_tokenizer
@@ -209,13 +210,14 @@ def check_writes(model: Model) -> None:
     """See that what reads tokens is a decoder whose states, when it is asked so, do not change with later tokens.
 
     Raises:
-        InputError: they do, or something else writes.
+        InputError: they do, or it is an encoder, or the decoder stands behind one.
     """
     right = "right would be a model that a phase of kind compose made of a decoder alone, or generation: null"
     if any(isinstance(part, Decoder) for part in model.parts):
         raise InputError(f"generation: the decoder of this model reads states, not tokens; {right}")
-    device = next(model.parameters()).device
-    ids = torch.arange(1, 1 + TOKENS, device=device)[None]
+    if attention_of(model.encoder) == "causal" and sees_later_tokens(model.encoder, 0):
+        raise InputError(f"generation: this {model.encoder.config.model_type} is an encoder, which does not write; {right}")
+    ids = torch.arange(1, 1 + TOKENS)[None]
     other = torch.cat([ids[:, :-1], ids[:, -1:] + 1], dim=1)
     table = model.encoder.get_input_embeddings()
     states, changed = (causal_states(model.encoder, table(text), torch.ones_like(text)) for text in (ids, other))

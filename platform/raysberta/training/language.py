@@ -60,8 +60,8 @@ def set_apart(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     """
     wanted = min(MOST_APART, int(APART * len(examples)))
     sizes = np.bincount(examples.group)
-    small = np.flatnonzero(sizes <= max(1, wanted // 8))
-    chosen = small[: int(np.searchsorted(np.cumsum(sizes[small]), wanted)) + 1] if wanted else small[:0]
+    small = np.flatnonzero(sizes <= wanted)
+    chosen = small[: int(np.searchsorted(np.cumsum(sizes[small]), wanted)) + 1]
     inside = np.isin(examples.group, chosen)
     query, positive = examples.raw[examples.query], examples.raw[examples.positive]
     known = np.concatenate([query[~inside], positive[~inside]])
