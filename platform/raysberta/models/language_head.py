@@ -60,7 +60,7 @@ def load_language_head(folder: Path, decoder: PreTrainedModel, name: str) -> Lan
     Raises:
         InputError: the folder has no such head, one that is not read here, or one for another decoder.
     """
-    config, table = read_json(folder / "config.json"), decoder.get_input_embeddings().weight
+    config, table = read_json(folder / "config.json"), embedding_table(decoder)
     here, there = ((str(kind), int(pieces)) for kind, pieces in _kinds(config, decoder))
     if here != there:
         raise InputError(
