@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from raysberta.errors import InputError
@@ -14,6 +15,7 @@ from raysberta.models.describe import describe
 from raysberta.nodes import RELEASE, TASKS, first_model, nodes_of
 from raysberta.pipeline.plan import Planned, plan
 from raysberta.publishing.settings import Release
+from raysberta.publishing.stage import draws as draws_of
 from raysberta.recipe import Recipe
 from raysberta.storage.artifacts import Artifact, Store
 
@@ -37,6 +39,8 @@ class Finished:
     how: Scoring
     known: dict[str, dict[str, float]]
     """Scores on the test halves by name of the model, fractions by task, of those that the run has scored."""
+    drawn: dict[str, dict[str, np.ndarray]]
+    """Of the same models the score of each held-out task in each draw of the bootstrap, float64 [draws], fractions."""
     seconds: float
     """Wall time in which something that the final model is made from was in the making: raw text, pairs and mining included."""
 
@@ -69,14 +73,15 @@ def finished(recipe: Recipe) -> Finished:
     made = {item.node.name: item.artifact for item in steps if item.artifact is not None}
     told = made[TASKS].told(TasksFacts).tasks
     models = {name: artifact for name, artifact in made.items() if nodes[name].makes == "encoder"}
-    known = {}
+    known, drawn = {}, {}
     for item in whole.values():
         settings = item.node.settings
         if isinstance(settings, ModelScores) and item.artifact is not None and (model := whole[settings.model].artifact) is not None:
             known[str(settings.model)], models[str(settings.model)] = _own(item.artifact, told), model
+            drawn[str(settings.model)] = {task: draws for task, draws in draws_of(item.artifact).items() if task in told}
     spans = ((artifact.manifest.started, artifact.manifest.seconds) for name, artifact in made.items() if name != TASKS)
     base = first_model(nodes, final)
-    return Finished(base, final, models, _pairs(steps, made), made[TASKS], told, recipe.scoring, known, covered(spans))
+    return Finished(base, final, models, _pairs(steps, made), made[TASKS], told, recipe.scoring, known, drawn, covered(spans))
 
 
 def _pairs(steps: Sequence[Planned], made: dict[str, Artifact]) -> pa.Table:

@@ -21,7 +21,10 @@ WITHOUT_GPU = pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason=
 
 def made(target: str, place, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess:
     asked = ["make", "--no-print-directory", target, f"VENV={place}"]
-    return subprocess.run(asked, cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    outer = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }  # where `make test` runs this
+    return subprocess.run(asked, cwd=ROOT, env=outer | {"PATH": path}, capture_output=True, text=True)
 
 
 def errors(ended: subprocess.CompletedProcess) -> list[str]:

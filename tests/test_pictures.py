@@ -98,8 +98,8 @@ def test_a_timeline_has_the_colours_of_the_kinds_that_are_in_it() -> None:
     svg = pictures.timeline([("corpus", "corpus", 0, 10), ("tuned", "contrastive", 10, 90)], [50.0], "When")
     assert {"corpus", "tuned", "10 s", "90 s", "corpus and pairs", "phases"} <= set(texts(svg))
     assert "searches" not in texts(svg)
-    with pytest.raises(KeyError, match="compose"):
-        pictures.timeline([("settled", "compose", 0, 10)], [], "When")
+    with pytest.raises(KeyError, match="unheard"):
+        pictures.timeline([("settled", "unheard", 0, 10)], [], "When")
 
 
 def test_every_kind_of_node_has_a_group_and_an_engine() -> None:
@@ -117,8 +117,8 @@ def test_a_graph_has_every_node_and_only_the_arrows_that_say_something() -> None
 def test_a_graph_of_what_is_not_there_is_an_error() -> None:
     with pytest.raises(KeyError, match="nowhere"):
         pictures.graph([("tuned", "contrastive", ["nowhere"])])
-    with pytest.raises(KeyError, match="compose"):
-        pictures.graph([("tuned", "compose", [])])
+    with pytest.raises(KeyError, match="unheard"):
+        pictures.graph([("tuned", "unheard", [])])
 
 
 def test_names_are_escaped_in_markup_and_labels() -> None:

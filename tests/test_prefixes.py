@@ -23,6 +23,15 @@ def test_each_task_and_side() -> None:
     assert {NONE.of(task, side) for task in get_args(Task) for side in get_args(Side)} == {""}
 
 
+def test_classes_have_a_prefix_of_their_own_where_one_is_given() -> None:
+    assert NOMIC.of("classification", "query") == NOMIC.of("paraphrase", "query")
+    own = Prefixes(paraphrase="paraphrase: ", classification="categorize: ")
+    assert (own.of("classification", "document"), own.of("paraphrase", "document")) == ("categorize: ", "paraphrase: ")
+    prompts, named = own.mteb_prompts(), own.named_prompts()
+    assert prompts["Classification"] == prompts["MultilabelClassification"] == named["classification"] == "categorize: "
+    assert prompts["STS"] == prompts["PairClassification"] == named["paraphrase"] == "paraphrase: "
+
+
 def test_mteb_knows_every_prompt_name() -> None:
     types = {task.metadata.type for task in mteb.get_tasks(languages=["eng", "rus"])}
     for name in NOMIC.mteb_prompts():

@@ -55,8 +55,9 @@ def attach() -> None:
         return
     report_to(lambda report: _say(board.report, report))
     room = logging.getLogger("raysberta")
-    if not any(isinstance(handler, _ToBoard) for handler in room.handlers):
-        room.addHandler(_ToBoard(board))
+    for old in [handler for handler in room.handlers if isinstance(handler, _ToBoard)]:
+        room.removeHandler(old)  # a process outlives a run, and the board of that run is gone
+    room.addHandler(_ToBoard(board))
 
 
 def configure_logging() -> None:

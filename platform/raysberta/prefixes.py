@@ -24,15 +24,19 @@ class Prefixes(Section):
     retrieval_document: str = "search_document: "
     """Before a passage that is searched."""
     paraphrase: str = "classification: "
-    """Before both sides of paraphrases, translations, entailment; and for classification by meaning."""
+    """Before both sides of paraphrases, translations, entailment."""
     topic: str = "clustering: "
     """Before both sides of pairs that share a theme; and for clustering."""
+    classification: str | None = None
+    """Before both sides of pairs that share a class; and for classification. As before paraphrases where null."""
 
     def of(self, task: Task, side: Side) -> str:
         """The prefix of one side of a task."""
         if task == "retrieval":
             return self.retrieval_query if side == "query" else self.retrieval_document
-        return self.paraphrase if task == "paraphrase" else self.topic
+        if task == "classification" and self.classification is not None:
+            return self.classification
+        return self.topic if task == "topic" else self.paraphrase
 
     def mteb_prompts(self) -> dict[str, str]:
         """Prompts under the names that mteb looks up for any task, registered or not: task types, and query/document."""
@@ -44,8 +48,8 @@ class Prefixes(Section):
             "STS": self.paraphrase,
             "PairClassification": self.paraphrase,
             "BitextMining": self.paraphrase,
-            "Classification": self.paraphrase,
-            "MultilabelClassification": self.paraphrase,
+            "Classification": self.of("classification", "query"),
+            "MultilabelClassification": self.of("classification", "query"),
             "Clustering": self.topic,
             "query": self.retrieval_query,
             "document": self.retrieval_document,
@@ -53,10 +57,12 @@ class Prefixes(Section):
 
     def named_prompts(self) -> dict[str, str]:
         """Prompts under the names that the published model carries: `prompt_name="search_query"` and so on."""
+        apart = {} if self.classification is None else {"paraphrase": self.paraphrase}
         return {
             "search_query": self.retrieval_query,
             "search_document": self.retrieval_document,
-            "classification": self.paraphrase,
+            "classification": self.of("classification", "query"),
+            **apart,
             "clustering": self.topic,
         }
 
@@ -77,7 +83,7 @@ def _named(given: Any) -> Any:
     if not isinstance(given, str):
         return given
     if given not in NAMED:
-        raise ValueError(f"no prefixes are called {given!r}; right would be {', '.join(NAMED)}, or the four texts themselves")
+        raise ValueError(f"no prefixes are called {given!r}; right would be {', '.join(NAMED)}, or the texts themselves")
     return NAMED[given]
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import pyarrow as pa
 
 Split = Literal["train", "dev", "test"]
-Task = Literal["retrieval", "paraphrase", "topic"]
+Task = Literal["retrieval", "paraphrase", "topic", "classification"]
 SELF_PAIR = "text"
 """The kind of pairs whose two sides are one text."""
 
@@ -40,7 +40,7 @@ PAIR = pa.schema(
         ("split", pa.string()),
         ("source", pa.string()),
         ("kind", pa.string()),  # what the two sides are: term_definition, summary_body, ...
-        ("task", pa.string()),  # retrieval | paraphrase | topic: decides the prefixes
+        ("task", pa.string()),  # one of Task: decides the prefixes
         ("language", pa.string()),  # of the query
         ("query", pa.string()),  # without prefix, as every text in every table
         ("positive", pa.string()),

@@ -87,7 +87,7 @@ def test_it_learns_by_adapters_and_the_head_stays(language_model: Path, english:
     folder = a_model(tmp_path / "model", None, language_model, **DECODER)
     tied = not (folder / FILE).exists()
     assert tied == LlamaForCausalLM.from_pretrained(language_model).config.tie_word_embeddings
-    texts = tokens_of(load_tokenizer(folder)(english[:64])["input_ids"])
+    texts = tokens_of(load_tokenizer(folder)(english[:64], truncation=True, max_length=64)["input_ids"])
     phase = mntp(lora={"rank": 4, "alpha": 16}, steps=24, learning_rate=2e-2)
     curve = train_mlm(phase, folder, texts, tmp_path / "trained", seed=SEED, checkpoints=tmp_path)
     assert np.mean([point["loss"] for point in curve[-6:]]) < np.mean([point["loss"] for point in curve[:6]]) - 0.2
@@ -99,7 +99,7 @@ def test_it_learns_by_adapters_and_the_head_stays(language_model: Path, english:
 
 def test_a_resumed_run_is_the_same(generator: Path, english: list[str], tmp_path: Path) -> None:
     folder = a_model(tmp_path / "model", None, generator, **DECODER)
-    texts = tokens_of(load_tokenizer(folder)(english[:64])["input_ids"])
+    texts = tokens_of(load_tokenizer(folder)(english[:64], truncation=True, max_length=64)["input_ids"])
     phase = mntp(checkpoint_every=2)
     train_mlm(phase, folder, texts, tmp_path / "whole", seed=SEED, checkpoints=tmp_path)
     train_mlm(phase, folder, texts, tmp_path / "resumed", seed=SEED, resume=tmp_path / "step-00000002")
@@ -196,7 +196,7 @@ def test_a_mean_without_the_instruction_is_one_everywhere(llm: Path, english: li
     assert before > 5 and np.abs(F.normalize(states[before:].mean(0), dim=0).numpy() - vectors[0]).max() < 1e-6
     with_prompt = F.normalize(states.mean(0), dim=0).numpy()
     assert np.abs(with_prompt - vectors[0]).max() > 1e-3, "that it is left out is seen"
-    examples = prepare_tables([a_table([(text, f"{text}.") for text in texts], "retrieval")], tokenizer, INSTRUCTED, 40, 40, 0)
+    examples = prepare_tables([a_table([(text, f"{text}.") for text in texts], "retrieval")], tokenizer, INSTRUCTED, 128, 128, 0)
     batch = make_batch(examples, [np.arange(len(texts))], contrastive(), CPU)
     found = ChunkedEncoder(model, "fp32", recompute=False).embed(batch.chunks)[batch.rows].detach().numpy()
     assert np.abs(found[batch.batches[0].queries] - vectors).max() < 1e-5

@@ -190,7 +190,7 @@ def test_that_alone_learns_which_is_said_and_a_resumed_run_is_the_same(
 
 
 def test_losses_fall_and_the_written_model_is_the_trained_one(joined: Path, examples: Examples, tmp_path: Path) -> None:
-    phase = contrastive(steps=16, freeze_embeddings=True)
+    phase = contrastive(steps=24, freeze_embeddings=True, learning_rate=1e-3)
     curve = train_contrastive(phase, joined, examples, tmp_path / "model", seed=SEED)
     assert np.mean([point["loss"] for point in curve[-4:]]) < np.mean([point["loss"] for point in curve[:4]]) - 0.3
     table = "encoder.embeddings.word_embeddings.weight"
@@ -238,7 +238,7 @@ def test_what_a_phase_does_not_read_is_not_trained_by_it(joined: Path, examples:
     phase = {"kind": "mlm", "batch_size": 16, **SHORT}
     with pytest.raises(InputError, match=r"parts\.connector: this phase does not read it; there are encoder"):
         train_mlm(Mlm.model_validate({**phase, "parts": {"connector": "trained"}}), joined, texts_of(examples), None, seed=SEED)
-    with pytest.raises(InputError, match=r"retromae: .* the model has connector, decoder, latent_attention, dense behind it"):
+    with pytest.raises(InputError, match=r"retromae: .* this model has connector, decoder, latent_attention, dense behind it"):
         train_mlm(Mlm.model_validate({**phase, "retromae": {}}), joined, texts_of(examples), None, seed=SEED)
 
 

@@ -54,6 +54,9 @@ def foreign(small_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "foreign"
 
 
+CLASSES = Prefixes(paraphrase="paraphrase: ", classification="categorize: ")
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 def test_what_is_written_is_read_and_loads_with_its_head_beside_it(own: Path, tmp_path: Path, pooling: Any) -> None:
     described = Description(pooling, Prefixes(retrieval_query="q: ", retrieval_document="", paraphrase="p ", topic="т: "), 40)
@@ -129,6 +132,8 @@ def test_the_layout_of_the_installed_library_is_read(foreign: Path) -> None:
     [
         ({"query": "query: ", "document": ""}, None, Prefixes(retrieval_query="query: ", retrieval_document="", paraphrase="", topic="")),
         (NOMIC.named_prompts(), None, NOMIC),
+        (CLASSES.named_prompts(), None, CLASSES),
+        (prompts(CLASSES), None, CLASSES),
         (
             {"query": "task: search result | query: ", "document": "title: none | text: ", "STS": "similar: ", "Clustering": "cluster: "},
             None,

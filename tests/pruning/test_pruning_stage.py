@@ -42,7 +42,7 @@ def pairs_of(store: Store, name: str, rows: list[dict[str, object]]) -> Artifact
 
 def a_pair(number: int, split: str, language: str, query: str, positive: str) -> dict[str, object]:
     row: dict[str, object] = {**dict.fromkeys(PAIR.names, "x"), "pair_id": f"{number:016x}", "split": split, "task": "retrieval"}
-    return {**row, "language": language, "query": query, "positive": positive, "negatives": []}
+    return {**row, "language": language, "query": query, "positive": positive, "negatives": [], "given_score": None}
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_whole_words_are_chosen_with_all_their_pieces(tiny, table):
     tokenizer = load_tokenizer(tiny)
     pieces = pieces_of(tokenizer, whole_words=True)
     texts = tokens_of(tokenise(tokenizer, [(text, 64) for text in table["query"].to_pylist()] * 40))
-    tokens = texts.values
+    tokens = np.concatenate([texts[row] for row in range(len(texts))])
     read, labels = mask(tokens, pieces, 0.3, np.random.default_rng(0))
     chosen, special = labels != IGNORED, np.isin(tokens, pieces.special)
     names = tokenizer.convert_ids_to_tokens(tokens.tolist())

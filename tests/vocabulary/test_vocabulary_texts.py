@@ -24,6 +24,7 @@ def a_pair(number: int, split: str, language: str, query: str, positive: str) ->
         "query": query,
         "positive": positive,
         "negatives": [],
+        "given_score": None,
     }
 
 

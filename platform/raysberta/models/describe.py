@@ -43,10 +43,12 @@ MODES = {
 NAMES: Mapping[str, tuple[str, ...]] = {
     "retrieval_query": ("search_query", "Retrieval-query", "query", "retrieval.query", "retrieval", "Retrieval"),
     "retrieval_document": ("search_document", "Retrieval-document", "document", "passage", "retrieval.passage", "corpus"),
-    "paraphrase": ("STS", "PairClassification", "text-matching", "classification", "Classification"),
+    "paraphrase": ("STS", "PairClassification", "text-matching", "paraphrase", "classification", "Classification"),
     "topic": ("clustering", "Clustering", "separation"),
 }
 """The names that prompts go by in folders of others, the most telling first."""
+CLASSIFICATION = ("Classification", "classification")
+"""Those of a prompt that classes have to themselves."""
 ENDLESS = 10**9
 """transformers writes a length beyond it where a tokenizer knows none."""
 PROBES = (
@@ -217,7 +219,9 @@ def _prefixes(folder: Path, key: str) -> Prefixes:
     if not set(named) - {"query", "document"} and not any(named.values()):  # newer libraries write these two empty where nobody set one
         raise InputError(f"{folder}: says nothing of its prompts; right would be to name prefixes: under {key} (none where it has none)")
     default = named.get(settings.get("default_prompt_name"), "")
-    return Prefixes(**{field: next((named[name] for name in names if name in named), default) for field, names in NAMES.items()})
+    found = {field: next((named[name] for name in names if name in named), default) for field, names in NAMES.items()}
+    own = next((named[name] for name in CLASSIFICATION if name in named), found["paraphrase"])
+    return Prefixes(**found, classification=None if own == found["paraphrase"] else own)
 
 
 def _length(folder: Path, asked: int | None, key: str) -> int:
