@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from decoders import a_decoder, a_tokenizer
 from raysberta.errors import InputError
 from raysberta.models.describe import check_loads, describe
-from raysberta.models.head import FILE, load_head
+from raysberta.models.head import FILE
+from raysberta.models.language_head import load_language_head
 from raysberta.models.load import load_tokenizer, prompt_tokens
 from raysberta.models.model import load_model
 from raysberta.prefixes import Prefixes
@@ -65,7 +66,7 @@ def test_the_loss_is_that_of_the_language_model_on_masked_text(language_model: P
     pieces, rows, draw = pieces_of(tokenizer, mask_token="_"), np.arange(12), (SEED, 0, 1)
     assert pieces.mask == tokenizer.convert_tokens_to_ids("_") and pieces.mask in pieces.special
     batch = make_masked(texts, rows, pieces, 0.5, draw, Budget(60, 1), next_token=True)
-    head = load_head(folder, model.encoder)
+    head = load_language_head(folder, model.encoder, "next_token")
     own = MlmModel(ChunkedEncoder(model, "fp32", recompute=False), head)
     parts = [texts[row] for row in rows]
     read, labels = mask(np.concatenate(parts), pieces, 0.5, np.random.default_rng(draw))

@@ -13,7 +13,7 @@ from raysberta.errors import InputError
 from raysberta.models.attention import check_attention, set_attention
 from raysberta.models.describe import PROBES, Description, describe, positions, write_description
 from raysberta.models.folder import read_json
-from raysberta.models.head import take_language_model_head
+from raysberta.models.language_head import take_language_head
 from raysberta.models.load import load_encoder, load_tokenizer, load_transformer
 from raysberta.models.model import Model, StatesPart, load_model, save_model
 from raysberta.models.parts import Connector, Decoder, Dense, LatentAttention
@@ -61,7 +61,7 @@ def write(made: Composed, target: Path, generator: Path | None = None) -> None:
     save_model(model, tokenizer, target)
     write_description(target, description)
     if generator is not None:
-        take_language_model_head(generator, model.encoder, target)
+        take_language_head(generator, model.encoder, target)
 
 
 def _add(settings: Compose, model: Model) -> None:

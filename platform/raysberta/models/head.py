@@ -1,9 +1,9 @@
-"""The head that predicts masked words: logits are products with the embedding table itself, or with a table of the head's own, and a bias.
+"""The masked-language-model head: the decoder is the embedding table itself, with a bias.
 
 Where the folder's checkpoint carries a head (BERT's `cls.predictions`, RoBERTa's `lm_head`, ModernBERT's `head`), its dense layer,
 norm and bias are taken; else hidden states go to the table directly and the bias starts at 0. A model folder of this project holds the
-encoder alone; from the base to the MLM phase its head goes along in a file of its own, under RoBERTa's names. Of a decoder that is its
-language-model head, where that has a table apart from the embeddings (`lm_head`), and nothing where it has none.
+encoder alone; from the base to the MLM phase its head goes along in a file of its own, under RoBERTa's names. A decoder's head lies in that
+file too, see language_head.py.
 """
 
 import json
@@ -28,25 +28,22 @@ NAMES = (
     {"dense": "cls.predictions.transform.dense", "norm": "cls.predictions.transform.LayerNorm", "bias": "cls.predictions.bias"},
     {"dense": "head.dense", "norm": "head.norm", "bias": "decoder.bias"},
 )
-LANGUAGE_MODEL = "lm_head.weight"
-"""A decoder's head, by whatever family."""
 
 
 class MlmHead(nn.Module):
     """Logits over the vocabulary for chosen hidden states."""
 
-    def __init__(self, hidden: int, vocabulary: int, transform: bool, norm_eps: float, table: torch.Tensor | None = None) -> None:
+    def __init__(self, hidden: int, vocabulary: int, transform: bool, norm_eps: float) -> None:
         super().__init__()
         self.dense = nn.Linear(hidden, hidden) if transform else None
         self.norm = nn.LayerNorm(hidden, eps=norm_eps) if transform else None
         self.bias = nn.Parameter(torch.zeros(vocabulary))
-        self.table = nn.Parameter(table) if table is not None else None
 
     def forward(self, states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        """Logits [n, V] of states [n, H] against the embedding table [V, H], where the head has none of its own."""
+        """Logits [n, V] of states [n, H] against an embedding table [V, H]."""
         if self.dense is not None and self.norm is not None:
             states = self.norm(F.gelu(self.dense(states)))
-        return F.linear(states, table if self.table is None else self.table, self.bias)
+        return F.linear(states, table, self.bias)
 
 
 def load_head(folder: Path, encoder: PreTrainedModel) -> MlmHead:
@@ -74,15 +71,7 @@ def load_head(folder: Path, encoder: PreTrainedModel) -> MlmHead:
             state[f"{part}.bias"] = read_tensor(files, bias) if bias in files else torch.zeros(width)  # ModernBERT has none
         head.load_state_dict(state)
         return head
-    apart = LANGUAGE_MODEL in files and not getattr(encoder.config, "tie_word_embeddings", True)
-    return MlmHead(width, pieces, False, 0.0, read_tensor(files, LANGUAGE_MODEL) if apart else None)
-
-
-def take_language_model_head(generator: Path, decoder: PreTrainedModel, folder: Path) -> None:
-    """Take a generator's head along to where its decoder is written; where that is its embeddings there is nothing to take."""
-    files = tensor_files(generator)
-    if LANGUAGE_MODEL in files and not decoder.config.tie_word_embeddings:
-        save_file({LANGUAGE_MODEL: read_tensor(files, LANGUAGE_MODEL)}, folder / FILE)
+    return MlmHead(width, pieces, False, 0.0)
 
 
 def save_head(head: MlmHead, folder: Path) -> None:

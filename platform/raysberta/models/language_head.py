@@ -18,9 +18,9 @@ from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
 from raysberta.models.folder import read_json
-from raysberta.models.head import FILE, LANGUAGE_MODEL, read_tensor, tensor_files, tensors_in
+from raysberta.models.head import FILE, read_tensor, tensor_files, tensors_in
 
-WEIGHT, BIAS = LANGUAGE_MODEL, "lm_head.bias"
+WEIGHT, BIAS = "lm_head.weight", "lm_head.bias"
 SCALES = ("logit_scale", "logits_scaling")
 """What configs of some families multiply or divide logits by; this project has no such head."""
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -83,6 +83,13 @@ def load_language_head(folder: Path, decoder: PreTrainedModel, name: str) -> Lan
 def _kinds(config: dict[str, Any], decoder: PreTrainedModel) -> list[tuple[str, int]]:
     """Model type and number of pieces of a config, and of a decoder."""
     return [(config["model_type"], config["vocab_size"]), (decoder.config.model_type, decoder.config.vocab_size)]
+
+
+def take_language_head(generator: Path, decoder: PreTrainedModel, folder: Path) -> None:
+    """Take a generator's head along to where its decoder is written; where that is its embeddings there is nothing to take."""
+    files = tensor_files(generator)
+    if WEIGHT in files and not decoder.config.tie_word_embeddings:
+        save_file({name: read_tensor(files, name) for name in (WEIGHT, BIAS) if name in files}, folder / FILE)
 
 
 def save_language_head(weights: Mapping[str, Tensor], folder: Path) -> None:

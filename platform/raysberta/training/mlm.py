@@ -25,6 +25,7 @@ from raysberta.errors import InputError
 from raysberta.models.attention import attention_of
 from raysberta.models.describe import describe
 from raysberta.models.head import MlmHead, load_head
+from raysberta.models.language_head import LanguageHead, load_language_head
 from raysberta.models.load import load_tokenizer
 from raysberta.models.model import Model, load_model
 from raysberta.models.pool import pool
@@ -82,7 +83,7 @@ class RetroMaeBatch:
 class MlmModel(nn.Module):
     """Encoder and head: forward takes an MlmBatch, gives the worker's share of the mean loss over all predicted tokens."""
 
-    def __init__(self, encoder: ChunkedEncoder, head: MlmHead) -> None:
+    def __init__(self, encoder: ChunkedEncoder, head: MlmHead | LanguageHead) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -313,10 +314,12 @@ def train_mlm(
             f"retromae: vectors of the encoder are learned, and this model has {there} behind it; right would be retromae: null"
         )
     check_fits(texts, loaded)
-    head = load_head(encoder, loaded.encoder)
+    head: MlmHead | LanguageHead
     if settings.next_token:
         _check_sees_all(loaded)
-        head.requires_grad_(False)
+        head = load_language_head(encoder, loaded.encoder, "next_token").requires_grad_(False)
+    else:
+        head = load_head(encoder, loaded.encoder)
     mlm = MlmModel(chunked_encoder(loaded.to(device), settings), head)  # which asks where it is
     model = mlm if settings.retromae is None else RetroMaeModel(mlm, fresh_decoder(loaded.encoder, seed))
 
