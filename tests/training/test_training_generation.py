@@ -13,10 +13,10 @@ from raysberta.composing.compose import composed, write
 from raysberta.composing.settings import Compose
 from raysberta.errors import InputError
 from raysberta.models.attention import sees_later_tokens
-from raysberta.models.language_head import join_language_head
 from raysberta.models.load import load_tokenizer
 from raysberta.models.model import load_model
 from raysberta.prefixes import NONE
+from raysberta.publishing.export import export
 from raysberta.training.chunks import Budget
 from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
@@ -144,8 +144,8 @@ def test_what_is_trained_is_published_with_its_head_and_goes_on_after_a_kill(dec
     midway = perplexity((tmp_path / "step-00000003" / "model", tmp_path / "resumed"), dialogues, given)
     assert midway is not None and found.after < midway.before < found.before and midway.after == found.after
 
-    join_language_head(tmp_path / "whole")
-    whole, total, tokens = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", is_causal=True).eval(), 0.0, 0
+    assert export(tmp_path / "whole", tmp_path / "published").difference < 1e-5
+    whole, total, tokens = AutoModelForCausalLM.from_pretrained(tmp_path / "published", is_causal=True).eval(), 0.0, 0
     for row in dialogues.rows(dialogues.apart):
         ids = torch.from_numpy(row.ids)[None]
         labels = torch.where(torch.arange(len(row.ids)) < row.first, -100, ids)
