@@ -27,7 +27,7 @@ from raysberta.training.engine import NotFinite
 from raysberta.training.examples import Examples
 from raysberta.training.loop import StepMetrics
 from raysberta.training.mlm import train_mlm
-from raysberta.training.prepare import prepare_examples, prepare_texts
+from raysberta.training.prepare import prepare_examples, prepare_texts, text_units
 from raysberta.training.settings import Contrastive, Mlm
 from raysberta.training.survey import Known
 from raysberta.tuning.choice import with_values
@@ -216,7 +216,7 @@ def _made(trials: Trials, phase: Mlm | Contrastive, place: str) -> Data:
     model = trials.work.inputs[phase.from_]
     if isinstance(phase, Contrastive):
         return prepare_examples(phase, model, [trials.work.inputs[name] for name in phase.examples], place, teacher=trials.known)
-    return prepare_texts(phase, model, [trials.work.inputs[name] for name in phase.pairs], place)
+    return prepare_texts(phase, model, text_units(phase, trials.work.inputs), place)
 
 
 def _place(trials: Trials, phase: Mlm | Contrastive) -> str:
