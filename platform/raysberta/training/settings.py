@@ -239,12 +239,6 @@ class Contrastive(Training):
     """Learn a teacher's vectors of the same texts beside; none where null."""
 
     @model_validator(mode="after")
-    def _trials_have_no_teacher(self) -> Self:
-        if self.search is not None and self.distil is not None:
-            raise ValueError("search: trials are not given a teacher's vectors; right would be null, or distil: null")
-        return self
-
-    @model_validator(mode="after")
     def _mixed_batches_have_no_source(self) -> Self:
         if self.sampling == "mixed" and (self.source_weights or self.objectives or self.size_exponent != 1):
             raise ValueError("sampling: mixed batches have no source, so source_weights, objectives and size_exponent must be left out")
