@@ -24,7 +24,7 @@ from raysberta.models.settings import Pooling
 from raysberta.prefixes import NamedPrefixes
 from raysberta.tuning.settings import Search
 
-VERSION: int = 8
+VERSION: int = 9
 """Of the results; bumped when the same settings and inputs give another result."""
 
 Objective = Literal["info_nce", "cosent", "angle", "distillation"]
