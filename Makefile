@@ -11,7 +11,7 @@ PLAIN ?=
 PINS := requirements/$(if $(wildcard $(VENV)/cuda),cuda,cpu).txt
 OWN := $(if $(DATA),--set sources.own.kind=files --set sources.own.path=$(DATA))
 
-.PHONY: run test up down lint clean setup-cuda gpu bench-corpus bench-mining bench-training bench-plain quality rehearsal
+.PHONY: run test up down lint clean setup-cuda gpu bench-corpus bench-mining bench-training bench-plain quality systems rehearsal
 .DELETE_ON_ERROR:
 
 run: $(VENV)/ready
@@ -40,6 +40,11 @@ bench-plain: $(VENV)/ready
 # the recipe, its ablations and their seeds as one plan, from where it was left; hours
 quality: $(VENV)/ready
 	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/quality.py --recipe $(RECIPE)
+
+# embedding systems made of parts, in small, against what they are compared with; from where it was left, hours. SYSTEMS='--only gritlm'
+SYSTEMS ?=
+systems: $(VENV)/ready
+	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/systems.py $(SYSTEMS)
 
 # the published recipe's graph at a share of its row count, on two Ray nodes of this machine, with kills; goes on from what is there.
 # SIZE=0.02 takes minutes, SIZE=1 hours; REHEARSAL='--only data', '--only s3'

@@ -40,7 +40,7 @@ class Cluster:
 
 INSTEAD: dict[str, dict[str, Any]] = {
     "texts of 90 tokens, the mean": {"max_tokens": 90, "query_tokens": 90, "document_tokens": 90},
-    "recompute, chunks of 32,768": {"recompute": True, "chunk_tokens": 32768},
+    "recompute, chunks of 65,536": {"recompute": True, "chunk_tokens": 65536},
     "recompute, chunks of 16,384": {"recompute": True, "chunk_tokens": 16384},
     "recompute, recompute_layers": {"recompute": True, "recompute_layers": True},
 }

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from raysberta.mining.miner import MINED, depth, mine
 from raysberta.mining.settings import Examples, Mining
 from raysberta.prefixes import E5
 from raysberta.retrieval.vectors import Vectors, View
-from raysberta.retrieval.workers import by_length
 from raysberta.work import Work, Workers
 
 Ask = dict[str, Any]
@@ -365,7 +363,7 @@ def scaling_ours(folder: Path, ask: Ask) -> Ask:
     """Seconds of search and of embedding with one and with two workers of one core; and of a bare product, for what the cores can."""
     import ray
 
-    from raysberta.retrieval.workers import embed_to_storage
+    from raysberta.retrieval.workers import embed_texts
     from raysberta.storage.artifacts import Store
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
@@ -391,11 +389,10 @@ def scaling_ours(folder: Path, ask: Ask) -> Ask:
         for workers in (1, 2):
             spent = []
             for count in ask["texts"]:
-                some = sorted((E5.retrieval_document + text for text in every[:count]), key=by_length)
-                with tempfile.TemporaryDirectory(dir=folder) as aside:
-                    started = time.perf_counter()
-                    embed_to_storage(some, aside, model, ask["max_tokens"], Workers(workers=workers, cpus=1.0))
-                    spent.append(time.perf_counter() - started)
+                some = [E5.retrieval_document + text for text in every[:count]]
+                started = time.perf_counter()
+                embed_texts(some, model, ask["max_tokens"], Workers(workers=workers, cpus=1.0))
+                spent.append(time.perf_counter() - started)
             found["embedding"][workers] = spent
     return found
 

@@ -9,16 +9,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
+from ray._raylet import GcsClient
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
+from ray.exceptions import GetTimeoutError, RpcError
 
 from raysberta.pipeline import local
 
 OBJECT_STORE = 512 << 20
 """Bytes of each node's object store."""
 START_SECONDS = 120
+STARTS = 4
+"""On a busy machine a node gives up before its agents are there: it is started so many times at most."""
 NO_WORK = ("ray::IDLE", "ray::Board", "ray::_Board", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::SPILL", "ray::RESTORE")
 
 
@@ -33,9 +38,12 @@ class TwoNodes:
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> "TwoNodes":
-        self._start("a", ["--head", f"--port={self.port}", "--include-dashboard=false"])
-        self._wait(lambda: _listens(self.port), "a")
-        self.start_second()
+        try:
+            self._start("a", ["--head", f"--port={self.port}", "--include-dashboard=false", f"--ray-client-server-port={_free_port()}"])
+            self.start_second()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,9 +55,17 @@ class TwoNodes:
 
     def start_second(self) -> None:
         """Start the second node, with nothing left of one that was there before."""
-        shutil.rmtree(self.folder / "b", ignore_errors=True)
         self._start("b", [f"--address={self.address}"])
-        self._wait(lambda: self._raylet("b") is not None, "b")
+
+    def alive(self) -> dict[str, Path]:
+        """The nodes that the cluster has, by id, with their temporary folders; none before its head answers."""
+        if not _listens(self.port):
+            return {}
+        try:
+            told = GcsClient(address=self.address).get_all_node_info(timeout=START_SECONDS)
+        except (RpcError, GetTimeoutError):
+            return {}
+        return {key.hex(): Path(node.temp_dir) for key, node in told.items() if node.state == GcsNodeInfo.GcsNodeState.ALIVE}
 
     def kill_second(self) -> None:
         """End the second node's raylet as a power cut would; its workers end by themselves."""
@@ -73,41 +89,55 @@ class TwoNodes:
 
     def family(self) -> list[psutil.Process]:
         """Every process of the two nodes."""
-        mark = str(self.folder)
-        roots = [psutil.Process(node.pid) for node in self.nodes.values() if node.poll() is None]
-        found = {process.pid: process for root in roots for process in [root, *root.children(recursive=True)]}
-        for process in psutil.process_iter():  # workers whose raylet is gone belong to nobody
+        found = [process for node in self.nodes.values() for process in family_of(node.pid)]
+        return list({process.pid: process for process in [*found, *self._orphans(str(self.folder))]}.values())
+
+    def _orphans(self, mark: str) -> Iterator[psutil.Process]:
+        """Workers whose raylet is gone belong to nobody, but name their folder."""
+        for process in psutil.process_iter():
             try:
-                if process.pid != os.getpid() and process.pid not in found and any(mark in part for part in process.cmdline()):
-                    found[process.pid] = process
+                if process.pid != os.getpid() and any(mark in part for part in process.cmdline()):
+                    yield process
             except psutil.Error:
                 continue
-        return list(found.values())
 
     def _start(self, name: str, arguments: list[str]) -> None:
         home = self.folder / name
-        (home / "tmp").mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats", *arguments]
         command += [f"--temp-dir={home}", f"--object-store-memory={OBJECT_STORE}"]
+        # workers of both nodes would else take ports of one range; an agent listens at a fixed one
+        command += ["--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"]
+        command += [f"--dashboard-agent-listen-port={_free_port()}"]
         own = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"} | {"TMPDIR": str(home / "tmp")}
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.nodes[name] = subprocess.Popen(
-                command, env=own, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_parent
-            )
+        for _ in range(STARTS):
+            before = self.alive()
+            shutil.rmtree(home, ignore_errors=True)
+            (home / "tmp").mkdir(parents=True)
+            with (self.folder / f"{name}.log").open("wb") as log:
+                self.nodes[name] = subprocess.Popen(
+                    command, env=own, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_parent
+                )
+            deadline = time.monotonic() + START_SECONDS
+            while self.nodes[name].poll() is None and time.monotonic() < deadline:
+                if home in [folder for key, folder in self.alive().items() if key not in before]:
+                    return
+                time.sleep(0.3)
+            for process in [*family_of(self.nodes[name].pid), *self._orphans(str(home))]:
+                _kill(process)
+            self.nodes[name].wait()
+        raise SystemExit(f"error: Ray node {name} did not start: {(self.folder / f'{name}.log').read_text()[-800:]}")
 
     def _raylet(self, name: str) -> psutil.Process | None:
-        try:
-            family = psutil.Process(self.nodes[name].pid).children(recursive=True)
-            return next((process for process in family if process.name() == "raylet"), None)
-        except psutil.Error:
-            return None
+        return next((process for process in family_of(self.nodes[name].pid) if name_of(process).endswith("/raylet")), None)
 
-    def _wait(self, there: Callable[[], bool], name: str) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not there():
-            if self.nodes[name].poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"error: Ray node {name} did not start: {(self.folder / f'{name}.log').read_text()[-800:]}")
-            time.sleep(0.3)
+
+def family_of(pid: int) -> list[psutil.Process]:
+    """A process and all that it started; none where it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
 
 
 def name_of(process: psutil.Process) -> str:

@@ -10,13 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from raysberta.nodes import nodes_of
 from raysberta.parsing import load
 from raysberta.pipeline.plan import plan
 from raysberta.storage.artifacts import Store
-from rehearsal_cluster import TwoNodes
+from rehearsal_cluster import TwoNodes, family_of
 from rehearsal_watch import Watch
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +71,7 @@ def run(recipe: Path, runs: Path, place: Path, kills: bool) -> Sitting:
         sitting.write()
         log = place / f"attempt-{sitting.attempts}.log"
         with TwoNodes(runs) as nodes, _job(recipe, nodes, log) as job:
-            watched = lambda: [*nodes.family(), *_family(job.pid)]  # noqa: E731 - within this turn
+            watched = lambda: [*nodes.family(), *family_of(job.pid)]  # noqa: E731 - within this turn
             with Watch(watched, place / "looks.jsonl"):
                 while job.poll() is None:
                     time.sleep(0.5)
@@ -131,21 +129,13 @@ def _job(recipe: Path, nodes: TwoNodes, log: Path) -> Iterator["subprocess.Popen
                 job.wait(60)
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
 @contextmanager
 def watched(command: list[str], environment: dict[str, str], log: Path, looks: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A process that is looked at while it runs; it has ended when the block is left."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        with Watch(lambda: _family(process.pid), looks):
+        with Watch(lambda: family_of(process.pid), looks):
             yield process
             process.wait()
 

@@ -5,6 +5,7 @@ Arguments: a folder for objects and the file of requests, a JSON line each with 
 
 import json
 import os
+import resource
 import sys
 import threading
 import time
@@ -36,7 +37,8 @@ class Counted:
         finally:
             if close := getattr(answer, "close", None):
                 close()
-            received = int(environ.get("CONTENT_LENGTH") or 0)
+            # of a body in chunks with a checksum behind them the length is not said, but that of what is in the chunks
+            received = int(environ.get("HTTP_X_AMZ_DECODED_CONTENT_LENGTH") or environ.get("CONTENT_LENGTH") or 0)
             said = {"time": time.time(), "method": environ["REQUEST_METHOD"], "path": environ["PATH_INFO"], "in": received, "out": sent}
             with self._lock:
                 self._stream.write(json.dumps(said) + "\n")
@@ -53,6 +55,8 @@ class Quiet(MotoRequestHandler):
 
 
 if __name__ == "__main__":
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an object on the disk is an open file
     Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
     server = make_server(
         "127.0.0.1", 0, Counted(DomainDispatcherApplication(create_backend_app), Path(sys.argv[2])), threaded=True, request_handler=Quiet

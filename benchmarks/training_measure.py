@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from raysberta.graph import EncoderRef, ExamplesRef
 from raysberta.models.head import load_head
 from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.model import Model, load_model
 from raysberta.training.arrays import tokens_of
 from raysberta.training.chunks import budget_of
 from raysberta.training.contrastive import ContrastiveModel, make_batch, train_contrastive
@@ -29,8 +30,9 @@ from raysberta.training.engine import Engine, decaying, keep_freed_memory
 from raysberta.training.examples import Examples
 from raysberta.training.masks import pieces_of
 from raysberta.training.mlm import MlmModel, lay_out
+from raysberta.training.parts import trainable
 from raysberta.training.settings import Contrastive, Mlm
-from training_data import e5, e5_with_head, examples, few, roberta, token_lists
+from training_data import SEED, e5, e5_with_head, examples, few, roberta, token_lists
 from training_sized import model_flops, sized, sized_examples, sized_lists
 
 TEMPERATURE = 0.02
@@ -102,10 +104,12 @@ def contrastive_ours(side: str, folder: Path, found: Examples, ask: dict[str, An
         recompute=ask["recompute"],
         max_gradient_norm=CLIP,
         compile=ask.get("compile", False),
+        lora=ask.get("lora"),
     )
     device = device_of(ask)
-    encoder = ChunkedEncoder(nn.Module.to(load_encoder(folder), device), settings.precision, settings.recompute)
-    engine = Engine(ContrastiveModel(encoder, "mean", settings).train(), settings, device)
+    model = trainable(load_model(folder, pooling="mean"), settings, SEED).to(device)
+    encoder = ChunkedEncoder(model, settings.precision, settings.recompute)
+    engine = Engine(ContrastiveModel(encoder, settings).train(), settings, device)
 
     def step(rows: np.ndarray, rate: float) -> float:
         batch = make_batch(found, [rows], settings, device)
@@ -122,6 +126,8 @@ def contrastive_peer(side: str, folder: Path, found: Examples, ask: dict[str, An
 
     device = device_of(ask)
     body = Transformer(str(folder), max_seq_length=ask["limit"])
+    if "lora" in ask:
+        adapt(body, ask["lora"])
     model = SentenceTransformer(modules=[body, Pooling(body.get_embedding_dimension(), pooling_mode="mean")], device=str(device)).train()
     losses = {
         "plain": lambda: MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE),
@@ -151,9 +157,20 @@ def contrastive_peer(side: str, folder: Path, found: Examples, ask: dict[str, An
     return step
 
 
+def adapt(body: nn.Module, lora: dict[str, Any]) -> None:
+    """peft's adapters in all linear layers of a transformer, drawn as ours are."""
+    from peft import LoraConfig, inject_adapter_in_model
+    from transformers import PreTrainedModel
+
+    (transformer,) = [part for part in body.children() if isinstance(part, PreTrainedModel)]
+    transformer.requires_grad_(False)
+    torch.manual_seed(SEED)
+    inject_adapter_in_model(LoraConfig(r=lora["rank"], lora_alpha=lora["alpha"], target_modules="all-linear"), transformer)
+
+
 def adamw(model: nn.Module) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
     """The optimiser of both sides."""
-    named = dict(model.named_parameters())
+    named = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
     return torch.optim.AdamW(decaying(named, 0.01), lr=RATE, fused=True), list(named.values())
 
 
@@ -194,7 +211,7 @@ def mlm_ours(folder: Path, texts: list[list[int]], first: dict[str, torch.Tensor
     device = device_of(ask)
     budget = budget_of(settings.chunk_tokens, device)
     loaded = nn.Module.to(load_encoder(folder), device)
-    model = MlmModel(ChunkedEncoder(loaded, "bf16", False), load_head(folder, loaded)).to(device)
+    model = MlmModel(ChunkedEncoder(Model(loaded, "mean"), "bf16", False), load_head(folder, loaded)).to(device)
     lengths = first["attention_mask"].sum(1).tolist()
     reads = [row[:length].numpy() for row, length in zip(first["input_ids"], lengths, strict=True)]
     wanted = [row[:length].numpy() for row, length in zip(first["labels"], lengths, strict=True)]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from transformers import AutoConfig, AutoModel, RobertaConfig, RobertaForMaskedLM
 
+from raysberta.models.describe import WITHOUT_POOLER
 from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import E5
 from raysberta.schema import EXAMPLE
@@ -105,8 +106,10 @@ def model_flops(folder: Path, lengths: Sequence[int], predicted: int = 0) -> flo
     """
     config = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
-        encoder = AutoModel.from_config(config, add_pooling_layer=False)
-    weights = sum(parameter.numel() for name, parameter in encoder.named_parameters() if not name.startswith("embeddings."))
+        encoder = AutoModel.from_config(config, **({"add_pooling_layer": False} if config.model_type in WITHOUT_POOLER else {}))
+    weights = sum(
+        parameter.numel() for name, parameter in encoder.named_parameters() if not name.startswith(("embeddings.", "embed_tokens."))
+    )
     hidden = config.hidden_size
     tokens, squares = sum(lengths), sum(length * length for length in lengths)
     head = predicted * (hidden * hidden + hidden * config.vocab_size)

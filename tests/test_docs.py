@@ -30,6 +30,7 @@ COMPOSED = {
         "WrittenPairs",
         "MergePhase",
         "MlmPhase",
+        "AlignPhase",
         "DistilPhase",
         "ContrastivePhase",
     ),

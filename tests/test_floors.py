@@ -17,13 +17,13 @@ FLOORS = [  # low to high; of several patterns of one floor or of two, the first
     ["*/settings", "*/facts", "tuning/node", "tuning/choice"],
     ["corpus/*", "data_sets/*", "pairs/*", "models/*", "merging/*"],
     ["retrieval/*", "training/*", "evaluation/*"],
-    ["composing/*", "vocabulary/*", "mining/*", "synthesis/*", "tuning/*", "publishing/*", "pruning/*"],
+    ["aligning/*", "composing/*", "vocabulary/*", "mining/*", "synthesis/*", "tuning/*", "publishing/*", "pruning/*"],
     ["recipe"],
     ["nodes"],
     ["parsing"],
     ["pipeline/*"],
 ]
-KNOW_RAY = ["*/stage", "retrieval/workers", "spread", "board", "telemetry", "pipeline/*"]
+KNOW_RAY = ["*/stage", "retrieval/workers", "training/ray_train", "spread", "board", "telemetry", "pipeline/*"]
 LAZY = ["pipeline/stages"]
 """Files whose imports within functions are the point: they tie what is planned to what runs."""
 HEAVY = {"torch", "transformers", "ray", "mteb", "datasets", "faiss", "sentence_transformers", "deepspeed", "vllm", "matplotlib"}

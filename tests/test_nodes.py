@@ -319,8 +319,9 @@ def test_names_that_nothing_fits_are_told_by_what_they_make(graph: Graph) -> Non
 
 def test_shipped_recipes_give_their_graphs() -> None:
     found = {path.stem: nodes_of(load(path)) for path in sorted((ROOT / "recipes").glob("*.yaml"))}
-    large = {"berta", "c_pack", "qwen3_embedding", "ru_en_rosberta", "ru_en_rosberta_plus", "rubert_mini_frida", "udever", "vlm2vec_text"}
-    assert found.keys() == large | {"evening", "laptop", "smoke", "teach_russian", "udever_small"}
+    decoders = {"llm2vec", "qwen3_embedding", "udever", "vlm2vec_text"}
+    large = {"berta", "c_pack", "ru_en_rosberta", "ru_en_rosberta_plus", "rubert_mini_frida"} | decoders
+    assert found.keys() == large | {"evening", "laptop", "llm2vec_small", "smoke", "teach_russian", "udever_small"}
     assert len(found["c_pack"]) == 17 and len(found["ru_en_rosberta"]) == 18
     for name in ("rubert_mini_frida", "berta"):
         assert found[name]["others"].made_from == ("base", "frida_others", "natural", "corpus")
@@ -334,6 +335,8 @@ def test_shipped_recipes_give_their_graphs() -> None:
     qwen = found["qwen3_embedding"]
     assert qwen["last_token"].made_from == ("llm",) and qwen["mined"].made_from == ("natural", "pretrained")
     assert qwen["merged"].made_from == ("tuned", "tuned_slowly")
+    assert found["llm2vec"]["mntp"].made_from == ("full_attention", "words")
+    assert found["llm2vec"]["simcse"].made_from == ("mntp", "twice") and found["llm2vec"]["tuned"].made_from == ("mntp", "supplied")
     assert all(list(nodes)[-1] == "release" for nodes in found.values())
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+from raysberta.aligning.settings import Align, AlignPhase
 from raysberta.composing.settings import Compose
 from raysberta.corpus.settings import Documents
 from raysberta.data_sets.settings import DatasetSource
@@ -42,8 +43,8 @@ from raysberta.vocabulary.settings import Vocabulary
 CORPUS, NATURAL, TASKS, RELEASE = "corpus", "natural", "tasks", "release"
 SCORE, SEARCH, TASKS_FOR = "score_", "search_", "tasks_for_"
 KINDS = (
-    *("model", "corpus", "natural", "written", "examples", "compose", "vocabulary", "mlm", "distil", "contrastive", "merge", "prune"),
-    *("search", "tasks", "benchmark", "score", "release"),
+    *("model", "corpus", "natural", "written", "examples", "compose", "vocabulary", "mlm", "align", "distil", "contrastive"),
+    *("merge", "prune", "search", "tasks", "benchmark", "score", "release"),
 )
 """Kinds of node."""
 
@@ -187,7 +188,7 @@ def _phase(recipe: Recipe, name: str, phase: Phase, subsets: dict[tuple[str, ...
         yield Node(name, phase.kind, "encoder", phase, key)
         return
     choice = None
-    if phase.search is not None and not isinstance(phase, Distil):  # which refuses one
+    if phase.search is not None and not isinstance(phase, Distil | Align):  # which refuse one
         check_searchable(phase, key)
         asked = phase if isinstance(phase, Merge) else phase.model_copy(update={"dev_tasks": ()})
         tasks = _subset(recipe, f"{SEARCH}{name}", phase.search.tasks, f"{key}.search.tasks", subsets)
@@ -205,6 +206,8 @@ def _phase(recipe: Recipe, name: str, phase: Phase, subsets: dict[tuple[str, ...
     given = Prepared(tasks=dev, choice=choice, **({"scoring": recipe.scoring} if dev else {}))
     if isinstance(phase, Mlm):
         yield Node(name, "mlm", "encoder", MlmPhase(phase=phase.model_copy(update={"search": None}), given=given), key)
+    elif isinstance(phase, Align):
+        yield Node(name, "align", "encoder", AlignPhase(phase=phase, given=given), key)
     elif isinstance(phase, Distil):
         yield Node(name, "distil", "encoder", DistilPhase(phase=phase, given=given), key)
     elif isinstance(phase, Contrastive):

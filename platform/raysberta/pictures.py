@@ -33,7 +33,7 @@ GROUPS = {
     "corpus and pairs": ("corpus", "natural"),
     "models": ("model",),
     "written pairs and examples": ("written", "examples"),
-    "phases": ("compose", "vocabulary", "mlm", "distil", "contrastive", "merge", "prune"),
+    "phases": ("compose", "vocabulary", "mlm", "align", "distil", "contrastive", "merge", "prune"),
     "searches": ("search",),
     "tasks and scores": ("tasks", "benchmark", "score"),
     "release": ("release",),
@@ -42,7 +42,7 @@ GROUPS = {
 GROUP_COLOURS = dict(zip(GROUPS, ("#1f8a5b", "#7b8794", "#e08a1e", "#2f5fd0", "#2aa3b8", "#8a5bd0", "#1f2933"), strict=True))
 ENGINES = {
     "Ray Data": ("#dbeafe", ("corpus", "natural", "written", "examples")),
-    "Ray Train": ("#dcfce7", ("mlm", "contrastive", "distil")),
+    "Ray Train": ("#dcfce7", ("mlm", "contrastive", "align", "distil")),
     "Ray Tune": ("#fef3c7", ("search",)),
     "one Ray task": ("#f1f5f9", ("model", "compose", "vocabulary", "merge", "prune", "tasks", "benchmark", "score", "release")),
 }

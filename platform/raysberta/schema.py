@@ -12,6 +12,8 @@ import pyarrow as pa
 
 Split = Literal["train", "dev", "test"]
 Task = Literal["retrieval", "paraphrase", "topic", "classification"]
+SELF_PAIR = "text"
+"""The kind of pairs whose two sides are one text."""
 
 DOCUMENT = pa.schema(
     [

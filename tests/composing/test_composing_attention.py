@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from decoders import FAMILIES, a_decoder
 from torch import Tensor
 from transformers import AutoModel, MambaConfig, MambaModel, PreTrainedModel
 
-from raysberta.composing.attention import attention_of, check_attention, set_attention
+from decoders import FAMILIES, a_decoder
 from raysberta.errors import InputError
+from raysberta.models.attention import attention_of, check_attention, set_attention
 from raysberta.models.load import load_transformer
 from raysberta.models.model import Model
 from raysberta.models.parts import Decoder

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composed import a_model
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
-from raysberta.composing.compose import composed
 from raysberta.composing.settings import Compose
 from raysberta.errors import InputError
-from raysberta.models.describe import Description, check_loads, describe, write_description
+from raysberta.models.describe import Description, check_loads, describe
 from raysberta.models.fetch import fetch
 from raysberta.models.folder import dimension, module_paths, parts_of
 from raysberta.models.load import load_encoder, load_tokenizer, parameters
-from raysberta.models.model import load_model, save_model
+from raysberta.models.model import load_model
 from raysberta.models.settings import Model
 from raysberta.prefixes import E5, NONE, Prefixes
 from raysberta.retrieval.embed import Embedder
@@ -27,24 +27,9 @@ INSTRUCTED = Prefixes(retrieval_query="Instruct: find what answers\nQuery: ", re
 ALONE: dict[str, Any] = {"pooling": "last", "prefixes": INSTRUCTED.model_dump(), "pad_token": "</s>"}
 
 
-@pytest.fixture(scope="session")
-def encoder(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoder") / "model"
-    fetch(Model.model_validate({"from": f"path:{small_folder}", "pooling": "mean", "prefixes": "e5"}), folder)
-    return folder
-
-
-def made(target: Path, encoder: Path | None, decoder: Path | None, seed: int = 0, **settings: Any) -> Path:
-    named = {name: name for name, folder in (("encoder", encoder), ("decoder", decoder)) if folder is not None}
-    model, tokenizer, description = composed(Compose(kind="compose", **named, **settings), encoder, decoder, seed)
-    save_model(model, tokenizer, target)
-    write_description(target, description)
-    return target
-
-
 @pytest.fixture(scope="module")
 def joined(encoder: Path, generator: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(tmp_path_factory.mktemp("joined") / "model", encoder, generator, **LUSIFER)
+    return a_model(tmp_path_factory.mktemp("joined") / "model", encoder, generator, **LUSIFER)
 
 
 def fp32(folder: Path, **more: Any) -> Embedder:
@@ -130,7 +115,7 @@ def test_the_connector_begins_as_large_as_what_the_decoder_reads(joined: Path) -
 
 
 def test_new_weights_are_drawn_from_the_seed(encoder: Path, generator: Path, joined: Path, tmp_path: Path) -> None:
-    same, other = (load_model(made(tmp_path / str(seed), encoder, generator, seed=seed, **LUSIFER)).state_dict() for seed in (0, 1))
+    same, other = (load_model(a_model(tmp_path / str(seed), encoder, generator, seed=seed, **LUSIFER)).state_dict() for seed in (0, 1))
     first = load_model(joined).state_dict()
     assert all(torch.equal(first[name], same[name]) for name in first)
     moved = {name.split(".")[0] + name.split(".")[1] for name in first if not torch.equal(first[name], other[name])}
@@ -150,7 +135,7 @@ def test_new_weights_are_drawn_from_the_seed(encoder: Path, generator: Path, joi
 def test_sentence_transformers_gives_the_same_vectors(
     encoder: Path, generator: Path, tmp_path: Path, texts: list[str], settings: dict[str, Any]
 ) -> None:
-    folder = made(tmp_path / "model", encoder, generator, **settings)
+    folder = a_model(tmp_path / "model", encoder, generator, **settings)
     difference, count = check_loads(folder, fp32(folder).encode)
     assert difference < 1e-5 and count == parameters(folder)
     loaded = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
@@ -167,7 +152,7 @@ def test_half_precision_stays_near(joined: Path, texts: list[str]) -> None:
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_a_decoder_alone_is_a_model(generator: Path, tmp_path: Path, texts: list[str], attention: str, pooling: str) -> None:
-    folder = made(tmp_path / "model", None, generator, **{**ALONE, "attention": attention, "pooling": pooling, "max_tokens": 40})
+    folder = a_model(tmp_path / "model", None, generator, **{**ALONE, "attention": attention, "pooling": pooling, "max_tokens": 40})
     assert [kind for kind, _ in parts_of_modules(folder)] == ["Transformer", "Pooling", "Normalize"]
     assert describe(folder) == Description(pooling, INSTRUCTED, 40)  # type: ignore[arg-type]
     ids = fp32(folder).tokenizer(texts[-1], truncation=True, max_length=40)["input_ids"]
@@ -187,8 +172,8 @@ def parts_of_modules(folder: Path) -> list[tuple[str, str]]:
 
 
 def test_an_encoder_gets_more_behind_its_pooling(encoder: Path, tmp_path: Path, texts: list[str]) -> None:
-    once = made(tmp_path / "once", encoder, None, dense=[{"width": 8, "activation": "Tanh"}])
-    twice = made(tmp_path / "twice", once, None, dense=[{"width": 5, "bias": False}])
+    once = a_model(tmp_path / "once", encoder, None, dense=[{"width": 8, "activation": "Tanh"}])
+    twice = a_model(tmp_path / "twice", once, None, dense=[{"width": 5, "bias": False}])
     assert (dimension(once), dimension(twice)) == (8, 5)
     with torch.no_grad():
         expected = (
@@ -227,7 +212,7 @@ def test_parts_that_do_not_fit_are_named(encoder: Path, generator: Path, tmp_pat
     alone = "encoder" in changes
     settings = {**(ALONE if alone else LUSIFER), **{name: value for name, value in changes.items() if name != "encoder"}}
     with pytest.raises(InputError, match=said.replace("{", r"\{").replace("[", r"\[")):
-        made(tmp_path / "model", None if alone else encoder, generator, **settings)
+        a_model(tmp_path / "model", None if alone else encoder, generator, **settings)
 
 
 def test_what_only_an_encoder_can_do_is_refused_to_more(joined: Path) -> None:

@@ -13,6 +13,7 @@ from raysberta.models.describe import Description, check_loads, describe
 from raysberta.models.fetch import fetch
 from raysberta.models.folder import width
 from raysberta.models.load import load_encoder, load_tokenizer, parameters
+from raysberta.models.model import load_model
 from raysberta.models.settings import Model
 from raysberta.prefixes import Prefixes
 from raysberta.retrieval.embed import Embedder
@@ -113,11 +114,11 @@ def test_sentence_transformers_loads_the_folder(fetched: Path) -> None:
 def test_it_can_be_trained(source: Path, fetched: Path) -> None:
     encoder = load_encoder(fetched, dropout=0.0, layers=2)
     assert (encoder.config.dropout_rate, len(encoder.encoder.block)) == (0.0, 2)
-    chunked = ChunkedEncoder(load_encoder(fetched), "fp32", recompute=True)
+    chunked = ChunkedEncoder(load_model(fetched, pooling="cls"), "fp32", recompute=True)
     ids = load_tokenizer(fetched)(TEXTS, truncation=True, max_length=40)["input_ids"]
     tokens = [np.asarray(each, np.int32) for each in ids]
     chunks = make_chunks(tokens, plan_chunks(np.asarray([len(each) for each in tokens]), budget_of(64, torch.device("cpu"))))
-    found = chunked.embed(chunks, "cls")
+    found = chunked.embed(chunks)
     assert np.abs(found.detach().numpy() - vectors(source)).max() < 1e-6
     found.sum().backward()
     missing = [name for name, weights in chunked.named_parameters() if weights.grad is None or not weights.grad.any()]

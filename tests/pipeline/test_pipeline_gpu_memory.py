@@ -8,7 +8,7 @@ import pytest
 from raysberta.nodes import nodes_of
 from raysberta.parsing import load
 from raysberta.pipeline.dry_run import _place, print_plan, problems
-from raysberta.pipeline.gpu_memory import gpu_memory
+from raysberta.pipeline.gpu_memory import gpu_memory, too_large
 from raysberta.pipeline.plan import plan
 from raysberta.recipe import Recipe
 from raysberta.storage.artifacts import Store
@@ -41,6 +41,37 @@ def test_a_vocabulary_grows_by_the_pieces_that_it_takes_over(tmp_path: Path) -> 
     plain, extended = (gpu_memory(recipe, nodes_of(recipe), "tuned") for recipe in (smoke(tmp_path, *GPUS), smoke(tmp_path, *GPUS, *donor)))
     assert plain is not None and extended is not None
     assert extended.optimizer - plain.optimizer == 8 * 50000 * 384
+
+
+LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "max_position_embeddings": 514}
+BASES = {
+    "ru_en_rosberta": {"model_type": "roberta", "vocab_size": 50265, **LARGE},
+    "ru_en_rosberta_plus": {"model_type": "roberta", "vocab_size": 50265, **LARGE},
+    "c_pack": {"model_type": "bert", "vocab_size": 21128, **LARGE},
+    "rubert_mini_frida": {
+        "model_type": "modernbert", "vocab_size": 83828, "hidden_size": 312, "intermediate_size": 1248, "num_hidden_layers": 7
+    },
+    "berta": {
+        "model_type": "bert", "vocab_size": 55083, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+        "max_position_embeddings": 512,
+    },
+}  # fmt: skip
+"""Sizes of the models that the large recipes begin with, as their cards state them."""
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_large_recipe_fits_on_its_gpus(name: str, tmp_path: Path) -> None:
+    """By the estimate; and with four times its chunks a phase does not, so there is something that is looked at."""
+    plain = load(RECIPES / f"{name}.yaml")
+    chunks = {phase: settings.chunk_tokens for phase, settings in plain.phases.items() if hasattr(settings, "chunk_tokens")}
+    (tmp_path / "config.json").write_text(json.dumps(BASES[name]))
+    models = [f"models.{model}.from=path:{tmp_path}" for model in ("base", "english") if model in plain.models]
+    recipe = load(RECIPES / f"{name}.yaml", models)
+    nodes = nodes_of(recipe)
+    assert all(gpu_memory(recipe, nodes, phase) is not None for phase in chunks)
+    assert too_large(recipe, nodes) == []
+    larger = load(RECIPES / f"{name}.yaml", [*models, *(f"phases.{phase}.chunk_tokens={4 * size}" for phase, size in chunks.items())])
+    assert too_large(larger, nodes_of(larger))
 
 
 def test_what_does_not_fit_is_refused_with_what_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
-from small_run import MODELS, RECIPE, TASKS, Run, facts
+from small_run import EXPORTED, MODELS, RECIPE, TASKS, Run, facts
 
 from raysberta.evaluation.facts import ScoreDetail
 from raysberta.models.describe import Description
 from raysberta.models.facts import ModelFacts
-from raysberta.prefixes import NONE
+from raysberta.prefixes import NOMIC, NONE
 from raysberta.publishing.card import _result, card
 from raysberta.publishing.gather import Told
 
@@ -109,6 +109,13 @@ def test_each_phase_of_the_lineage_is_told_in_order_with_its_numbers(text: str) 
 def test_a_model_without_prefixes_is_told_to_have_none(small_run: Run) -> None:
     text = card(small_run.told(used=Description("cls", NONE, 128)))
     assert "without any prefix" in text and "prompt_name" not in text and "Without its prefix" not in text and "cls pooling" in text
+
+
+def test_a_model_of_own_parts_says_what_loading_it_takes(small_run: Run) -> None:
+    text = card(small_run.told(used=Description("mean", NOMIC, 128, include_prompt=False)))
+    assert "trust_remote_code" not in text and "mean pooling without the prefix" in text
+    text = card(small_run.told(EXPORTED.model_copy(update={"own_parts": True})))
+    assert "trust_remote_code=True)" in text and "classes of the package `raysberta`, which has to be installed" in text
 
 
 def test_an_english_model_is_shown_with_english_texts(text: str, tmp_path: Path) -> None:

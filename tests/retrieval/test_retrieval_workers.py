@@ -1,4 +1,4 @@
-"""Embedding in actors: the model's own pooling, the same bits for any number of workers, and nothing embedded twice."""
+"""Embedding in actors: the model's own pooling, the same bits for any number of workers, and vectors that have a folder of their own."""
 
 import time
 from pathlib import Path
@@ -11,7 +11,8 @@ from raysberta.prefixes import E5
 from raysberta.progress import Report, report_to
 from raysberta.retrieval import workers as module
 from raysberta.retrieval.embed import Embedder
-from raysberta.retrieval.workers import by_length, embed_texts, embed_to_storage, vectors_folder
+from raysberta.retrieval.encoded import vectors_folder
+from raysberta.retrieval.workers import embed_texts
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.work import Workers
 
@@ -54,24 +55,6 @@ def test_vectors_are_the_model_s_in_the_order_given(e5_folder: Path, tmp_path: P
         ("two workers", "texts embedded", 60),
     }
     assert reports[-1].done == 60
-
-
-@pytest.mark.usefixtures("ray_local")
-def test_what_lies_on_storage_is_not_embedded_again(e5_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK_TEXTS", 25)
-    monkeypatch.setattr("raysberta.retrieval.vectors.BLOCK_TEXTS", 25)
-    store = Store(f"file://{tmp_path}/store")
-    model = committed(store, "model", e5_folder)
-    texts = sorted(TEXTS, key=by_length)
-    folder = vectors_folder(store.draft("examples", "a"), model, 32)
-    assert folder == vectors_folder(store.draft("written", "b"), model, 32)
-    vectors, counts = embed_to_storage(texts, folder, model, 32, Workers())
-    assert counts == {"embedded": 60, "reused": 0, "bad_vectors": 0}
-    assert (vectors[:] * embed_texts(texts, model, 32, Workers())).sum(1).min() > 0.999
-    Path(vectors.paths[1].removeprefix("file://")).unlink()
-    again, counts = embed_to_storage(texts, folder, model, 32, Workers())
-    assert counts == {"embedded": 25, "reused": 35, "bad_vectors": 0}
-    assert np.array_equal(again[:], vectors[:])
 
 
 def test_the_folder_of_vectors_says_whose_they_are_and_how_long_texts_were(e5_folder: Path, tmp_path: Path) -> None:

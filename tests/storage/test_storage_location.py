@@ -186,7 +186,10 @@ def test_uris_within_values() -> None:
     assert in_uris(without_user, value)["path"] == "s3://b/*.gz?token=T"
 
 
-def test_a_server_that_is_not_there_is_one_line_without_credentials(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_is_not_there_is_one_line_without_credentials(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raysberta.storage.location.RETRIES", 2)
     with caplog.at_level(logging.DEBUG):
         fs, path = filesystem(f"s3://AKIAPLANTED:planted%2Fsecret@bucket/run?{OPTIONS}")
         with pytest.raises((OSError, pa.ArrowException)) as caught:

@@ -62,7 +62,14 @@ def _numbers(
     nothing: list[list[int]] = [[] for _ in rows]
     texts = 1 + max(int(query.max()), int(positive.max()), *(max(row, default=0) for row in negatives or nothing))
     return Examples(
-        tokens=Tokens((np.zeros(texts, np.int32),), np.zeros(texts, np.int32), np.arange(texts), np.ones(texts, np.int32), 0),
+        tokens=Tokens(
+            (np.zeros(texts, np.int32),),
+            np.zeros(texts, np.int32),
+            np.arange(texts),
+            np.ones(texts, np.int32),
+            0,
+            np.zeros(texts, np.int32),
+        ),
         raw=np.arange(texts, dtype=np.int32),
         sources=tuple(f"s{number}/k" for number in range(source.max() + 1)),
         source=source,

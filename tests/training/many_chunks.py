@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
+from raysberta.models.model import Model
 from raysberta.training.chunks import Budget, Chunks, make_chunks, plan_chunks
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import keep_freed_memory
@@ -37,8 +38,8 @@ keep_freed_memory()
 torch.set_num_threads(1)
 torch.manual_seed(0)
 config = BertConfig(vocab_size=100, hidden_size=384, num_hidden_layers=4, num_attention_heads=12, intermediate_size=1536)
-chunked = ChunkedEncoder(BertModel(config, add_pooling_layer=False), "bf16", recompute=True)
-first = chunked.embed(chunks_of(8), "mean")
+chunked = ChunkedEncoder(Model(BertModel(config, add_pooling_layer=False), "mean"), "bf16", recompute=True)
+first = chunked.embed(chunks_of(8))
 before = heap()
-more = chunked.embed(chunks_of(64), "mean")
+more = chunked.embed(chunks_of(64))
 print((heap() - before) // 2**20)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import RobertaConfig, RobertaModel
 
+from raysberta.models.model import Model
 from raysberta.training.arrays import tokens_of
 from raysberta.training.chunks import Budget, make_chunks, plan_chunks
 from raysberta.training.encode import chunked_encoder
@@ -28,7 +29,7 @@ class Norms(torch.nn.Module):
         self.encoder = encoder
 
     def forward(self, chunks: object) -> torch.Tensor:
-        return self.encoder.embed(chunks, "mean")[:, 0].sum()
+        return self.encoder.embed(chunks)[:, 0].sum()
 
 
 def status(name: str) -> int:
@@ -39,7 +40,7 @@ def main(sizes: dict[str, int], settings: Contrastive, length: int, texts: int) 
     torch.set_num_threads(1)
     keep_freed_memory()
     encoder = RobertaModel(RobertaConfig(pad_token_id=1, max_position_embeddings=64, **sizes), add_pooling_layer=False)
-    chunked = chunked_encoder(encoder, settings)
+    chunked = chunked_encoder(Model(encoder, "mean"), settings)
     chunked.packed = True  # as on a GPU: chunks without padding are padded matrices here, whose attention keeps more
     model = Norms(chunked).train()
     tokens = tokens_of(np.random.default_rng(0).integers(3, sizes["vocab_size"], (texts, length)).tolist())

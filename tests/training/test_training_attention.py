@@ -18,6 +18,7 @@ from transformers import (
 from variants import batches_of_two_sources, contrastive_settings
 
 from raysberta.models.head import MlmHead
+from raysberta.models.model import Model
 from raysberta.training.attention import PACKED, arguments_of, attend, packs, pays
 from raysberta.training.chunks import Budget, Chunks, make_chunks, plan_chunks
 from raysberta.training.contrastive import ContrastiveModel, make_batch
@@ -44,11 +45,11 @@ def encoder_of(kind: str, vocabulary: int, seed: int = 0):
     return model(config(vocab_size=vocabulary, pad_token_id=1, **SIZES, **STILL), add_pooling_layer=False)
 
 
-def chunked_of(kind: str, vocabulary: int, packed: bool) -> ChunkedEncoder:
+def chunked_of(kind: str, vocabulary: int, packed: bool, pooling="mean") -> ChunkedEncoder:
     """In float64; recomputed where packed."""
-    chunked = ChunkedEncoder(encoder_of(kind, vocabulary).double(), "fp32", packed, packed=packed)
+    chunked = ChunkedEncoder(Model(encoder_of(kind, vocabulary), pooling).double(), "fp32", packed, packed=packed)
     if kind == "modernbert" and not packed:
-        chunked.encoder.set_attn_implementation("sdpa")  # its plain attention has a softmax in float32
+        chunked.model.encoder.set_attn_implementation("sdpa")  # its plain attention has a softmax in float32
     return chunked
 
 
@@ -152,7 +153,7 @@ def test_contrastive_gradients_are_those_of_padded_texts(examples, kind, pooling
     assert any(len(chunk.places) < chunk.tokens.numel() for chunk in batch.chunks.chunks), "no padding: the test would prove too little"
     found = []
     for packed in (False, True):
-        found.append(gradients(ContrastiveModel(chunked_of(kind, vocabulary, packed), pooling, chosen), batch))
+        found.append(gradients(ContrastiveModel(chunked_of(kind, vocabulary, packed, pooling), chosen), batch))
     (whole, expected), (loss, ours) = found
     assert loss == pytest.approx(whole, rel=1e-12) and apart(ours, expected) < 1e-9
 
@@ -207,7 +208,7 @@ def test_the_gpu_gives_the_numbers_of_the_cpu(kind):
         torch.manual_seed(2)
         head = MlmHead(64, 50, True, 1e-5)
         encoder = encoder_of(kind, 50)
-        chunked = ChunkedEncoder(torch.nn.Module.to(encoder, device), precision, True)
+        chunked = ChunkedEncoder(Model(encoder, "mean").to(device), precision, True)
         assert chunked.packed == (device.type == "cuda" and (precision == "bf16" or kind != "modernbert"))
         batch = lay_out(reads, labels, Budget(96, 96))
         loss, found = gradients(MlmModel(chunked, head).to(device), batch.to(device))

@@ -20,6 +20,7 @@ from variants import SEED, comparable, distil_settings
 from raysberta.errors import InputError
 from raysberta.models.describe import describe
 from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.model import load_model
 from raysberta.models.pool import pool
 from raysberta.prefixes import E5, Prefixes
 from raysberta.retrieval.embed import Embedder
@@ -129,9 +130,7 @@ def test_the_gradient_is_that_of_a_plain_loop(loss, width, tiny, lessons, teache
     rows = np.arange(3, 120, 9)
     bridge = projection(384, width, seed=1)
     assert (bridge is None) == (width == 384)
-    model = (
-        DistilModel(ChunkedEncoder(load_encoder(tiny, dropout=0.0).double(), "fp32", recompute=True), "mean", loss, bridge).double().train()
-    )
+    model = DistilModel(ChunkedEncoder(load_model(tiny, dropout=0.0).double(), "fp32", recompute=True), loss, bridge).double().train()
     found = model(make_batch(lessons, rows, vectors, distil_settings(chunk_tokens=64), torch.device("cpu")))
     found.backward()
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
@@ -139,7 +138,7 @@ def test_the_gradient_is_that_of_a_plain_loop(loss, width, tiny, lessons, teache
     terms = []
     for row in rows:
         tokens = torch.from_numpy(lessons.tokens[row].astype(np.int64))[None]
-        hidden = model.encoder.encoder(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
+        hidden = model.encoder.model.encoder(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
         own = F.normalize(pool(hidden, torch.ones_like(tokens), "mean")[0], dim=0)
         if bridge is not None:
             own = bridge.linear.weight @ own

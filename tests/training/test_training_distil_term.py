@@ -10,6 +10,7 @@ from variants import SEED, batches_of_two_sources, contrastive_settings
 
 from raysberta.errors import InputError
 from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.model import load_model
 from raysberta.models.pool import pool
 from raysberta.parsing import load
 from raysberta.prefixes import E5, Prefixes
@@ -44,8 +45,7 @@ def vectors_of(ordered: list[str], width: int) -> np.ndarray:
 
 
 def model_of(tiny, settings, bridge=None) -> ContrastiveModel:
-    encoder = load_encoder(tiny, dropout=0.0).double()
-    return ContrastiveModel(ChunkedEncoder(encoder, "fp32", True), "mean", settings, bridge).double().train()
+    return ContrastiveModel(ChunkedEncoder(load_model(tiny, dropout=0.0).double(), "fp32", True), settings, bridge).double().train()
 
 
 def gradients(model, loss):
@@ -57,7 +57,7 @@ def gradients(model, loss):
 def embed(model, tokens) -> torch.Tensor:
     tokens = torch.from_numpy(tokens.astype(np.int64))[None]
     there = torch.ones_like(tokens)
-    return F.normalize(pool(model.encoder.encoder(input_ids=tokens, attention_mask=there).last_hidden_state, there, "mean")[0], dim=0)
+    return F.normalize(pool(model.encoder.model.encoder(input_ids=tokens, attention_mask=there).last_hidden_state, there, "mean")[0], dim=0)
 
 
 def same(found, expected):

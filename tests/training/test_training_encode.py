@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from variants import VARIANTS, batches_of_two_sources, contrastive_settings
 
 from raysberta.models.load import load_encoder
+from raysberta.models.model import load_model
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.chunks import Budget, make_chunks, plan_chunks, share
 from raysberta.training.contrastive import ContrastiveModel, make_batch
@@ -77,8 +78,8 @@ def test_chunks_read_back_as_the_texts_they_were_made_of():
 
 def gradients(tiny, examples, dropout, chunk_tokens, recompute, pooling="mean", layers=False, **settings):
     chosen = contrastive_settings(temperature=0.05, chunk_tokens=chunk_tokens, **settings)
-    encoder = ChunkedEncoder(load_encoder(tiny, dropout=dropout).double(), "fp32", recompute, recompute_layers=layers)
-    model = ContrastiveModel(encoder, pooling, chosen).train()
+    encoder = ChunkedEncoder(load_model(tiny, dropout, pooling=pooling).double(), "fp32", recompute, recompute_layers=layers)
+    model = ContrastiveModel(encoder, chosen).train()
     batch = make_batch(examples, batches_of_two_sources(examples), chosen, CPU)
     assert any((part.relations == 0).any() for part in batch.batches), "nothing masked: the test would prove too little"
     torch.manual_seed(5)
@@ -116,7 +117,7 @@ def test_recomputing_layers_does_not_change_the_gradient(tiny, examples, dropout
 
 def kept_bytes(tiny, examples, dropout, layers) -> int:
     """What a forward pass leaves for the backward one, weights left out."""
-    encoder = ChunkedEncoder(load_encoder(tiny, dropout=dropout), "fp32", False, recompute_layers=layers).train()
+    encoder = ChunkedEncoder(load_model(tiny, dropout), "fp32", False, recompute_layers=layers).train()
     weights, found = {value.untyped_storage().data_ptr() for value in encoder.parameters()}, {}
 
     def keep(tensor):
@@ -127,7 +128,7 @@ def kept_bytes(tiny, examples, dropout, layers) -> int:
 
     chunks = make_batch(examples, batches_of_two_sources(examples), contrastive_settings(), CPU).chunks
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        states = encoder.embed(chunks, "mean")
+        states = encoder.embed(chunks)
     assert states.requires_grad
     return sum(size for size, _ in found.values())
 
@@ -148,11 +149,9 @@ def test_only_chunks_that_are_not_kept_are_encoded_twice(tiny, examples):
     sizes = [chunk.tokens.numel() for chunk in batch.chunks.chunks]
     found = []
     for recompute, kept in ((False, 0), (True, 0), (True, sum(sizes[2:])), (True, 10**6)):
-        model = ContrastiveModel(
-            ChunkedEncoder(load_encoder(tiny, dropout=0.2).double(), "fp32", recompute, kept), "mean", settings
-        ).train()
+        model = ContrastiveModel(ChunkedEncoder(load_model(tiny, dropout=0.2).double(), "fp32", recompute, kept), settings).train()
         times: list[int] = []
-        model.encoder.encoder.register_forward_pre_hook(lambda *arguments, times=times: times.append(1))
+        model.encoder.model.encoder.register_forward_pre_hook(lambda *arguments, times=times: times.append(1))
         torch.manual_seed(5)
         model(batch).backward()
         found.append((len(times), {name: parameter.grad for name, parameter in model.named_parameters()}))
@@ -174,9 +173,7 @@ def test_the_loss_is_that_of_a_plain_loop_over_the_texts(tiny, examples):
     plan = ContrastivePlan(examples, 8, 1, {}, seed=0)
     rows = next(rows for rows in plan.epoch(0) if examples.source[rows[0]] == 1)
     settings = contrastive_settings(temperature=0.05, chunk_tokens=96)
-    loss = ContrastiveModel(ChunkedEncoder(load_encoder(tiny).double(), "fp32", False), "mean", settings)(
-        make_batch(examples, [rows], settings, CPU)
-    )
+    loss = ContrastiveModel(ChunkedEncoder(load_model(tiny).double(), "fp32", False), settings)(make_batch(examples, [rows], settings, CPU))
 
     def vector(sequence):
         tokens = torch.tensor(examples.tokens[sequence][None].astype(np.int64))
@@ -195,13 +192,13 @@ def test_the_loss_is_that_of_a_plain_loop_over_the_texts(tiny, examples):
 
 def test_bf16_sums_gradients_in_float32(tiny, examples):
     settings = contrastive_settings(temperature=0.05, chunk_tokens=96)
-    model = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=0.0), "bf16", False), "mean", settings).train()
+    model = ContrastiveModel(ChunkedEncoder(load_model(tiny, dropout=0.0), "bf16", False), settings).train()
     plan = ContrastivePlan(examples, 8, 1, {}, seed=0)
     batch = make_batch(examples, plan.step(0), settings, CPU)
     model(batch).backward()
-    exact = ContrastiveModel(ChunkedEncoder(load_encoder(tiny, dropout=0.0), "fp32", False), "mean", settings).train()
+    exact = ContrastiveModel(ChunkedEncoder(load_model(tiny, dropout=0.0), "fp32", False), settings).train()
     exact(batch).backward()
-    name = "encoder.encoder.encoder.layer.0.intermediate.dense.weight"
+    name = "encoder.model.encoder.encoder.layer.0.intermediate.dense.weight"
     ours, theirs = (dict(one.named_parameters())[name].grad.flatten() for one in (model, exact))
     assert ours.dtype == torch.float32 and len(torch.unique(ours.bfloat16().float() - ours)) > 1
     assert F.cosine_similarity(ours, theirs, dim=0) > 0.99

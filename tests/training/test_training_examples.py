@@ -23,7 +23,7 @@ from raysberta.training.contrastive import make_batch
 from raysberta.training.examples import COLUMNS, Examples, prepare, prepare_tables
 from raysberta.training.guide import make_guide
 from raysberta.training.objectives import relations_of
-from raysberta.training.prepare import prepare_examples, prepare_texts
+from raysberta.training.prepare import prepare_examples, prepare_texts, text_units
 from raysberta.training.survey import RowGroup, pieces, reading_of
 
 
@@ -301,7 +301,9 @@ def test_masked_texts_are_the_distinct_ones_of_training_pairs_in_an_order_of_the
             draft = Store(str(tmp_path)).draft("pairs", mark)
             draft.write_table("pairs", pa.Table.from_pylist(part, schema=PAIR))
             pairs.append(Store(str(tmp_path)).commit(draft, "pairs", mark, {}, {}, 0, 0.0))
-        tokens = prepare_texts(mlm_settings(max_tokens=6), model, pairs, f"{tmp_path}/texts{number}")
+        named = {f"p{place}": artifact for place, artifact in enumerate(pairs)}
+        phase = mlm_settings(max_tokens=6, pairs=tuple(named))
+        tokens = prepare_texts(phase, model, text_units(phase, named), f"{tmp_path}/texts{number}")
         found.append([tokens[text].tolist() for text in range(len(tokens))])
     texts = {item[side] for item in rows if item["split"] == "train" for side in ("query", "positive")}
     assert found[0] == found[1] and len(found[0]) == len(texts)

@@ -36,7 +36,7 @@ def weights(folder):
 
 def named(kept):
     """Names of a module's weights that are the encoder's, with its own names."""
-    return [(name, name.split("encoder.encoder.", 1)[1]) for name in kept if "encoder.encoder." in name]
+    return [(name, name.split("encoder.model.encoder.", 1)[1]) for name in kept if "encoder.model.encoder." in name]
 
 
 @pytest.mark.parametrize("kind", ["contrastive", "mlm", "retromae"])

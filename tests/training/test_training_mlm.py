@@ -11,6 +11,7 @@ from variants import SEED
 from raysberta.errors import InputError
 from raysberta.models.head import MlmHead, load_head, save_head
 from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.model import Model
 from raysberta.training.arrays import Tokens, tokens_of
 from raysberta.training.batches import TextPlan
 from raysberta.training.chunks import Budget, budget_of
@@ -32,7 +33,7 @@ def pieces(tiny):
 
 def model(tiny, recompute=False, dropout=0.0) -> MlmModel:
     encoder = load_encoder(tiny, dropout=dropout).double()
-    return MlmModel(ChunkedEncoder(encoder, "fp32", recompute), load_head(tiny, encoder).double()).train()
+    return MlmModel(ChunkedEncoder(Model(encoder, "mean"), "fp32", recompute), load_head(tiny, encoder).double()).train()
 
 
 def gradients(module, batches):
@@ -92,7 +93,7 @@ def test_the_head_at_masked_positions_only_gives_the_dense_cross_entropy(tiny, t
     batch = make_batch(texts, rows, pieces, 0.3, (0, 7), Budget(64, 8))
     loss, found = gradients(module, [batch])
 
-    encoder = module.encoder.encoder
+    encoder = module.encoder.model.encoder
     module.zero_grad()
     read, labels = mask(np.concatenate([texts[row] for row in rows]), pieces, 0.3, np.random.default_rng((0, 7)))
     cuts = np.cumsum([len(texts[row]) for row in rows])[:-1]
@@ -186,7 +187,7 @@ def test_training_starts_from_the_head_beside_the_encoder(tiny, tmp_path, mlm, t
     rows = TextPlan(len(texts), settings.batch_size, SEED).step(0)
     first = make_batch(texts, rows, pieces, settings.mask_probability, (SEED, 0, 1), budget_of(settings.chunk_tokens, torch.device("cpu")))
     with torch.no_grad():
-        expected = MlmModel(ChunkedEncoder(encoder, "fp32", False), head)(first).item()
-        without = MlmModel(ChunkedEncoder(encoder, "fp32", False), load_head(tiny, encoder))(first).item()
+        expected = MlmModel(ChunkedEncoder(Model(encoder, "mean"), "fp32", False), head)(first).item()
+        without = MlmModel(ChunkedEncoder(Model(encoder, "mean"), "fp32", False), load_head(tiny, encoder))(first).item()
     assert abs(without - expected) > 0.1
     assert curve[0]["loss"] == pytest.approx(expected, rel=1e-4)

@@ -13,6 +13,7 @@ from transformers import ModernBertConfig, ModernBertModel, RobertaConfig, Rober
 from variants import contrastive_settings, distil_settings, mlm_settings
 
 from raysberta.models.arithmetic import has_bf16
+from raysberta.models.model import Model
 from raysberta.training.chunks import make_chunks
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import ALLOCATOR
@@ -57,7 +58,7 @@ LENGTH, TEXTS = 48, 4
 
 def kept_by(encoder, precision: str) -> tuple[int, int]:
     """Bytes that a forward pass leaves for the backward one, and of them those of attention's weights."""
-    chunked = ChunkedEncoder(encoder, precision, False, packed=True).train()
+    chunked = ChunkedEncoder(Model(encoder, "mean"), precision, False, packed=True).train()
     weights, found = {value.untyped_storage().data_ptr() for value in encoder.parameters()}, {}
 
     def keep(tensor):

@@ -12,6 +12,7 @@ from two_processes import farthest
 from raysberta.errors import InputError
 from raysberta.models.head import load_head
 from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.model import Model
 from raysberta.training.arrays import Tokens, tokens_of
 from raysberta.training.chunks import Budget
 from raysberta.training.encode import ChunkedEncoder
@@ -36,8 +37,8 @@ def pieces(tiny):
 
 def model(tiny, recompute=False, dropout=0.0, pooling="mean", precision="fp32", dtype=torch.float64) -> RetroMaeModel:
     encoder = load_encoder(tiny, dropout=dropout).to(dtype)
-    mlm = MlmModel(ChunkedEncoder(encoder, precision, recompute), load_head(tiny, encoder).to(dtype))
-    return RetroMaeModel(mlm, fresh_decoder(encoder, 3).to(dtype), pooling).train()
+    mlm = MlmModel(ChunkedEncoder(Model(encoder, pooling), precision, recompute), load_head(tiny, encoder).to(dtype))
+    return RetroMaeModel(mlm, fresh_decoder(encoder, 3).to(dtype)).train()
 
 
 def batch(texts, rows, pieces, chunk_tokens, rank=0, world=1, hidden=0.5) -> RetroMaeBatch:
@@ -89,7 +90,7 @@ def test_the_loss_and_its_gradient_are_those_of_a_plain_loop_over_positions(tiny
     module.mlm.head.bias.data.normal_(generator=torch.Generator().manual_seed(0))
     loss, found = gradients(module, [batch(texts, rows, pieces, 48)])
 
-    encoder, head, decoder = module.mlm.encoder.encoder, module.mlm.head, module.decoder
+    encoder, head, decoder = module.mlm.encoder.model.encoder, module.mlm.head, module.decoder
     layer, table = encoder.embeddings, encoder.get_input_embeddings().weight
     width = decoder.query.out_features // decoder.heads
     masked = np.split(

@@ -21,9 +21,10 @@ from raysberta.models.load import load_encoder
 from raysberta.schema import DOCUMENT, EXAMPLE, PAIR
 from raysberta.storage.artifacts import Artifact, Draft, Store
 from raysberta.storage.location import filesystem
-from raysberta.training import stage
+from raysberta.training import ray_train, stage
 from raysberta.training.engine import ALLOCATOR
 from raysberta.training.facts import TrainingFacts
+from raysberta.training.ray_train import halves_of
 from raysberta.training.settings import ContrastivePhase, MlmPhase, Prepared
 from raysberta.tuning.facts import SearchFacts
 from raysberta.work import Work, Workers
@@ -116,6 +117,7 @@ def test_contrastive_training_on_two_workers_with_dev_scores_at_what_a_search_ch
 
 def _killed_after_its_checkpoint(config):
     """The MLM worker, but the system kills it at the fifth step of six, when Ray's controller has taken note of the last checkpoint."""
+    from raysberta.training import ray_train
     from raysberta.training import stage as room
 
     assert os.environ.items() >= ALLOCATOR.items()
@@ -129,7 +131,7 @@ def _killed_after_its_checkpoint(config):
                 time.sleep(0.1)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    room.gauge = strike
+    ray_train.gauge = strike
     room._mlm_worker(config)
 
 
@@ -148,7 +150,7 @@ def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill_and_a_damaged_ch
     given = Prepared(tasks="tasks", scoring=SCORING)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "RESTARTS", 0)
+        patch.setattr(ray_train, "RESTARTS", 0)
         patch.setattr(stage, "_mlm_worker", _killed_after_its_checkpoint)
         with pytest.raises(ray.train.TrainingFailedError):
             stage.mlm(work_of(mlm, inputs, store.draft("mlm", "2" * 16), changes, given))
@@ -167,7 +169,7 @@ def test_mlm_reads_training_texts_only_and_goes_on_after_a_kill_and_a_damaged_ch
 
 def test_what_is_wrong_on_a_worker_is_an_input_error_and_no_checkpoint_is_scored_where_no_task_is_named(ray_local, store, mlm, inputs):
     short = work_of(mlm, inputs, store.draft("mlm", "3" * 16), {"batch_size": 1}, Prepared(tasks="tasks"), workers=2)
-    assert stage._halves(short) is None
+    assert halves_of(short) is None
     with pytest.raises(InputError, match=r"^\d+ texts in steps of 1 are too few for 2 workers$"):
         stage.mlm(short)
 

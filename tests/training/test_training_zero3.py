@@ -9,10 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import run_both
+from transformers import LlamaConfig, LlamaModel
 from variants import SEED
+from zero3_processes import FREEDOM
 
 from raysberta.models.describe import describe, write_description
 from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.model import Model, load_model, save_model
+from raysberta.models.parts import Connector, Decoder, Dense
 from raysberta.training.chunks import Budget, make_chunks, most_chunks, plan_chunks, share
 from raysberta.training.contrastive import train_contrastive
 from raysberta.training.mlm import train_mlm
@@ -44,11 +48,27 @@ def runs(still, base, examples, tmp_path_factory):
     contrastive, mlm = still
     one = train_contrastive(contrastive, base, examples, folder / "one" / "model", seed=SEED, steps=2, checkpoints=folder / "one")
     other = train_mlm(mlm, base, examples.tokens, folder / "one-mlm", seed=SEED, steps=2)
-    (folder / "alone.json").write_text(json.dumps({"contrastive": one, "mlm": other}))
+    start = joined(folder / "joined", base)
+    free = {
+        name: train_contrastive(contrastive.model_copy(update=changes), start, examples, folder / f"one-{name}", seed=SEED, steps=2)
+        for name, changes in FREEDOM.items()
+    }
+    (folder / "alone.json").write_text(json.dumps({"contrastive": one, "mlm": other, **free}))
     for settings in still:
         (folder / f"{settings.kind}.json").write_text(settings.model_dump_json())
     examples.save(f"{folder}/data")
     run_both(SCRIPT, folder, base)
+    return folder
+
+
+def joined(folder: Path, base: Path) -> Path:
+    """An encoder, a connector, a decoder of one layer and a dense layer."""
+    torch.manual_seed(1)
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 32}
+    encoder, decoder = load_encoder(base), LlamaModel(LlamaConfig(vocab_size=50, hidden_size=24, is_causal=False, **shape))
+    parts = [Connector(encoder.config.hidden_size, 16, 24), Decoder(decoder)]
+    save_model(Model(encoder, "mean", parts, [Dense(24, 16)]).eval(), load_tokenizer(base), folder)
+    write_description(folder, describe(base))
     return folder
 
 
@@ -58,19 +78,21 @@ def read(folder: Path, name: str):
 
 def apart(left: Path, right: Path, start: Path) -> float:
     """Length of the difference to that of what training changed: single weights differ more where AdamW makes steps of rounding."""
-    one, other, before = (load_encoder(folder).state_dict() for folder in (left, right, start))
+    one, other, before = (load_model(folder).state_dict() for folder in (left, right, start))
     lengths = [torch.stack([(one[name] - to[name]).norm() for name in one]).norm() for to in (other, before)]
     return float(lengths[0] / lengths[1])
 
 
-@pytest.mark.parametrize("kind", ["contrastive", "offloaded", "lower", "mlm"])
+@pytest.mark.parametrize("kind", ["contrastive", "offloaded", "lower", "parts", "adapters", "mlm"])
 def test_two_processes_with_parted_weights_are_one(runs, base, kind):
-    alone = read(runs, "alone")["mlm" if kind == "mlm" else "contrastive"]
+    what = kind if kind in ("mlm", *FREEDOM) else "contrastive"
+    alone = read(runs, "alone")[what]
     together = read(runs, "rank0")[kind]
     assert [point["loss"] for point in together] == [point["loss"] for point in read(runs, "rank1")[kind]]
     assert [point["loss"] for point in together] == pytest.approx([point["loss"] for point in alone], rel=1e-5)
     assert [point["gradient_norm"] for point in together] == pytest.approx([point["gradient_norm"] for point in alone], rel=1e-4)
-    assert apart(runs / ("one-mlm" if kind == "mlm" else "one/model"), runs / kind, base) < TOLERANCE
+    start = runs / "joined" if what in FREEDOM else base
+    assert apart(runs / ("one/model" if what == "contrastive" else f"one-{what}"), runs / kind, start) < TOLERANCE
 
 
 def test_the_gradient_is_that_of_one(runs):

@@ -18,6 +18,7 @@ from variants import SEED, VARIANTS, batches_of_two_sources, contrastive_setting
 
 from raysberta.models.head import load_head
 from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.model import Model, load_model
 from raysberta.training.arrays import Tokens
 from raysberta.training.chunks import Budget
 from raysberta.training.contrastive import ContrastiveBatch, ContrastiveModel, make_batch, train_contrastive
@@ -40,7 +41,7 @@ def staged(settings: Contrastive, stage: int, offload: bool = False) -> Contrast
 
 def model_of(encoder: Path, settings: Contrastive) -> ContrastiveModel:
     """In float64, without dropout."""
-    return ContrastiveModel(ChunkedEncoder(load_encoder(encoder, dropout=0.0).double(), "fp32", True), "mean", settings).train()
+    return ContrastiveModel(ChunkedEncoder(load_model(encoder, dropout=0.0).double(), "fp32", True), settings).train()
 
 
 def variants(examples: Examples, rank: int, world: int = 2) -> Iterator[tuple[str, Contrastive, ContrastiveBatch]]:
@@ -63,11 +64,11 @@ def alone(encoder: Path, examples: Examples) -> dict[str, dict[str, torch.Tensor
 def reconstruction(encoder: Path, texts: Tokens, rank: int = 0, world: int = 1) -> tuple[RetroMaeModel, RetroMaeBatch]:
     """RetroMAE on a worker's part of a step, in float64 and without dropout."""
     loaded = load_encoder(encoder, dropout=0.0).double()
-    mlm = MlmModel(ChunkedEncoder(loaded, "fp32", True), load_head(encoder, loaded).double())
+    mlm = MlmModel(ChunkedEncoder(Model(loaded, "mean"), "fp32", True), load_head(encoder, loaded).double())
     pieces, rows = pieces_of(load_tokenizer(encoder)), np.arange(40)
     masked = make_mlm_batch(texts, rows, pieces, 0.3, (0, 1), BUDGET, rank, world)
     batch = reconstructed(masked, texts, rows, pieces, 0.5, (0, 2), BUDGET, rank, world)
-    return RetroMaeModel(mlm, fresh_decoder(loaded, 0).double(), "mean").train(), batch
+    return RetroMaeModel(mlm, fresh_decoder(loaded, 0).double()).train(), batch
 
 
 def reconstruction_apart(encoder: Path, texts: Tokens, rank: int) -> float:

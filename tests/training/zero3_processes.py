@@ -13,14 +13,19 @@ import torch
 import torch.distributed as dist
 from variants import SEED, VARIANTS, batches_of_two_sources, contrastive_settings
 
-from raysberta.models.load import load_encoder
+from raysberta.models.model import load_model
 from raysberta.training.contrastive import ContrastiveBatch, ContrastiveModel, make_batch, train_contrastive
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import Engine
 from raysberta.training.examples import Examples
 from raysberta.training.mlm import train_mlm
-from raysberta.training.settings import Contrastive, Mlm
+from raysberta.training.settings import Contrastive, Lora, Mlm
 
+FREEDOM = {
+    "parts": {"lora": Lora(rank=2), "parts": {"encoder": "frozen"}},
+    "adapters": {"lora": Lora(rank=2), "parts": dict.fromkeys(("encoder", "connector", "dense"), "frozen")},
+}
+"""Of a model of several parts: the decoder learns by adapters, and connector and dense layer whole; or nothing but those adapters."""
 STAGE = {"zero_stage": 3, "recompute": True, "max_gradient_norm": 1e9}
 SETTINGS = contrastive_settings(temperature=0.05, chunk_tokens=96, precision="fp32", **STAGE, **VARIANTS["all together"])
 
@@ -39,7 +44,7 @@ def batch_of(examples: Examples, rank: int, world: int) -> ContrastiveBatch:
 
 def model_of(encoder: Path, dtype: torch.dtype) -> ContrastiveModel:
     """Without dropout."""
-    return ContrastiveModel(ChunkedEncoder(load_encoder(encoder, dropout=0.0).to(dtype), "fp32", True), "mean", SETTINGS).train()
+    return ContrastiveModel(ChunkedEncoder(load_model(encoder, dropout=0.0).to(dtype), "fp32", True), SETTINGS).train()
 
 
 def apart(encoder: Path, examples: Examples, rank: int, expected: dict[str, torch.Tensor]) -> float:
@@ -48,7 +53,7 @@ def apart(encoder: Path, examples: Examples, rank: int, expected: dict[str, torc
 
     model = model_of(encoder, torch.float32)
     engine = Engine(model, SETTINGS, torch.device("cpu"))
-    table = model.encoder.encoder.get_input_embeddings().weight
+    table = model.encoder.model.encoder.get_input_embeddings().weight
     assert table.numel() == 0 and not table.ds_persist, "the table is not parted: the test would prove too little"
     batch = batch_of(examples, rank, 2)
     engine.deepspeed.backward(engine.deepspeed(batch))
@@ -77,6 +82,8 @@ def main(folder: Path, encoder: Path, rank: int) -> None:
         "contrastive": train_contrastive(staged(), encoder, examples, folder / "contrastive", **run, checkpoints=folder / "two"),
         "offloaded": train_contrastive(staged(offload=True), encoder, examples, folder / "offloaded", **run, resume=single),
         "lower": train_contrastive(staged(zero_stage=1), encoder, examples, folder / "lower", **run, resume=double),
+        "parts": train_contrastive(staged(**FREEDOM["parts"]), folder / "joined", examples, folder / "parts", **run),
+        "adapters": train_contrastive(staged(zero_stage=2, **FREEDOM["adapters"]), folder / "joined", examples, folder / "adapters", **run),
         "mlm": train_mlm(mlm.model_copy(update=parted), encoder, examples.tokens, folder / "mlm", **run),
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(kinds))

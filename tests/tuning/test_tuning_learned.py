@@ -15,6 +15,7 @@ from raysberta.merging.merge import Start, merge
 from raysberta.merging.settings import Learned, Merge
 from raysberta.models.describe import describe, write_description
 from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.model import load_model
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.training.contrastive import ContrastiveModel, make_batch, plan_of
 from raysberta.training.encode import ChunkedEncoder
@@ -59,7 +60,7 @@ def a_merge(of: list[str], start: str, method: str = "slerp") -> Merge:
 
 
 def wide(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().double() for name, parameter in load_encoder(folder).named_parameters()}
+    return {name: parameter.detach().double() for name, parameter in load_model(folder).named_parameters()}
 
 
 @pytest.mark.parametrize("method", ["slerp", "linear"])
@@ -69,8 +70,8 @@ def test_slopes_are_those_of_the_loss_in_float64(given: dict[str, Artifact], met
     folder = given["one"].folder("model")
     examples, how = probe(given["mined"], settings, folder), _contrastive(phase, settings)
     batch = make_batch(examples, plan_of(examples, how, 1).step(0), how, torch.device("cpu"))
-    encoder = load_encoder(folder).double()
-    loss = ContrastiveModel(ChunkedEncoder(encoder, "fp32", recompute=True), describe(folder).pooling, how)
+    encoder = load_model(folder).double()
+    loss = ContrastiveModel(ChunkedEncoder(encoder, "fp32", recompute=True), how)
     models = [wide(given[name].folder("model")) for name in phase.of]
     positions = Positions(loss, encoder, wide(given["base"].folder("model")), models, phase.method)
     weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64, requires_grad=True)

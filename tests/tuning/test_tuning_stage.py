@@ -23,6 +23,7 @@ from searches import ABSURD, CONTRASTIVE, HARMLESS, HOW, MERGE, MakeWork
 from raysberta.errors import InputError
 from raysberta.evaluation.score import dev_scores
 from raysberta.progress import Report, report_to
+from raysberta.retrieval.mapped import Mapped
 from raysberta.storage.artifacts import Artifact
 from raysberta.training.contrastive import train_contrastive
 from raysberta.training.prepare import prepare_examples
@@ -82,7 +83,7 @@ def test_trials_learn_from_the_teacher_of_the_phase(
     mined = [inputs[name] for name in phase.examples]
     vectors, at = taught(asked, phase, mined)
     examples = prepare_examples(phase, inputs["base"], mined, str(tmp_path / "data"), teacher=at)
-    train_contrastive(phase, inputs["base"].folder("model"), examples, tmp_path / "model", vectors, seed=asked.seed, steps=2)
+    train_contrastive(phase, inputs["base"].folder("model"), examples, tmp_path / "model", Mapped(vectors), seed=asked.seed, steps=2)
     assert found.trials[1].score == pytest.approx(dev_scores(tmp_path / "model", inputs["tasks"], ("Home",), HOW)["Home"], abs=1e-4)
 
 

@@ -1,19 +1,21 @@
 """Parts to a model: loaded, fitted to one another, and tried before anything is written."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from raysberta.composing.attention import check_attention, set_attention
 from raysberta.composing.closing import closed
 from raysberta.composing.settings import Compose
 from raysberta.errors import InputError
-from raysberta.models.describe import PROBES, Description, describe, positions
+from raysberta.models.attention import check_attention, set_attention
+from raysberta.models.describe import PROBES, Description, describe, positions, write_description
 from raysberta.models.folder import read_json
+from raysberta.models.language_head import take_language_head
 from raysberta.models.load import load_encoder, load_tokenizer, load_transformer
-from raysberta.models.model import Model, StatesPart, load_model
+from raysberta.models.model import Model, StatesPart, load_model, save_model
 from raysberta.models.parts import Connector, Decoder, Dense, LatentAttention
 
 LOOKED_AT = 1000
@@ -47,7 +49,19 @@ def composed(settings: Compose, encoder: Path | None, decoder: Path | None, seed
         reads, llm = load_encoder(encoder), _decoder(settings, decoder)
         model = Model(reads, description.pooling, [*_connector(settings, reads, llm, tokenizer), Decoder(llm)])
     _add(settings, model)
+    if settings.include_prompt is not None:
+        description = replace(description, include_prompt=settings.include_prompt)
+    model.include_prompt = description.include_prompt
     return model.eval(), tokenizer, description
+
+
+def write(made: Composed, target: Path, generator: Path | None = None) -> None:
+    """Write a model, its tokenizer and its description, and the head of the generator whose decoder reads tokens, if there is one."""
+    model, tokenizer, description = made
+    save_model(model, tokenizer, target)
+    write_description(target, description)
+    if generator is not None:
+        take_language_head(generator, model.encoder, target)
 
 
 def _add(settings: Compose, model: Model) -> None:

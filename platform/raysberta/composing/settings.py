@@ -5,13 +5,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from raysberta.graph import EncoderRef, GeneratorRef, Natural, Positive, Ref, Section
-from raysberta.models.settings import Pooling
+from raysberta.models.settings import Attention, Pooling
 from raysberta.prefixes import NamedPrefixes
 
-VERSION: int = 1
+VERSION: int = 2
 """Of the results; bumped when the same settings and inputs give another result."""
-
-Attention = Literal["causal", "bidirectional"]
 
 
 class Connector(Section):
@@ -66,6 +64,9 @@ class Compose(Section):
     """Before the pooling; none where null."""
     pooling: Pooling | None = None
     """How token states become a vector; null: as the encoder does. With `last`, a decoder's tokenizer ends each text by its end token."""
+    include_prompt: bool | None = None
+    """Whether the pooling counts the tokens of what goes before a text: false where instructions are read and left out of the mean; null:
+    as the encoder has it, or true."""
     dense: tuple[Dense, ...] = ()
     """What a vector goes through after the pooling."""
     prefixes: NamedPrefixes | None = None

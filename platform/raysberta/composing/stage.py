@@ -3,14 +3,13 @@
 import logging
 from pathlib import Path
 
-from raysberta.composing.attention import attention_of
-from raysberta.composing.compose import composed
+from raysberta.composing.compose import composed, write
 from raysberta.composing.facts import ComposeFacts
 from raysberta.composing.settings import Compose
 from raysberta.errors import InputError
 from raysberta.graph import Ref
-from raysberta.models.describe import write_description
-from raysberta.models.model import Model, save_model
+from raysberta.models.attention import attention_of
+from raysberta.models.model import Model
 from raysberta.models.parts import Decoder
 from raysberta.work import Work
 
@@ -27,13 +26,14 @@ def run(work: Work[Compose]) -> ComposeFacts:
     def folder(name: Ref | None) -> Path | None:
         return work.inputs[name].folder("model") if name is not None else None
 
+    encoder, decoder = folder(work.settings.encoder), folder(work.settings.decoder)
     try:
-        model, tokenizer, description = composed(work.settings, folder(work.settings.encoder), folder(work.settings.decoder), work.seed)
+        made = composed(work.settings, encoder, decoder, work.seed)
     except InputError as error:
         raise InputError(f"phases.{work.node}: {error}") from error
     with work.draft.folder("model") as target:
-        save_model(model, tokenizer, target)
-        write_description(target, description)
+        write(made, target, decoder if encoder is None else None)
+    model = made[0]
     facts = ComposeFacts(parts=_sizes(model), dimension=model.dimension, attention=_attention(work.settings, model))
     work.draft.rows_out = 1
     log.info("%s: %s parameters, vectors of %d dimensions", work.node, facts.parts, facts.dimension)

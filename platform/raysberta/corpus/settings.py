@@ -29,7 +29,7 @@ class DictionarySource(_Source):
     """Russian dictionary articles carried by the package wiki-ru-wordnet; the label is the field of knowledge, where one is named."""
 
     kind: Literal["wiki_ru_wordnet"]
-    pairs: dict[Literal["term_definition", "definition_usage", "same_label"], Task] = Field(
+    pairs: dict[Literal["term_definition", "definition_usage", "same_label", "text"], Task] = Field(
         default={"term_definition": "retrieval", "definition_usage": "topic"}
     )
     """Which pairs to make, each with its task; `same_label`: two definitions of one field of knowledge, for `topic`."""
@@ -41,7 +41,9 @@ class DocstringSource(_Source):
     kind: Literal["docstrings"]
     packages: tuple[str, ...] = ("numpy", "pandas", "torch", "transformers")
     """Import names of the packages to read."""
-    pairs: dict[Literal["summary_body", "name_summary"], Task] = Field(default={"summary_body": "retrieval", "name_summary": "topic"})
+    pairs: dict[Literal["summary_body", "name_summary", "text"], Task] = Field(
+        default={"summary_body": "retrieval", "name_summary": "topic"}
+    )
     """Which pairs to make, each with its task."""
 
 
@@ -75,7 +77,7 @@ class LegalSource(_Source):
     """Russian law in practice: sections of guides carried by the package ru-legal-skills-mcp; the label is the area of law."""
 
     kind: Literal["ru_legal_skills"]
-    pairs: dict[Literal["title_body"], Task] = Field(default={"title_body": "retrieval"})
+    pairs: dict[Literal["title_body", "text"], Task] = Field(default={"title_body": "retrieval"})
     """Which pairs to make, each with its task."""
 
 
@@ -97,7 +99,7 @@ class CloudSource(_Source):
         *("location", "ses"),
     )
     """Services to read, by their folder in botocore/data."""
-    pairs: dict[Literal["summary_body"], Task] = Field(default={"summary_body": "retrieval"})
+    pairs: dict[Literal["summary_body", "text"], Task] = Field(default={"summary_body": "retrieval"})
     """Which pairs to make, each with its task."""
 
 
@@ -137,7 +139,9 @@ class DescriptionSource(_Source):
     """Languages of the descriptions to read: some thousand Russian ones, and tens of thousands in English."""
     if_missing: IfMissing = "stop"
     """Where the lists are not there and cannot be fetched: stop, or go on as if the recipe had neither this source nor its tasks."""
-    pairs: dict[Literal["title_body", "translation"], Task] = Field(default={"title_body": "retrieval", "translation": "paraphrase"})
+    pairs: dict[Literal["title_body", "translation", "text"], Task] = Field(
+        default={"title_body": "retrieval", "translation": "paraphrase"}
+    )
     """Which pairs to make, each with its task; translations are of Russian texts."""
 
 
@@ -153,8 +157,10 @@ class FilesSource(_Source):
     """The column of JSONL and Parquet that holds the title; may be missing."""
     label_field: str = "label"
     """The column of JSONL and Parquet that holds a class label; may be missing."""
-    pairs: dict[Literal["title_body", "heading_section"], Task] = Field(default={"title_body": "topic", "heading_section": "retrieval"})
-    """Which pairs to make, each with its task."""
+    pairs: dict[Literal["title_body", "heading_section", "text"], Task] = Field(
+        default={"title_body": "topic", "heading_section": "retrieval"}
+    )
+    """Which pairs to make, each with its task; `text`: a text with itself, to be read twice in training under other dropout (SimCSE)."""
 
 
 TextSource = (

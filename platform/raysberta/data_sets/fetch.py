@@ -20,9 +20,10 @@ from raysberta.data_sets.outside import data_set_files
 from raysberta.data_sets.records import Record, Unit, records
 from raysberta.data_sets.rows import Rows, value_at
 from raysberta.data_sets.settings import OPEN, DatasetSource
-from raysberta.data_sets.snapshot import INDEX, Index, Part, check_pinned, place, put, read_index
+from raysberta.data_sets.snapshot import INDEX, Index, Part, check_pinned, place, read_index
 from raysberta.data_sets.sort import Sorter, write_parts
 from raysberta.errors import InputError
+from raysberta.storage.artifacts import write_whole
 from raysberta.storage.location import filesystem, first_line, join
 
 log = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ class _Taker:
             unreadable=rows.unreadable,
             parts=_written(self._sorter, where),
         )
-        put(join(where, INDEX), index.model_dump_json(indent=1).encode())
+        write_whole(*filesystem(join(where, INDEX)), index.model_dump_json(indent=1).encode())
         log.info("%s: %d of %d records taken, %d parts", self.name, index.rows, rows.seen, len(index.parts))
         return index
 

@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from raysberta.data_sets.settings import DatasetSource
-from raysberta.data_sets.snapshot import Index, put
-from raysberta.storage.location import join, shown
+from raysberta.data_sets.snapshot import Index
+from raysberta.storage.artifacts import write_whole
+from raysberta.storage.location import filesystem, join, shown
 
 TABLE = "licences.md"
 COLUMNS = ("data set", "from", "licence", "licence on its card", "records read", "rows taken", "MB")
@@ -23,7 +24,7 @@ def write_licences(sources: Mapping[str, DatasetSource], found: Mapping[str, Ind
         rows[sources[name].snapshot].append(_row(name, sources[name], index))
     for folder, own in rows.items():
         lines = [COLUMNS, tuple("---" for _ in COLUMNS), *own]
-        put(join(folder, TABLE), "".join(f"| {' | '.join(line)} |\n" for line in lines).encode())
+        write_whole(*filesystem(join(folder, TABLE)), "".join(f"| {' | '.join(line)} |\n" for line in lines).encode())
     return [shown(join(folder, TABLE)) for folder in rows]
 
 

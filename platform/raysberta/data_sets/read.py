@@ -22,7 +22,6 @@ from raysberta.data_sets.snapshot import read_part
 from raysberta.pairs.text import cut, normalise
 from raysberta.schema import PAIR, REJECTED_PAIR, text_id
 
-KIND = "dataset"
 _LAST_NUMBER = re.compile(r"\d+(?:\.\d+)?$")
 
 
@@ -127,12 +126,12 @@ def _pairs(name: str, source: DatasetSource, row: Mapping[str, Any], longest: in
         positive = cut(positive, longest)
         doc_id = text_id(name, positive)
         yield {
-            "pair_id": text_id(name, KIND, doc_id, query, positive),
+            "pair_id": text_id(name, source.pair_kind, doc_id, query, positive),
             "doc_id": doc_id,
             "group": group,
             "split": "train",
             "source": name,
-            "kind": KIND,
+            "kind": source.pair_kind,
             "task": source.task,
             "language": language,
             "query": query,
@@ -143,9 +142,9 @@ def _pairs(name: str, source: DatasetSource, row: Mapping[str, Any], longest: in
 
 
 def _rejected(name: str, source: DatasetSource, row: Mapping[str, Any]) -> dict[str, Any]:
-    pair_id = text_id(name, KIND, row["problem"], row["query"])
+    pair_id = text_id(name, source.pair_kind, row["problem"], row["query"])
     empty: dict[str, Any] = dict.fromkeys(REJECTED_PAIR.names, "") | {"negatives": [], "given_score": None, "score": None}
-    known = {"pair_id": pair_id, "group": pair_id, "split": "train", "source": name, "kind": KIND, "task": source.task}
+    known = {"pair_id": pair_id, "group": pair_id, "split": "train", "source": name, "kind": source.pair_kind, "task": source.task}
     return empty | known | {"query": row["query"], "reason": f"{UNREADABLE}: {row['problem']}"}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from raysberta.graph import EXECUTION, PLACE, Language, Number, Positive, Section
-from raysberta.schema import Task
+from raysberta.schema import SELF_PAIR, Task
 
 OPEN = "OPEN"
 """What a recipe says for a commit that nobody has named: it can be planned with, and neither fetched nor run."""
@@ -87,7 +87,8 @@ class DatasetSource(Section):
     query_field: Column = "query"
     """The column that holds the query."""
     positive_field: Column = "positive"
-    """The column that holds the positive, or a list of positives."""
+    """The column that holds the positive, or a list of positives; that of the query where it is plain text: each text with itself, of kind
+    `text`."""
     negatives_field: Column = "negatives"
     """The column that holds supplied negatives, one or a list; may be missing."""
     label_field: Column | None = None
@@ -105,6 +106,11 @@ class DatasetSource(Section):
     """Least values of columns of numbers, such as views, votes, a score or a similarity: rows below one, or without it, are left out."""
     where: dict[Column, Values] = Field(default={})
     """Take only rows whose column has this value, or one of these."""
+
+    @property
+    def pair_kind(self) -> str:
+        """Of its pairs: `dataset`, or `text` where both sides are read from one column."""
+        return SELF_PAIR if self.query_field == self.positive_field else "dataset"
 
     @property
     def fetched(self) -> bool:

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -166,15 +165,3 @@ def snapshot_state(index: Index) -> dict[str, Any]:
     """A snapshot as a part of an identity: the hashes of its parts."""
     digest = hashlib.sha256("\n".join(part.sha256 for part in index.parts).encode()).hexdigest()[:16]
     return {"rows": index.rows, "digest": digest}
-
-
-def put(uri: str, data: bytes) -> None:
-    """A file that appears whole: on an object store as all do, on a disk by renaming."""
-    system, path = filesystem(uri)
-    if isinstance(system, pafs.LocalFileSystem):
-        aside = Path(f"{path}.new")
-        aside.write_bytes(data)
-        aside.replace(path)
-        return
-    with system.open_output_stream(path) as stream:
-        stream.write(data)

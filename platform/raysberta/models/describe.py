@@ -70,6 +70,8 @@ class Description:
     prefixes: Prefixes
     max_tokens: int
     """Longer texts are cut; special tokens count."""
+    include_prompt: bool = True
+    """Whether the pooling counts the tokens of what goes before a text: sentence-transformers' name for it."""
 
 
 def describe(
@@ -95,6 +97,7 @@ def describe(
         pooling=pooling or _pooling(folder, f"models.{model}"),
         prefixes=prefixes or _prefixes(folder, f"models.{model}"),
         max_tokens=_length(folder, max_tokens, f"models.{model}"),
+        include_prompt=includes_prompt(folder),
     )
 
 
@@ -121,7 +124,7 @@ def write_description(folder: Path, description: Description) -> None:
         f"{pooling}/config.json": {
             "word_embedding_dimension": dimension(folder, [part for part in parts if part.kind in OF_STATES]),
             **{switch: mode == description.pooling for switch, mode in MODES.items()},
-            "include_prompt": True,
+            "include_prompt": description.include_prompt,
         },
         f"{normalize}/config.json": {},
         TOKENIZER: tokenizer,
@@ -188,17 +191,25 @@ def _pooling(folder: Path, key: str) -> Pooling:
         raise InputError(f"{folder}: says nothing of its pooling (no {MODULES}); {wanted}")
     if others := foreign(folder):
         raise InputError(f"{folder}: has a module {others[0]}, which is not read; {wanted}, to use its encoder without that module")
-    file = next((folder / path / "config.json" for name, path in modules(folder) if name == "Pooling"), None)
-    if file is None or not file.is_file():
+    config = _pooling_config(folder)
+    if config is None:
         raise InputError(f"{folder}: says nothing of its pooling (no configuration of it); {wanted}")
-    config = read_json(file)
     given = config.get("pooling_mode", [mode for switch, mode in MODES.items() if config.get(switch)])
     modes = [given] if isinstance(given, str) else given
     mode = {"lasttoken": "last"}.get(modes[0], modes[0]) if len(modes) == 1 else None
-    if mode not in get_args(Pooling) or not config.get("include_prompt", True):
-        without = "" if config.get("include_prompt", True) else " without the prompt"
-        raise InputError(f"{folder}: pools by {'+'.join(modes) or 'nothing'}{without}, there are {', '.join(get_args(Pooling))}; {wanted}")
+    if mode not in get_args(Pooling):
+        raise InputError(f"{folder}: pools by {'+'.join(modes) or 'nothing'}, there are {', '.join(get_args(Pooling))}; {wanted}")
     return cast(Pooling, mode)
+
+
+def includes_prompt(folder: Path) -> bool:
+    """Whether a folder's pooling counts the tokens of what goes before a text; it does where nothing else is said."""
+    return bool((_pooling_config(folder) or {}).get("include_prompt", True))
+
+
+def _pooling_config(folder: Path) -> dict[str, Any] | None:
+    file = next((folder / path / "config.json" for name, path in modules(folder) if name == "Pooling"), None)
+    return cast(dict[str, Any], read_json(file)) if file is not None and file.is_file() else None
 
 
 def _prefixes(folder: Path, key: str) -> Prefixes:

@@ -2,7 +2,8 @@
 
 Where the folder's checkpoint carries a head (BERT's `cls.predictions`, RoBERTa's `lm_head`, ModernBERT's `head`), its dense layer,
 norm and bias are taken; else hidden states go to the table directly and the bias starts at 0. A model folder of this project holds the
-encoder alone; from the base to the MLM phase its head goes along in a file of its own, under RoBERTa's names.
+encoder alone; from the base to the MLM phase its head goes along in a file of its own, under RoBERTa's names. A decoder's head lies in that
+file too, see language_head.py.
 """
 
 import json
@@ -52,7 +53,7 @@ def load_head(folder: Path, encoder: PreTrainedModel) -> MlmHead:
         InputError: the head is for another vocabulary than the embeddings.
     """
     pieces, width = cast(torch.Tensor, encoder.get_input_embeddings().weight).shape
-    files = _files(folder)
+    files = tensor_files(folder)
     for names in NAMES:
         if f"{names['dense']}.weight" not in files or names["bias"] not in files:  # ModernBERT's classifiers have a dense layer too
             continue
@@ -61,13 +62,13 @@ def load_head(folder: Path, encoder: PreTrainedModel) -> MlmHead:
             break
         config = encoder.config
         head = MlmHead(width, pieces, True, getattr(config, "layer_norm_eps", getattr(config, "norm_eps", 1e-12)))
-        state = {"bias": _read(files, names["bias"])}
+        state = {"bias": read_tensor(files, names["bias"])}
         if len(state["bias"]) != pieces:
             raise InputError(f"{folder}: its masked-language-model head has {len(state['bias'])} pieces, its embeddings have {pieces}")
         for part in ("dense", "norm"):
-            state[f"{part}.weight"] = _read(files, f"{names[part]}.weight")
+            state[f"{part}.weight"] = read_tensor(files, f"{names[part]}.weight")
             bias = f"{names[part]}.bias"
-            state[f"{part}.bias"] = _read(files, bias) if bias in files else torch.zeros(width)  # ModernBERT has none
+            state[f"{part}.bias"] = read_tensor(files, bias) if bias in files else torch.zeros(width)  # ModernBERT has none
         head.load_state_dict(state)
         return head
     return MlmHead(width, pieces, False, 0.0)
@@ -82,23 +83,29 @@ def save_head(head: MlmHead, folder: Path) -> None:
     save_file({**tensors, NAMES[0]["bias"]: head.bias.detach()}, folder / FILE)
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Which safetensors file of a checkpoint holds which tensor."""
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Which safetensors file of a checkpoint holds which tensor, the file of a head beside it among them.
+
+    Raises:
+        InputError: there is no checkpoint.
+    """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         found = {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
     elif (folder / "model.safetensors").is_file():
-        found = _tensors(folder / "model.safetensors")
+        found = tensors_in(folder / "model.safetensors")
     else:
         raise InputError(f"{folder}: no model.safetensors there")
-    return found | (_tensors(folder / FILE) if (folder / FILE).is_file() else {})
+    return found | (tensors_in(folder / FILE) if (folder / FILE).is_file() else {})
 
 
-def _tensors(file: Path) -> dict[str, Path]:
+def tensors_in(file: Path) -> dict[str, Path]:
+    """The names of a file's tensors, each with that file."""
     with safe_open(file, "pt") as stream:
         return dict.fromkeys(stream.keys(), file)
 
 
-def _read(files: dict[str, Path], name: str) -> torch.Tensor:
+def read_tensor(files: dict[str, Path], name: str) -> torch.Tensor:
+    """A tensor of a checkpoint, float32."""
     with safe_open(files[name], "pt") as stream:
         return stream.get_tensor(name).float()

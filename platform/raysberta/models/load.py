@@ -89,6 +89,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def prompt_tokens(tokenizer: PreTrainedTokenizerFast, prompt: str) -> int:
+    """How many of a text's first tokens count as those of the prompt before it: its own number, without the special token that closes it.
+
+    sentence-transformers counts so, whatever the tokenizer makes of the place where prompt and text meet. 0 of an empty one, whose tokens
+    are all of the text.
+    """
+    ids = tokenizer(prompt)["input_ids"] if prompt else []
+    return len(ids) - (ids[-1] in tokenizer.all_special_ids) if ids else 0
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write model and tokenizer, load both back, and compare a probe sentence.
 
@@ -156,7 +166,7 @@ class TensorFile:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model and its parts, without its head's for masked words.
+    """The safetensors files of a model and its parts, without its head's, for masked words or of a language model.
 
     Raises:
         InputError: there are none.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from raysberta.errors import InputError
-from raysberta.models.describe import describe
+from raysberta.models.describe import describe, includes_prompt
 from raysberta.models.folder import OF_STATES, OF_VECTORS, Kind, Part, module_paths, parts_of, read_json, written_parts
 from raysberta.models.load import PROBE, load_tokenizer, load_transformer
 from raysberta.models.parts import Connector, Decoder, Dense, LatentAttention, dense_of
@@ -31,7 +31,14 @@ StatesPart = Connector | Decoder | LatentAttention
 class Model(nn.Module):
     """Token ids to vectors. Texts are padded on either side, and neither padding nor the texts beside them change a vector."""
 
-    def __init__(self, encoder: PreTrainedModel, pooling: Pooling, parts: Sequence[StatesPart] = (), dense: Sequence[Dense] = ()) -> None:
+    def __init__(
+        self,
+        encoder: PreTrainedModel,
+        pooling: Pooling,
+        parts: Sequence[StatesPart] = (),
+        dense: Sequence[Dense] = (),
+        include_prompt: bool = True,
+    ) -> None:
         """Join parts.
 
         Args:
@@ -39,12 +46,14 @@ class Model(nn.Module):
             pooling: Of the last states.
             parts: What states go through.
             dense: What vectors go through.
+            include_prompt: Whether the pooling counts the tokens of what goes before a text.
         """
         super().__init__()
         self.encoder = encoder
         self.parts = nn.ModuleList(parts)
         self.pooling: Pooling = pooling
         self.dense = nn.ModuleList(dense)
+        self.include_prompt = include_prompt
 
     @property
     def dimension(self) -> int:
@@ -52,19 +61,22 @@ class Model(nn.Module):
         last = [*self.parts, *self.dense][-1:]
         return cast(int, last[0].width) if last else self.encoder.config.hidden_size
 
-    def forward(self, mask: Tensor, **tokens: Tensor) -> Tensor:
+    def forward(self, mask: Tensor, prompts: Tensor | None = None, **tokens: Tensor) -> Tensor:
         """Vectors [B, D], float32 or wider, not normalised.
 
         Args:
             mask: int64 [B, T] of 0 and 1.
+            prompts: int64 [B]: how many of a text's first tokens are of what goes before it; none where None.
             tokens: `input_ids` [B, T], or `inputs_embeds` [B, T, H].
         """
-        return self.vectors(self.encoder(attention_mask=mask, **tokens).last_hidden_state, mask)
+        return self.vectors(self.encoder(attention_mask=mask, **tokens).last_hidden_state, mask, prompts)
 
-    def vectors(self, states: Tensor, mask: Tensor) -> Tensor:
+    def vectors(self, states: Tensor, mask: Tensor, prompts: Tensor | None = None) -> Tensor:
         """The same, of the first transformer's last states [B, T, H]."""
         for part in self.parts:
             states, mask = part(states, mask)
+        if prompts is not None and not self.include_prompt:
+            mask = mask * (mask.long().cumsum(1) > prompts[:, None])
         vectors = pool(states.to(torch.promote_types(states.dtype, torch.float32)), mask, self.pooling)
         for layer in self.dense:
             vectors = layer(vectors.to(next(layer.parameters()).dtype))
@@ -94,7 +106,9 @@ def load_model(folder: Path, dropout: float | None = None, layers: int | None = 
     Raises:
         InputError: the folder is no such model, asks for code of its own, or has a part that this project has not.
     """
-    return _joined(folder, pooling or describe(folder).pooling, parts_of(folder), dropout, layers)
+    model = _joined(folder, pooling or describe(folder).pooling, parts_of(folder), dropout, layers)
+    model.include_prompt = includes_prompt(folder)
+    return model
 
 
 def load_part(part: Part, dropout: float | None = None) -> StatesPart | Dense:

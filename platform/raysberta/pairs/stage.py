@@ -16,7 +16,6 @@ from raysberta.corpus.evaluation_sets import evaluation_files
 from raysberta.corpus.facts import Repeats
 from raysberta.corpus.length import counted_by
 from raysberta.corpus.overlaps import bits_of_range, meet_in_range, set_runs, width_of
-from raysberta.data_sets.read import KIND
 from raysberta.errors import InputError
 from raysberta.pairs.facts import PairsFacts
 from raysberta.pairs.match import CIRCLE, Cluster, circles
@@ -74,7 +73,7 @@ class _Stage:
         size = sum(unit.bytes for unit in self.documents) + sum(unit.bytes for unit in self.given)
         self.place = Place(folder, power_of_two(max(LEAST_BUCKETS, EXPANSION * size / PART_BYTES)), RUN_BYTES)
         own = [f"{name}/{kind}" for name, kinds in self.settings.kinds.items() for kind in kinds]
-        self.kinds = sorted([*own, *(f"{name}/{KIND}" for name in self.settings.data_sets)])
+        self.kinds = sorted([*own, *(f"{name}/{source.pair_kind}" for name, source in self.settings.data_sets.items())])
 
     def run(self) -> PairsFacts:
         held = self._held()
@@ -155,7 +154,7 @@ class _Stage:
     def _limits(self) -> dict[str, int]:
         """Training pairs that are kept at most, by `source/kind`: the smaller of what the rules and a data set itself say."""
         rules, found = self.settings.rules, {}
-        own = {f"{name}/{KIND}": source.limit for name, source in self.settings.data_sets.items()}
+        own = {f"{name}/{source.pair_kind}": source.limit for name, source in self.settings.data_sets.items()}
         for name in self.kinds:
             asked = [limit for limit in (rules.limits.get(name, rules.per_source), own.get(name)) if limit is not None]
             if asked:

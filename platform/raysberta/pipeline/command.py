@@ -20,7 +20,7 @@ from raysberta.pipeline.environment import check
 from raysberta.pipeline.optional import with_what_is_there
 from raysberta.recipe import Recipe
 from raysberta.storage.artifacts import Store
-from raysberta.storage.location import is_uri
+from raysberta.storage.location import first_line, is_uri
 
 if TYPE_CHECKING:  # a dry run does without Ray
     from raysberta.pipeline.execution import Outcome
@@ -77,6 +77,10 @@ def reported(action: Callable[[], int]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    except OSError as error:  # outside of a stage: a storage that does not answer, a full disk
+        log.debug("failed", exc_info=True)
+        print(f"failed: {first_line(error)}", file=sys.stderr, flush=True)
+        return 1
     except KeyboardInterrupt:
         print("stopped; what was committed stays, the same command goes on from there", file=sys.stderr, flush=True)
         return 130

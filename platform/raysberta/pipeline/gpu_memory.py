@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from raysberta.composing.settings import Compose
 from raysberta.errors import InputError
 from raysberta.models.outside import config_of
 from raysberta.models.settings import Model
@@ -50,7 +51,11 @@ def _sizes(nodes: Mapping[str, Node], name: str) -> Sizes | None:
         kept = settings.layers or (sizes.layers if sizes else 0)
         return replace(sizes, layers=min(kept, sizes.layers)) if sizes else None
     phase: Any = getattr(settings, "phase", settings)
+    if isinstance(phase, Compose) and phase.encoder is not None and phase.decoder is not None:
+        return None  # of two transformers, one after the other
     sizes = _sizes(nodes, str(phase.from_))
+    if sizes is not None and isinstance(phase, Compose) and phase.decoder_layers is not None:
+        return replace(sizes, layers=min(phase.decoder_layers, sizes.layers))
     if sizes is None or not isinstance(phase, Vocabulary) or phase.extend_from is None:
         return sizes
     donor = _sizes(nodes, phase.extend_from)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from raysberta.data_sets.read import KIND
 from raysberta.data_sets.settings import DatasetSource
 from raysberta.errors import InputError
 from raysberta.nodes import NATURAL, nodes_of
@@ -139,7 +138,7 @@ def _with(recipe: Recipe, name: str, phase: Contrastive, title: str, changes: Ma
 
 def _natural(recipe: Recipe) -> Iterator[str]:
     for name, source in recipe.sources.items():
-        for kind in (KIND,) if isinstance(source, DatasetSource) else source.pairs:
+        for kind in (source.pair_kind,) if isinstance(source, DatasetSource) else source.pairs:
             if recipe.pairs.limits.get(f"{name}/{kind}", 1):
                 yield f"{name}/{kind}"
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from raysberta.aligning import settings as aligning
 from raysberta.composing import settings as composing
 from raysberta.corpus import settings as corpus
 from raysberta.errors import InputError
@@ -64,6 +65,8 @@ def stage_of(node: Node) -> Stage:
             return Stage(_mlm, training.VERSION, seeded=True, memory_gib=2)
         case "contrastive":
             return Stage(_contrastive, training.VERSION, seeded=True, memory_gib=3, workers=Workers(cpus=2))
+        case "align":
+            return Stage(_align, aligning.VERSION, seeded=True, memory_gib=3, workers=Workers(cpus=2))
         case "distil":
             return Stage(_distil, training.VERSION, seeded=True, memory_gib=2, workers=Workers(cpus=2))
         case "merge":
@@ -209,6 +212,12 @@ def _contrastive(work: Work[training.ContrastivePhase]) -> Facts:
     from raysberta.training.stage import contrastive
 
     return contrastive(work)
+
+
+def _align(work: Work[aligning.AlignPhase]) -> Facts:
+    from raysberta.aligning.stage import run
+
+    return run(work)
 
 
 def _distil(work: Work[training.DistilPhase]) -> Facts:

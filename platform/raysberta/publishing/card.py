@@ -81,7 +81,8 @@ def _introduction(told: Told) -> str:
     settings, model, scores = told.settings, told.model, told.scores
     lines = [f"# {settings.about.model_name}", "", settings.about.description or "A sentence-embedding model made by RaySBERTa.", ""]
     size = f"{model.parameters / 1e6:.1f}M parameters, vectors of {model.dimension} dimensions"
-    lines.append(f"{size}, texts of up to {model.max_tokens} tokens, {told.description.pooling} pooling, L2-normalised.")
+    without = "" if told.description.include_prompt else " without the prefix"
+    lines.append(f"{size}, texts of up to {model.max_tokens} tokens, {told.description.pooling} pooling{without}, L2-normalised.")
     lines.append(f"Made from `{gather.origin_of(told.lineage, settings.base)}` with the recipe `{settings.recipe}`.")
     lines += ["", *(sentence.text for sentence in scores.verdict())] if scores.tables else []
     return "\n".join(lines)
@@ -92,14 +93,20 @@ def _usage(told: Told) -> str:
     prompted = any(prefixes.named_prompts().values())
     query, right, wrong = TEXTS["ru" if "ru" in told.settings.languages else "en"]
     name_of_query, name_of_document = (f', prompt_name="{name}"' if prompted else "" for name in ("search_query", "search_document"))
+    trust = ", trust_remote_code=True" if told.model.own_parts else ""
     code = f'''```python
 from sentence_transformers import SentenceTransformer
 
-model = SentenceTransformer("path/to/{told.settings.about.model_name}")
+model = SentenceTransformer("path/to/{told.settings.about.model_name}"{trust})
 query = model.encode("{query}"{name_of_query})
 passages = model.encode(["{right}", "{wrong}"]{name_of_document})
 print(model.similarity(query, passages))
 ```'''
+    if told.model.own_parts:
+        code += (
+            "\n\nParts of the model are classes of the package `raysberta`, which has to be installed; the folder holds no code. "
+            "sentence-transformers wants `trust_remote_code` before it imports them."
+        )
     if not prompted:
         return f"## Usage\n\nThe model reads texts as they are, without any prefix.\n\n{code}"
     rows = [

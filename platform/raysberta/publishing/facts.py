@@ -55,6 +55,8 @@ class Exported(Facts):
     parameters: int
     difference: float
     """Greatest difference of a vector's value between the published model and the encoder itself."""
+    own_parts: bool
+    """Whether it has parts that sentence-transformers loads from this package."""
 
 
 class ReleaseFacts(Facts):

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from raysberta.aligning.facts import AlignFacts
+from raysberta.aligning.settings import AlignPhase
 from raysberta.composing.facts import ComposeFacts
 from raysberta.composing.settings import Compose
 from raysberta.corpus.facts import CorpusFacts
@@ -172,6 +174,8 @@ def _classes(manifest: Manifest) -> tuple[type[BaseModel], type[Facts]]:
             return MlmPhase, TrainingFacts
         case "contrastive":
             return ContrastivePhase, TrainingFacts
+        case "align":
+            return AlignPhase, AlignFacts
         case "distil":
             return DistilPhase, DistilFacts
         case "compose":

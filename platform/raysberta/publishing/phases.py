@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from raysberta.aligning.facts import AlignFacts, Written
+from raysberta.aligning.settings import AlignPhase
 from raysberta.composing.facts import ComposeFacts
 from raysberta.composing.settings import Compose
 from raysberta.merging.facts import MergeFacts
@@ -13,8 +15,8 @@ from raysberta.pruning.settings import Prune
 from raysberta.publishing.lineage import Lineage, MadeNode
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.settings import WrittenPairs
-from raysberta.training.facts import DistilFacts, Fidelity, TrainingFacts
-from raysberta.training.settings import ContrastivePhase, DistilPhase, MlmPhase, Training
+from raysberta.training.facts import DistilFacts, Fidelity, Perplexity, TrainingFacts
+from raysberta.training.settings import ContrastivePhase, DistilPhase, Generation, MlmPhase, Training
 from raysberta.tuning.choice import with_values
 from raysberta.tuning.node import SearchTrials
 from raysberta.vocabulary.facts import VocabularyFacts
@@ -38,6 +40,8 @@ def line(lineage: Lineage, node: MadeNode) -> str:
             return _mlm(lineage, settings, facts)
         case ContrastivePhase() as settings, TrainingFacts() as facts:
             return _contrastive(lineage, settings, facts)
+        case AlignPhase() as settings, AlignFacts() as facts:
+            return _align(lineage, settings, facts)
         case DistilPhase() as settings, DistilFacts() as facts:
             return _distil(lineage, settings, facts)
         case MergePhase() as settings, MergeFacts() as facts:
@@ -79,15 +83,17 @@ def _mlm(lineage: Lineage, settings: MlmPhase, facts: TrainingFacts) -> str:
     phase = with_values(settings.phase, facts.chosen)
     retromae = " with RetroMAE" if phase.retromae else ""
     words = " (whole words)" if phase.whole_words else ""
-    what = f"masked language modelling{retromae}, {100 * phase.mask_probability:g} % of tokens{words}, {phase.batch_size:,} texts a step"
-    return f"from `{lineage.name_of(phase.from_)}`, {facts.steps:,} steps of {what}, {_rate(phase)}{_searched(facts.chosen)}"
+    named = "masked next token prediction" if phase.next_token else "masked language modelling"
+    what = f"{named}{retromae}, {100 * phase.mask_probability:g} % of tokens{words}, {phase.batch_size:,} texts a step"
+    how = ", ".join([*_parts(phase), _rate(phase)])
+    return f"from `{lineage.name_of(phase.from_)}`, {facts.steps:,} steps of {what}, {how}{_searched(facts.chosen)}"
 
 
 def _contrastive(lineage: Lineage, settings: ContrastivePhase, facts: TrainingFacts) -> str:
     phase = with_values(settings.phase, facts.chosen)
     losses = list(dict.fromkeys(["info_nce", *phase.objectives.values()]))
     extras = [
-        *([f"LoRA of rank {phase.lora.rank}"] if phase.lora else []),
+        *_parts(phase),
         *([f"margin {phase.margin:g}"] if phase.margin else []),
         *(["negatives within each side too"] if phase.same_tower else []),
         *(["negatives of all devices"] if phase.cross_device_negatives else []),
@@ -95,6 +101,8 @@ def _contrastive(lineage: Lineage, settings: ContrastivePhase, facts: TrainingFa
         *([f"hardness {phase.hardness:g}"] if phase.hardness else []),
         *([f"spread-out term times {phase.spread_out:g}"] if phase.spread_out else []),
         *([f"distance to vectors of `{lineage.name_of(phase.distil.teacher)}` times {phase.distil.weight:g}"] if phase.distil else []),
+        *([] if phase.in_batch_negatives else ["no negatives but a query's own hard ones"]),
+        *([_generation(lineage, phase.generation)] if phase.generation else []),
         *([f"Matryoshka dimensions {', '.join(map(str, phase.dimensions))}"] if phase.dimensions else []),
     ]
     what = [
@@ -106,13 +114,45 @@ def _contrastive(lineage: Lineage, settings: ContrastivePhase, facts: TrainingFa
         *extras,
         _rate(phase),
     ]
-    return ", ".join(what) + _searched(facts.chosen)
+    return ", ".join(what) + _searched(facts.chosen) + _written(facts.generation)
+
+
+def _generation(lineage: Lineage, written: Generation) -> str:
+    rows = f"{written.batch_size:,} answers of {_named(lineage, written.examples)} a step"
+    return f"the loss of writing {rows}, a {written.mean}'s mean, times {written.weight:g}"
+
+
+def _written(found: Perplexity | None) -> str:
+    """How well the model still writes."""
+    if found is None:
+        return ""
+    return f"; perplexity of {found.rows:,} answers set apart, before and after: {found.before:.2f}, {found.after:.2f}"
+
+
+def _align(lineage: Lineage, settings: AlignPhase, facts: AlignFacts) -> str:
+    phase = settings.phase
+    what = f"{facts.steps:,} steps of writing {phase.batch_size:,} texts with `{lineage.name_of(phase.decoder)}` frozen"
+    share = f"{100 * phase.reconstruction:g} % of them reconstructed, {100 * phase.mask_probability:g} % of the tokens written hidden"
+    adapters = [f"LoRA of rank {phase.lora.rank}"] if phase.lora else []
+    told = [f"from `{lineage.name_of(phase.from_)}`", f"on {_named(lineage, phase.examples)}", what, share, *adapters, _rate(phase)]
+    return ", ".join(told) + _wrote(facts.before, facts.after)
+
+
+def _wrote(before: Written | None, after: Written | None) -> str:
+    """What the decoder wrote from its own states and from others'."""
+    if before is None or after is None:
+        return ""
+    losses = [("reconstruction", before.reconstruction, after.reconstruction), ("completion", before.completion, after.completion)]
+    told = "; ".join(
+        f"{name} {first.own:.3f} to {last.own:.3f}, from other texts' states {last.shuffled:.3f}" for name, first, last in losses
+    )
+    return f"; loss of a token on {after.rows:,} rows set apart: {told}"
 
 
 def _distil(lineage: Lineage, settings: DistilPhase, facts: DistilFacts) -> str:
     phase = settings.phase
     texts = _named(lineage, [*phase.pairs, *phase.examples, *([phase.documents] if phase.documents else [])])
-    what = f"{facts.steps:,} steps of {phase.batch_size:,} texts, {phase.loss} distance, {_rate(phase)}"
+    what = f"{facts.steps:,} steps of {phase.batch_size:,} texts, {phase.loss} distance, {', '.join([*_parts(phase), _rate(phase)])}"
     learned = (
         f"from `{lineage.name_of(phase.from_)}`, vectors of `{lineage.name_of(phase.teacher)}` of {facts.rows['texts']:,} texts of {texts}"
     )
@@ -174,6 +214,12 @@ def _examples(lineage: Lineage, settings: Examples, facts: ExamplesFacts) -> str
 
 def _named(lineage: Lineage, artifacts: Sequence[str]) -> str:
     return ", ".join(f"`{lineage.name_of(artifact)}`" for artifact in artifacts)
+
+
+def _parts(phase: Training) -> list[str]:
+    """What is not trained whole."""
+    adapters = [f"LoRA of rank {phase.lora.rank}"] if phase.lora else []
+    return adapters + [f"{name.replace('_', ' ')} {how}" for name, how in phase.parts.items()]
 
 
 def _rate(phase: Training) -> str:

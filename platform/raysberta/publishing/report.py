@@ -161,7 +161,7 @@ def _facts(told: Told) -> list[tuple[str, str]]:
         ("final model", told.settings.final),
         ("base model", f"{told.settings.base}, {gather.origin_of(told.lineage, told.settings.base)}"),
         ("prefixes", ", ".join(repr(prefix) for prefix in prefixes)),
-        ("pooling", told.description.pooling),
+        ("pooling", told.description.pooling + ("" if told.description.include_prompt else ", without the prefix")),
         ("longest text", f"{told.model.max_tokens} tokens"),
         ("languages", ", ".join(told.settings.languages)),
         ("seed", ", ".join(map(str, gather.seeds(told.lineage))) or "nothing was drawn"),

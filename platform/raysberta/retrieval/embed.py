@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from raysberta.models.arithmetic import has_bf16
 from raysberta.models.describe import describe
-from raysberta.models.load import load_tokenizer
+from raysberta.models.load import load_tokenizer, prompt_tokens
 from raysberta.models.model import load_model
 from raysberta.retrieval.processor import arranged
 
@@ -25,7 +25,10 @@ VERSION = 3
 
 
 class Embedder:
-    """A model ready to embed. Texts come with their prefix; the caller knows the task."""
+    """A model ready to embed. Texts come with their prefix; the caller knows the task.
+
+    Where the model's pooling leaves out the prefix, it is known by how a text begins.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,9 @@ class Embedder:
         half = precision == "bf16" and has_bf16(self.device)
         self.model = load_model(folder).in_precision(torch.bfloat16 if half else torch.float32).to(self.device)
         self.description = describe(folder)
+        known = {} if self.description.include_prompt else self.description.prefixes.named_prompts()
+        lengths = {prefix: prompt_tokens(self.tokenizer, prefix) for prefix in known.values() if prefix}
+        self.prompts = sorted(lengths.items(), key=lambda item: -len(item[0]))
         self.max_tokens = min(max_tokens or self.description.max_tokens, self.description.max_tokens)
         self.products = "tf32" if precision == "tf32" else "ieee"
         self.token_budget = token_budget or (65536 if self.device.type == "cuda" else 2048)
@@ -71,13 +77,17 @@ class Embedder:
         vectors = np.empty((len(ids), self.model.dimension), np.float32)
         done, shown = 0, time.monotonic()
         for rows in self._batches(order, ids):
-            vectors[rows] = self._forward([ids[row] for row in rows])
+            vectors[rows] = self._forward([ids[row] for row in rows], [self._prompt(distinct[row]) for row in rows])
             done += len(rows)
             if time.monotonic() - shown > PROGRESS_SECONDS:
                 log.info("embedded %d of %d texts", done, len(ids))
                 shown = time.monotonic()
         row_of = {text: row for row, text in enumerate(distinct)}
         return vectors[[row_of[text] for text in texts]]
+
+    def _prompt(self, text: str) -> int:
+        """How many of its first tokens are of the longest prefix that it begins with, of those that the model knows."""
+        return next((tokens for prefix, tokens in self.prompts if text.startswith(prefix)), 0)
 
     def _batches(self, order: list[int], ids: list[list[int]]) -> Iterator[list[int]]:
         """Rows in falling length; the first of a batch is its longest, so it fixes the width."""
@@ -90,7 +100,7 @@ class Embedder:
         yield batch
 
     @torch.inference_mode()
-    def _forward(self, ids: list[list[int]]) -> np.ndarray:
+    def _forward(self, ids: list[list[int]], prompts: list[int]) -> np.ndarray:
         width = max(len(row) for row in ids)
         tokens = torch.full((len(ids), width), self.tokenizer.pad_token_id or 0)
         mask = torch.zeros((len(ids), width), dtype=torch.long)
@@ -99,7 +109,8 @@ class Embedder:
             mask[number, : len(row)] = 1
         tokens, mask = tokens.to(self.device), mask.to(self.device)
         with _on(self.device, self.products):
-            return F.normalize(self.model(mask, input_ids=tokens), dim=-1).cpu().numpy()
+            vectors = self.model(mask, torch.tensor(prompts, device=self.device), input_ids=tokens)
+            return F.normalize(vectors, dim=-1).cpu().numpy()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from raysberta.storage.artifacts import write_whole
 from raysberta.storage.location import filesystem
 
 PART_BYTES = 10 * 2**20
@@ -99,11 +100,7 @@ class Files:
         local = isinstance(fs, pafs.LocalFileSystem)
         if local:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        target = f"{path}.{uuid.uuid4().hex[:8]}.new" if local else path  # a retried actor may write beside a dying one
-        with fs.open_output_stream(target) as stream:
-            stream.write(data)
-        if local:
-            fs.move(target, path)
+        write_whole(fs, path, data)  # a retried actor may write beside a dying one
         self.count(1 if local else 2 + -(-len(data) // PART_BYTES), written=len(data))
 
     def drop(self) -> None:

@@ -5,7 +5,6 @@ a second run with another rank window go straight to the search. A file appears 
 """
 
 import hashlib
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow.fs as pafs
 
 from raysberta.errors import InputError
+from raysberta.storage.artifacts import write_whole
 from raysberta.storage.location import filesystem, is_uri, join
 
 BLOCK_TEXTS = 1024
@@ -143,12 +143,7 @@ def write_block(path: str, vectors: np.ndarray) -> int:
     data, bad = as_block(vectors)
     fs, place = filesystem(path)
     fs.create_dir(place.rsplit("/", 1)[0], recursive=True)
-    local = isinstance(fs, pafs.LocalFileSystem)
-    target = f"{place}.{uuid.uuid4().hex[:8]}.new" if local else place  # a retried actor may write beside a dying one
-    with fs.open_output_stream(target) as stream:
-        stream.write(data)
-    if local:
-        fs.move(target, place)
+    write_whole(fs, place, data)  # a retried actor may write beside a dying one
     return bad
 
 

@@ -13,12 +13,10 @@ import torch
 
 from raysberta.progress import progress
 from raysberta.retrieval.embed import Embedder
-from raysberta.retrieval.encoded import by_length, vectors_folder
-from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, block_path, missing, steps, write_block
+from raysberta.retrieval.encoded import by_length
+from raysberta.retrieval.vectors import BLOCK_TEXTS, steps, write_block
 from raysberta.storage.artifacts import Artifact
 from raysberta.work import Workers
-
-__all__ = ["by_length", "embed_blocks", "embed_texts", "embed_to_storage", "pooled", "vectors_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -70,34 +68,6 @@ def embed_texts(texts: Sequence[str], model: Artifact, max_tokens: int, workers:
             vectors = np.empty((len(texts), values.shape[1]), np.float32)
         vectors[batch["row"].to_numpy()] = values
     return vectors
-
-
-def embed_to_storage(
-    texts: Sequence[str], folder: str, model: Artifact, max_tokens: int, workers: Workers, node: str = ""
-) -> tuple[Vectors, dict[str, int]]:
-    """Vectors of distinct texts in float16 blocks under `folder`, embedding only the blocks that are not there whole.
-
-    Args:
-        texts: Distinct, each with its prefix already before it, sorted by `by_length`.
-        folder: Of everything that this encoder makes with this length limit and precision, see `vectors_folder`.
-        model: An encoder.
-        max_tokens: Longer texts are cut.
-        workers: Actors.
-        node: Of the recipe, for who watches.
-
-    Returns:
-        The vectors in the order given, and what was done: texts embedded, texts reused, vectors that were none.
-    """
-    parts = [texts[start:stop] for start, stop in steps(len(texts), BLOCK_TEXTS)]
-    paths = [block_path(folder, block) for block in parts]
-    todo, dimension = missing(paths, [len(block) for block in parts])
-    blocks = [pa.table({"path": [paths[number]], "texts": pa.array([parts[number]], pa.list_(pa.string()))}) for number in todo]
-    fresh = sum(len(parts[number]) for number in todo)
-    bad = 0
-    for batch in _embedded(ray.data.from_arrow, blocks, _EmbedToStorage, model, max_tokens, workers, node, fresh):
-        bad += pc.sum(batch["bad"]).as_py()
-        dimension = batch["dimension"][0].as_py()
-    return Vectors(tuple(paths), len(texts), dimension), {"embedded": fresh, "reused": len(texts) - fresh, "bad_vectors": bad}
 
 
 def embed_blocks(blocks: Sequence[Any], model: Artifact, max_tokens: int, workers: Workers, node: str, total: int) -> tuple[int, int]:

@@ -353,7 +353,7 @@ class Store:
             yield File(path=info.path[len(root) + 1 :], bytes=info.size, rows=rows)
 
 
-def write_whole(fs: pafs.FileSystem, path: str, data: bytes) -> None:
+def write_whole(fs: pafs.FileSystem, path: str, data: pa.Buffer | bytes) -> None:
     """Write a file of which readers see all or nothing, and of two writers' files one or the other, whole.
 
     An object store does so by nature; elsewhere the file is moved into place. Who reads an object while one of another size takes its

@@ -17,6 +17,10 @@ from raysberta.errors import InputError
 
 SECRET = re.compile(r"key|secret|token|pass|pwd|credential|sig|auth", re.IGNORECASE)
 """An option whose name holds one of these is not shown."""
+RETRIES = 10
+"""Of a request to an S3 storage that fails or stalls: the first after 25 ms, each other one after twice the wait before, 26 s in all."""
+STALLED_SECONDS = 10.0
+"""A request that brings no byte for so long has failed."""
 _USER = re.compile(r"(?<=://)[^/?#]*@")
 """User and password before a host."""
 _WELL_FORMED = re.compile(
@@ -90,7 +94,23 @@ def filesystem(place: str) -> tuple[pafs.FileSystem, str]:
         raise InputError(f"{shown(place)}: cannot be reached: {first_line(error, place)}") from None
     if not path:
         raise InputError(f"{shown(place)}: names no bucket or folder")
-    return fs, path
+    return _patient(fs.__reduce__()[1][0]) if isinstance(fs, pafs.S3FileSystem) else fs, path
+
+
+class _Patient(pafs.S3FileSystem):
+    """S3 whose failed requests are repeated, also after it has travelled: pyarrow forgets its strategy then.
+
+    From a URI pyarrow makes one that repeats every 0.2 s, 6 s long. Google's and Azure's have strategies of their own, with longer waits.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _patient, super().__reduce__()[1]
+
+
+def _patient(options: Mapping[str, Any]) -> _Patient:
+    """S3 with these options, as pyarrow pickles them."""
+    strategy = pafs.AwsDefaultS3RetryStrategy(max_attempts=RETRIES)
+    return _Patient(**{**options, "request_timeout": STALLED_SECONDS}, retry_strategy=strategy)
 
 
 def shown(place: str) -> str:

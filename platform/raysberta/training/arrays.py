@@ -133,6 +133,8 @@ class Tokens:
     """int32 [texts]."""
     highest: int
     """Of all ids."""
+    prompts: np.ndarray
+    """int32 [texts]: how many of its first tokens are those of what goes before it (models/load.py)."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -154,6 +156,7 @@ class Tokens:
             "text.begin": self.begin,
             "text.length": self.lengths,
             "text.highest": np.asarray([self.highest]),
+            "text.prompt": self.prompts,
             **parts,
         }
 
@@ -161,7 +164,8 @@ class Tokens:
     def of(cls, arrays: Mapping[str, np.ndarray]) -> "Tokens":
         """Of what `arrays` gave."""
         parts = tuple(arrays[name] for name in sorted(arrays) if name.startswith(PART))
-        return cls(parts, arrays["text.part"], arrays["text.begin"], arrays["text.length"], int(arrays["text.highest"][0]))
+        highest = int(arrays["text.highest"][0])
+        return cls(parts, arrays["text.part"], arrays["text.begin"], arrays["text.length"], highest, arrays["text.prompt"])
 
     def save(self, place: str) -> None:
         """Write a folder of nothing else."""
@@ -174,7 +178,7 @@ class Tokens:
 
 
 def tokens_of(texts: Iterable[Sequence[int]]) -> Tokens:
-    """Token ids of texts, in memory."""
+    """Token ids of texts that nothing goes before, in memory."""
     whole = ragged(texts)
     none = np.zeros(len(whole), np.int32)
-    return Tokens((whole.values,), none, whole.offsets[:-1], whole.lengths.astype(np.int32), int(whole.values.max(initial=0)))
+    return Tokens((whole.values,), none, whole.offsets[:-1], whole.lengths.astype(np.int32), int(whole.values.max(initial=0)), none)

@@ -1,7 +1,7 @@
 """What a killed run resumes from: weights, moments and the step, whole, in safetensors and JSON, nothing pickled.
 
-Beside them, in `model`, lies the encoder as a plain Hugging Face folder, which was loaded back and compared: whoever wants to look at a
-model in training takes that.
+Beside them, in `model`, lies the model as a folder of its own, adapters merged, which was loaded back and compared: whoever wants to look
+at a model in training takes that.
 
 Written aside and renamed, so a folder with the right name was complete when it was written; the hashes in its state tell whether it
 still is. There is no random state in it: every step seeds itself from the run's seed, its own number and the worker's rank. Nothing
@@ -12,19 +12,21 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
 from raysberta.models.describe import Description, write_description
-from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.models.load import load_tokenizer
+from raysberta.models.model import Model, load_model, save_model
 from raysberta.training.engine import Engine
+from raysberta.training.parts import merged, trainable
+from raysberta.training.settings import PartName, Training
 
 log = logging.getLogger(__name__)
 
@@ -116,25 +118,20 @@ def load_weights(module: Any, folder: Path) -> None:
         raise InputError(f"{folder}: its weights do not fit this model: {' '.join(str(error).split())[:200]}") from error
 
 
-def load_plain(encoder: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> None:
-    """Put the weights of a module that trains an encoder (ChunkedEncoder, as `encoder` of whatever) into such an encoder."""
-    marked = ((name.partition("encoder.encoder."), value) for name, value in weights.items())
-    encoder.load_state_dict({name: value for (_, mark, name), value in marked if mark})
-
-
-def save_described(model: PreTrainedModel, encoder: Path, folder: Path, description: Description) -> None:
-    """Write a trained encoder as a folder that describes itself, with the tokenizer of the one that training started from."""
-    save(model, load_tokenizer(encoder), folder)
+def save_trained(model: Model, start: Path, folder: Path, description: Description) -> None:
+    """Write a trained model, its adapters merged into its weights, as a folder that describes itself; the tokenizer is the start's."""
+    save_model(merged(model), load_tokenizer(start), folder)
     write_description(folder, description)
 
 
-def plain_export(encoder: Path, description: Description) -> Export:
-    """How phases that train the encoder's own weights write it."""
+def export_of(start: Path, description: Description, settings: Training, seed: int, read: Collection[PartName] | None = None) -> Export:
+    """How the weights of a module that trains a model (ChunkedEncoder, as `encoder` of whatever) become a folder of that model."""
 
     def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-        plain = load_encoder(encoder)
-        load_plain(plain, weights)
-        save_described(plain, encoder, folder, description)
+        model = trainable(load_model(start, pooling=description.pooling), settings, seed, read)
+        marked = ((name.partition("encoder.model."), value) for name, value in weights.items())
+        model.load_state_dict({name: value for (_, mark, name), value in marked if mark})
+        save_trained(model, start, folder, description)
 
     return export
 

@@ -39,10 +39,12 @@ class Chunk:
     """int64 [tokens]: where the mask is 1 in the flat [texts * width], for encoders that leave out padding."""
     starts: torch.Tensor
     """int32 [texts + 1]: where each text begins among these, and their number."""
+    prompts: torch.Tensor
+    """int64 [texts]: how many of a text's first tokens are of what goes before it."""
 
     def to(self, device: torch.device) -> "Chunk":
         """The same on a device."""
-        parts = (self.tokens, self.mask, self.places, self.starts)
+        parts = (self.tokens, self.mask, self.places, self.starts, self.prompts)
         return Chunk(*(part.to(device, non_blocking=True) for part in parts))
 
 
@@ -117,12 +119,14 @@ def most_chunks(lengths: np.ndarray, world: int, budget: Budget) -> int:
     return max(len(plan_chunks(lengths[share(lengths, rank, world)], budget)) for rank in range(world))
 
 
-def make_chunks(texts: Sequence[np.ndarray], planned: Sequence[np.ndarray], at_least: int = 0) -> Chunks:
+def make_chunks(texts: Sequence[np.ndarray], planned: Sequence[np.ndarray], at_least: int = 0, prompts: np.ndarray | None = None) -> Chunks:
     """Chunks of token sequences (int arrays) as `plan_chunks` planned them, to be read back in the order given.
 
     Where they are fewer than `at_least`, single tokens that are not read back make up the rest: under ZeRO 3 a layer's weights come
-    together whenever all workers call it, so all must call it as often.
+    together whenever all workers call it, so all must call it as often. `prompts`, int [texts], says how many first tokens of each are of
+    what goes before it; none where None.
     """
+    before = np.zeros(len(texts), np.int64) if prompts is None else prompts.astype(np.int64)
     lengths = np.asarray([len(text) for text in texts], np.int64)
     vocabulary, inverse = np.unique(np.concatenate(texts), return_inverse=True)
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -134,9 +138,9 @@ def make_chunks(texts: Sequence[np.ndarray], planned: Sequence[np.ndarray], at_l
             tokens[place, : lengths[row]] = inverse[starts[row] : starts[row + 1]]
             mask[place, : lengths[row]] = 1
         begins = np.concatenate([[0], np.cumsum(lengths[rows])]).astype(np.int32)
-        chunks.append(Chunk(*map(torch.from_numpy, (tokens, mask, np.flatnonzero(mask), begins))))
+        chunks.append(Chunk(*map(torch.from_numpy, (tokens, mask, np.flatnonzero(mask), begins, before[rows]))))
     one = torch.ones((1, 1), dtype=torch.int64)
-    filler = Chunk(one - 1, one, torch.zeros(1, dtype=torch.int64), torch.arange(2, dtype=torch.int32))
+    filler = Chunk(one - 1, one, torch.zeros(1, dtype=torch.int64), torch.arange(2, dtype=torch.int32), torch.zeros(1, dtype=torch.int64))
     chunks += [filler] * (at_least - len(chunks))
     order = np.empty(len(texts), np.int64)
     order[np.concatenate(planned)] = np.arange(len(texts))

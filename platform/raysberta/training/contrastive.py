@@ -3,10 +3,12 @@
 A step's texts, of all device batches together, are shared by the workers in order of length, so every worker has as many tokens to
 encode as the others however long each source's texts are. The vectors are gathered, and every worker takes the loss of the whole
 step from them: that is cheap beside encoding. What the gradient then needs is said in engine.py.
+
+A pair of a text with itself is read twice, and dropout tells the readings apart: unsupervised SimCSE (arXiv 2104.08821).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -16,15 +18,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from raysberta.errors import InputError
-from raysberta.models.load import load_encoder
-from raysberta.models.settings import Pooling
-from raysberta.training.adapters import merged, with_adapters
+from raysberta.models.language_head import save_language_head
+from raysberta.models.load import DROPOUTS
+from raysberta.models.model import Model, load_model
+from raysberta.training.arrays import within
 from raysberta.training.batches import ContrastivePlan
-from raysberta.training.checkpoint import load_plain, save_described
+from raysberta.training.checkpoint import export_of, save_trained
 from raysberta.training.chunks import Chunks, budget_of, gathered_rows, make_chunks, most_chunks, plan_chunks, share
-from raysberta.training.encode import ChunkedEncoder, chunked_encoder, trainable
+from raysberta.training.encode import ChunkedEncoder, chunked_encoder
 from raysberta.training.engine import device_of, gathered, workers
 from raysberta.training.examples import Examples, check_fits
+from raysberta.training.generation import Dialogues, Writing, WritingBatch, writing_of
 from raysberta.training.loop import Part, Running, train
 from raysberta.training.objectives import (
     among_queries,
@@ -38,6 +42,7 @@ from raysberta.training.objectives import (
     scores_of,
     spread,
 )
+from raysberta.training.parts import trainable
 from raysberta.training.prepare import learned
 from raysberta.training.settings import Contrastive, Objective
 from raysberta.training.teacher import Projection, Rows, distances, projection, taught
@@ -79,28 +84,36 @@ class ContrastiveBatch:
     """int64: places of the step's queries, and of its positives, each text once."""
     teacher: torch.Tensor | None
     """float32 [texts of the step, D]: what a teacher makes of them, L2-normalised; where there is one."""
+    writing: WritingBatch | None = None
+    """What is written beside."""
 
 
 class ContrastiveModel(nn.Module):
-    """Encoder and objective: forward takes a ContrastiveBatch, gives the mean loss of the device batches and the terms added to it."""
+    """Model and objective: forward takes a ContrastiveBatch, gives the mean loss of the device batches and the terms added to it."""
 
-    def __init__(self, encoder: ChunkedEncoder, pooling: Pooling, settings: Contrastive, projection: Projection | None = None) -> None:
+    def __init__(
+        self, encoder: ChunkedEncoder, settings: Contrastive, projection: Projection | None = None, writing: Writing | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.pooling = pooling
         self.settings = settings
         self.projection = projection
+        self.writing = writing
 
     def forward(self, batch: ContrastiveBatch) -> torch.Tensor:
-        """The loss of the step, a scalar, the same on every worker."""
-        own = self.encoder.embed(batch.chunks, self.pooling)
+        """The loss of the step, a scalar: the same on every worker, but for what is written, of which each has its share."""
+        own = self.encoder.embed(batch.chunks)
         vectors = gathered(own, batch.rows)
         views = [vectors, *(F.normalize(vectors[:, :size], dim=-1) for size in self.settings.dimensions)]
         losses = [part.weight * self._loss(part, view) for view in views for part in batch.batches]
         loss = torch.stack(losses).sum() / (len(views) * sum(part.weight for part in batch.batches))
         if self.settings.spread_out:
             loss = loss + self.settings.spread_out * sum(spread(vectors[side]) for side in batch.sides)
-        return loss if batch.teacher is None else loss + self._distance(vectors, batch.teacher)
+        if batch.teacher is not None:
+            loss = loss + self._distance(vectors, batch.teacher)
+        if self.writing is not None and batch.writing is not None:
+            loss = loss + self.writing.settings.weight * self.writing(self.encoder, batch.writing)
+        return loss
 
     def _distance(self, vectors: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """The term of distillation."""
@@ -129,7 +142,7 @@ def make_batch(
     world: int = 1,
     teacher: Rows | None = None,
 ) -> ContrastiveBatch:
-    """A worker's part of a step: each distinct text of its device batches is encoded once, by one worker.
+    """A worker's part of a step: each distinct text of its device batches is encoded once, by one worker; its own positive, twice.
 
     Args:
         examples: The prepared examples.
@@ -143,35 +156,66 @@ def make_batch(
     Raises:
         InputError: the step has fewer texts than there are workers.
     """
-    place: dict[int, int] = {}
+    place: dict[tuple[int, bool], int] = {}
 
-    def places(sequences: np.ndarray) -> torch.Tensor:
-        return torch.tensor([place.setdefault(int(sequence), len(place)) for sequence in sequences], device=device)
+    def places(sequences: np.ndarray, again: np.ndarray | None = None) -> torch.Tensor:
+        """Of texts, or of the second reading of those that are read again."""
+        readings = zip(sequences.tolist(), (np.zeros(len(sequences), bool) if again is None else again).tolist(), strict=True)
+        return torch.tensor([place.setdefault(reading, len(place)) for reading in readings], device=device)
 
     objectives = objectives_of(examples, settings)
     margin = settings.guide_margin if settings.guide else None
     parts = []
     for rows, objective, weight in _joined(examples, batches, objectives, settings.cross_device_negatives):
         documents = documents_of(examples, rows)
-        relations = torch.from_numpy(relations_of(examples, rows, documents, margin)).to(device)
+        found = relations_of(examples, rows, documents, margin)
+        if not settings.in_batch_negatives:
+            found[(found < 0) & ~hard_of(examples, rows, documents)] = 0
+        relations = torch.from_numpy(found).to(device)
         contrasts = objective == "info_nce"
         among = torch.from_numpy(among_queries(examples, rows)).to(device) if contrasts and settings.same_tower else None
         scores = None if contrasts else torch.from_numpy(scores_of(examples, rows, documents)).to(device)
         weighed = contrasts and settings.hardness
         hard = torch.from_numpy(hard_of(examples, rows, documents)).to(device) if weighed else None
-        parts.append(DeviceBatch(places(examples.query[rows]), places(documents), relations, objective, among, scores, hard, weight))
+        again = within(documents, np.sort(examples.query[rows][own_positive(examples, rows)]))
+        own = places(examples.query[rows]), places(documents, again)
+        parts.append(DeviceBatch(*own, relations, objective, among, scores, hard, weight))
     every = np.concatenate(batches)
     sides = places(_distinct(examples, examples.query[every])), places(_distinct(examples, examples.positive[every]))
-    sequences = np.fromiter(place, np.int64, len(place))
+    sequences = np.fromiter((sequence for sequence, _ in place), np.int64, len(place))
     if len(sequences) < world:
         raise InputError(f"resources: {world} workers for a step of {len(sequences)} texts; right would be fewer")
     lengths = examples.tokens.lengths[sequences]
     mine = share(lengths, rank, world)
     budget = budget_of(settings.chunk_tokens, device)
     most = most_chunks(lengths, world, budget) if settings.zero_stage == 3 else 0
-    chunks = make_chunks([examples.tokens[sequence] for sequence in sequences[mine]], plan_chunks(lengths[mine], budget), most)
+    tokens, own = examples.tokens, sequences[mine]
+    chunks = make_chunks([tokens[sequence] for sequence in own], plan_chunks(lengths[mine], budget), most, tokens.prompts[own])
     aim = taught(teacher, examples.taught[sequences], device) if teacher is not None else None
     return ContrastiveBatch(chunks.to(device), torch.from_numpy(gathered_rows(lengths, world)).to(device), parts, sides, aim)
+
+
+def own_positive(examples: Examples, rows: np.ndarray) -> np.ndarray:
+    """Which rows pair a text with itself, under one prefix: bool [rows]."""
+    found: np.ndarray = examples.query[rows] == examples.positive[rows]
+    return found
+
+
+def check_differs(examples: Examples, model: Model, settings: Contrastive) -> None:
+    """See that there is dropout where a text is read twice.
+
+    Raises:
+        InputError: there is none.
+    """
+    alike = own_positive(examples, np.arange(len(examples)))
+    if not alike.any() or (settings.lora is not None and settings.lora.dropout):
+        return
+    configs = [transformer.config for transformer in model.transformers()]
+    if not any(getattr(config, name, None) for config in configs for name in DROPOUTS):
+        source = examples.sources[examples.source[alike.argmax()]]
+        raise InputError(
+            f"dropout: pairs of {source} are of a text with itself, and both readings would be one; right would be dropout: 0.1"
+        )
 
 
 def _distinct(examples: Examples, sequences: np.ndarray) -> np.ndarray:
@@ -221,9 +265,10 @@ def train_contrastive(
     examples: Examples,
     output: Path | None,
     teacher: Rows | None = None,
+    dialogues: Dialogues | None = None,
     **running: Unpack[Running],
 ) -> list[dict[str, float]]:
-    """Train an encoder; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
+    """Train a model; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
 
     A short trial is `train_contrastive(settings, folder, examples, out, seed=42, steps=20)` with
     `examples = prepare(tables, load_tokenizer(folder), prefixes, ...)`, or `Examples.load` of what another process saved.
@@ -234,6 +279,7 @@ def train_contrastive(
         examples: Prepared with that folder's tokenizer.
         output: Model folder to write (by the first worker): loaded back and compared, described as the settings have it.
         teacher: The teacher's vectors, where the settings ask for its distance.
+        dialogues: What is written beside, where the settings ask for it.
         running: See `loop.Running`.
 
     Returns:
@@ -241,7 +287,7 @@ def train_contrastive(
 
     Raises:
         InputError: weights or objectives name no source, a step has fewer texts than workers, the texts do not fit the encoder,
-            Matryoshka dimensions are wider than its vectors, the checkpoint does not fit.
+            Matryoshka dimensions are wider than its vectors, the checkpoint does not fit, the model cannot write.
         NotFinite: the loss or gradient is NaN or infinite.
         NotSaved: a checkpoint cannot be written.
     """
@@ -250,34 +296,40 @@ def train_contrastive(
     plan = plan_of(examples, settings, seed)
     objectives_of(examples, settings)
     device, description = device_of(rank), learned(settings, encoder)
-    loaded = trainable(load_encoder(encoder, dropout=settings.dropout), settings)
-    check_fits(examples.tokens, loaded.config)
+    loaded = trainable(load_model(encoder, dropout=settings.dropout, pooling=description.pooling), settings, seed)
+    check_fits(examples.tokens, loaded)
+    check_differs(examples, loaded, settings)
     for size in settings.dimensions:
-        if size >= loaded.config.hidden_size:
-            raise InputError(f"dimensions: {size} of vectors of {loaded.config.hidden_size}; right would be smaller numbers")
+        if size >= loaded.dimension:
+            raise InputError(f"dimensions: {size} of vectors of {loaded.dimension}; right would be smaller numbers")
         if size % 2 and "angle" in settings.objectives.values():
             raise InputError(f"dimensions: {size} has no halves for the objective angle; right would be even numbers")
-    adapted = with_adapters(loaded, settings.lora, seed) if settings.lora else None
-    nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    chunked = chunked_encoder(loaded, settings)
-    bridge = projection(loaded.config.hidden_size, teacher.shape[1], seed) if teacher is not None else None
-    model = ContrastiveModel(chunked, description.pooling, settings, bridge)
+    writing = writing_of(loaded, encoder, settings).to(device) if dialogues is not None else None
+    chunked = chunked_encoder(loaded.to(device), settings)  # which asks where it is
+    bridge = projection(loaded.dimension, teacher.shape[1], seed) if teacher is not None else None
+    model = ContrastiveModel(chunked, settings, bridge, writing)
 
     def part_of(step: int, rank: int, world: int) -> Part:
         batches = plan.step(step)
-        batch = make_batch(examples, batches, settings, device, rank, world, teacher)
-        return Part(batch, batch.chunks.real, "; ".join(_name(examples, rows) for rows in batches))
+        batch, tokens = make_batch(examples, batches, settings, device, rank, world, teacher), 0
+        if dialogues is not None:
+            written = dialogues.part(step, budget_of(settings.chunk_tokens, device), rank, world, settings.zero_stage == 3)
+            batch, tokens = replace(batch, writing=written.to(device)), written.chunks.real
+        return Part(batch, batch.chunks.real + tokens, "; ".join(_name(examples, rows) for rows in batches))
+
+    plain = export_of(encoder, description, settings, seed)
 
     def export(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-        plain = load_encoder(encoder)
-        lora = with_adapters(plain, settings.lora, seed) if settings.lora else None
-        load_plain(plain, weights)
-        save_described(merged(lora) if lora else plain, encoder, folder, description)
+        plain(weights, folder)
+        marked = ((name.partition("writing.head."), value) for name, value in weights.items())
+        save_language_head({name: value for (_, mark, name), value in marked if mark}, folder)
 
     total = running.get("steps") or settings.steps or plan.steps(settings.epochs)
     curve = train(model, part_of, settings, total, device, {"name": "contrastive", **running}, export)
     if output is not None and rank == 0:
-        save_described((merged(adapted) if adapted else loaded).cpu(), encoder, output, description)
+        save_trained(loaded.cpu(), encoder, output, description)
+        if writing is not None:
+            save_language_head(writing.head.state_dict(), output)
     return curve
 
 

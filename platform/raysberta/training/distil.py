@@ -14,15 +14,15 @@ from torch import nn
 
 from raysberta.errors import InputError
 from raysberta.models.describe import describe
-from raysberta.models.load import load_encoder
-from raysberta.models.settings import Pooling
+from raysberta.models.model import load_model
 from raysberta.training.batches import TextPlan
-from raysberta.training.checkpoint import plain_export, save_described
+from raysberta.training.checkpoint import export_of, save_trained
 from raysberta.training.chunks import Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
-from raysberta.training.encode import ChunkedEncoder, chunked_encoder, trainable
+from raysberta.training.encode import ChunkedEncoder, chunked_encoder
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import check_fits
 from raysberta.training.loop import Part, Running, train
+from raysberta.training.parts import trainable
 from raysberta.training.settings import Distance, Distil
 from raysberta.training.teacher import Lessons, Projection, Rows, distances, projection, taught
 
@@ -40,18 +40,17 @@ class DistilBatch:
 
 
 class DistilModel(nn.Module):
-    """Encoder and projection: forward takes a DistilBatch, gives the worker's share of the mean distance over the step's texts."""
+    """Model and projection: forward takes a DistilBatch, gives the worker's share of the mean distance over the step's texts."""
 
-    def __init__(self, encoder: ChunkedEncoder, pooling: Pooling, loss: Distance, projection: Projection | None) -> None:
+    def __init__(self, encoder: ChunkedEncoder, loss: Distance, projection: Projection | None) -> None:
         super().__init__()
         self.encoder = encoder
-        self.pooling = pooling
         self.loss = loss
         self.projection = projection
 
     def forward(self, batch: DistilBatch) -> torch.Tensor:
         """A scalar."""
-        vectors = self.encoder.embed(batch.chunks, self.pooling)
+        vectors = self.encoder.embed(batch.chunks)
         if self.projection is not None:
             vectors = self.projection(vectors)
         return distances(vectors, batch.teacher, self.loss).sum() * batch.scale
@@ -75,7 +74,8 @@ def make_batch(
     mine = share(lengths, rank, world)
     budget = budget_of(settings.chunk_tokens, device)
     most = most_chunks(lengths, world, budget) if settings.zero_stage == 3 else 0
-    chunks = make_chunks([lessons.tokens[row] for row in rows[mine]], plan_chunks(lengths[mine], budget), most)
+    tokens, own = lessons.tokens, rows[mine]
+    chunks = make_chunks([tokens[row] for row in own], plan_chunks(lengths[mine], budget), most, tokens.prompts[own])
     return DistilBatch(chunks.to(device), taught(teacher, lessons.row[rows[mine]], device), world / len(rows))
 
 
@@ -87,7 +87,7 @@ def train_distil(
     output: Path | None,
     **running: Unpack[Running],
 ) -> list[dict[str, float]]:
-    """Train an encoder; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
+    """Train a model; needs no Ray. In an initialised process group all workers call it, and DeepSpeed does the steps.
 
     Args:
         settings: How; who the teacher is and where the texts come from is not read.
@@ -111,12 +111,11 @@ def train_distil(
         raise InputError(f"{len(lessons)} texts in steps of {settings.batch_size} are too few for {world} workers")
     plan = TextPlan(len(lessons), settings.batch_size, seed)
     device, description = device_of(rank), describe(encoder, prefixes=settings.prefixes)
-    loaded = trainable(load_encoder(encoder, dropout=settings.dropout), settings)
-    check_fits(lessons.tokens, loaded.config)
-    bridge = projection(loaded.config.hidden_size, teacher.shape[1], seed)
-    nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    chunked = chunked_encoder(loaded, settings)
-    model = DistilModel(chunked, description.pooling, settings.loss, bridge)
+    loaded = trainable(load_model(encoder, dropout=settings.dropout), settings, seed)
+    check_fits(lessons.tokens, loaded)
+    bridge = projection(loaded.dimension, teacher.shape[1], seed)
+    chunked = chunked_encoder(loaded.to(device), settings)  # which asks where it is
+    model = DistilModel(chunked, settings.loss, bridge)
 
     def part_of(step: int, rank: int, world: int) -> Part:
         rows = plan.step(step)
@@ -124,9 +123,9 @@ def train_distil(
         shown = ", ".join(str(row) for row in rows[:4])
         return Part(batch, batch.chunks.real, f"texts {shown}, ... of the distinct training texts")
 
-    export = plain_export(encoder, description)
+    export = export_of(encoder, description, settings, seed)
     total = running.get("steps") or settings.steps or plan.steps(settings.epochs)
     curve = train(model, part_of, settings, total, device, {"name": "distil", **running}, export)
     if output is not None and rank == 0:
-        save_described(loaded.cpu(), encoder, output, description)
+        save_trained(loaded.cpu(), encoder, output, description)
     return curve

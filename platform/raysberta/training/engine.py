@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from transformers import PreTrainedModel
 
 from raysberta.training.settings import Training
 
@@ -277,18 +278,20 @@ def device_of(rank: int) -> torch.device:
 
 
 def compile_layers(module: nn.Module) -> list[nn.Module]:
-    """Compile each layer of a stack by itself, for all shapes at once: they share the code, and chunks are of many shapes."""
-    layers = [layer for stack in module.modules() if isinstance(stack, nn.ModuleList) for layer in stack]
+    """Compile each layer of a transformer by itself, for all shapes at once: they share the code, and chunks are of many shapes."""
+    transformers = [part for part in module.modules() if isinstance(part, PreTrainedModel)]
+    stacks = (stack for transformer in transformers for stack in transformer.modules() if isinstance(stack, nn.ModuleList))
+    layers = [layer for stack in dict.fromkeys(stacks) for layer in stack]
     for layer in layers:
         layer.forward = torch.compile(layer.forward, dynamic=True)  # of the instance alone: its class and its state stay as they are
     return layers
 
 
 def decaying(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases and layer norms do not."""
+    """Matrices decay; biases and layer norms do not. Of adapters alone there is no such group, and DeepSpeed takes none that is empty."""
     wide = [parameter for parameter in parameters.values() if parameter.ndim > 1]
     flat = [parameter for parameter in parameters.values() if parameter.ndim <= 1]
-    return [{"params": wide, "weight_decay": decay}, {"params": flat, "weight_decay": 0.0}]
+    return [{"params": group, "weight_decay": rate} for group, rate in ((wide, decay), (flat, 0.0)) if group]
 
 
 ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from raysberta.errors import InputError
+from raysberta.models.describe import positions
+from raysberta.models.model import Model
+from raysberta.models.parts import Connector, Decoder
 from raysberta.prefixes import Prefixes
 from raysberta.training.arrays import Ragged, Tokens, grouped, map_arrays, write_arrays
 from raysberta.training.guide import Guide, Guided
@@ -178,7 +181,7 @@ def numbered(surveys: Sequence[Survey]) -> tuple[Examples, np.ndarray, list[np.n
     sources = tuple(sorted(set(names)))
     renamed = np.asarray([sources.index(name) for name in names], np.int32)
     examples = Examples(
-        tokens=Tokens((), np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int32), 0),
+        tokens=Tokens((), np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int32), 0, np.zeros(0, np.int32)),
         raw=raw,
         sources=sources,
         source=renamed[codes[order]],
@@ -259,16 +262,20 @@ def prepare_tables(
     return prepare(units, reading, lambda _, unit, wanted: pieces(unit, reading, wanted, tokenizer), guide, teacher)
 
 
-def check_fits(tokens: Tokens, config: PreTrainedConfig) -> None:
-    """Token ids lie within the model's embedding table, and texts within its positions.
+def check_fits(tokens: Tokens, model: Model) -> None:
+    """Token ids lie within the model's embedding table, and texts within the positions of its transformers.
 
     Raises:
         InputError: they do not.
     """
-    longest = int(tokens.lengths.max(initial=0))
-    if tokens.highest >= config.vocab_size:
-        raise InputError(f"the texts hold token {tokens.highest}, the model has {config.vocab_size} pieces: the vocabulary is not its own")
-    taken = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0  # they count from the padding id
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and longest > positions - taken:
-        raise InputError(f"a text of {longest} tokens, the model takes {positions - taken}; right would be a lower limit of tokens")
+    longest, pieces = int(tokens.lengths.max(initial=0)), model.encoder.config.vocab_size
+    if tokens.highest >= pieces:
+        raise InputError(f"the texts hold token {tokens.highest}, the model has {pieces} pieces: the vocabulary is not its own")
+    added = 0
+    for part in (model.encoder, *model.parts):
+        added += part.config["tokens"] if isinstance(part, Connector) else 0
+        if not isinstance(part, PreTrainedModel | Decoder):
+            continue
+        most = positions((part.model if isinstance(part, Decoder) else part).config.to_dict())
+        if most is not None and longest + added > most:
+            raise InputError(f"a text of {longest} tokens, the model takes {most - added}; right would be a lower limit of tokens")

@@ -25,6 +25,16 @@ class DevPoint(Facts):
     seconds: float
 
 
+class Perplexity(Facts):
+    """Of a decoder that is trained to write and to make vectors, on answers that nothing was learned from."""
+
+    rows: int
+    tokens: int
+    """Predicted: those of the answers."""
+    before: float
+    after: float
+
+
 class TrainingFacts(Facts):
     """Of a node of kind `mlm` or `contrastive`."""
 
@@ -42,6 +52,8 @@ class TrainingFacts(Facts):
     """Examples by `source/kind`; of masked language modelling and distillation distinct texts under "texts"."""
     chosen: dict[str, float]
     """What the search found; empty without one."""
+    generation: Perplexity | None = None
+    """Of a contrastive phase that also trains to write; None elsewhere, or where there are too few rows to set any apart."""
 
 
 class Agreement(Facts):

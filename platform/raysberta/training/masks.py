@@ -24,17 +24,24 @@ class Pieces:
     """bool [ids]: whether a piece begins a word, where whole words are masked."""
 
 
-def pieces_of(tokenizer: PreTrainedTokenizerFast, whole_words: bool = False) -> Pieces:
+def pieces_of(tokenizer: PreTrainedTokenizerFast, whole_words: bool = False, mask_token: str | None = None) -> Pieces:
     """The pieces of a tokenizer. Words begin at "▁" (SentencePiece) or "Ġ" (byte-level BPE), and do not at "##" (WordPiece).
 
+    Args:
+        tokenizer: Of the model to train.
+        whole_words: Whether all pieces of a word are hidden or none.
+        mask_token: What stands for a hidden token; the tokenizer's own where None.
+
     Raises:
-        InputError: it has no mask token; or whole words are asked for and none of its pieces says where words begin.
+        InputError: there is no such token; or whole words are asked for and none of its pieces says where words begin.
     """
-    if tokenizer.mask_token_id is None:
-        raise InputError("mlm: the tokenizer has no mask token; right would be a masked language model's, or mlm.enabled: false")
-    special = np.asarray(sorted(set(tokenizer.all_special_ids)), np.int64)
+    hidden = tokenizer.mask_token_id if mask_token is None else tokenizer.get_vocab().get(mask_token)
+    if hidden is None:
+        right = "right would be mask_token: <one of its tokens>, such as '_'"
+        raise InputError(f"mask_token: the tokenizer has no {'token of that kind' if mask_token is None else repr(mask_token)}; {right}")
+    special = np.asarray(sorted({*tokenizer.all_special_ids, hidden}), np.int64)
     ordinary = np.setdiff1d(np.arange(len(tokenizer)), special)
-    return Pieces(tokenizer.mask_token_id, special, ordinary, _begins(tokenizer, special) if whole_words else None)
+    return Pieces(hidden, special, ordinary, _begins(tokenizer, special) if whole_words else None)
 
 
 def _begins(tokenizer: PreTrainedTokenizerFast, special: np.ndarray) -> np.ndarray:

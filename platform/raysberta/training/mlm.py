@@ -4,6 +4,9 @@ Texts are read without prefix: they are the distinct texts of the contrastive pa
 for a whole step from the seed and the step, before the workers share the texts, so the number of workers changes neither texts, masks
 nor loss.
 
+Masked next token prediction (LLM2Vec, arXiv 2404.05961) is for decoders: a masked token is predicted from the state of the token before it,
+as the decoder has learned to, by its own head, which stays as it is.
+
 With RetroMAE a decoder reconstructs each text from its vector as well, and the loss is the sum of both means. What its positions see is
 drawn text by text, from the seed, the step and the text: that much would be too much to draw for all workers.
 """
@@ -19,24 +22,29 @@ import torch.nn.functional as F
 from torch import nn
 
 from raysberta.errors import InputError
+from raysberta.models.attention import attention_of
 from raysberta.models.describe import describe
 from raysberta.models.head import MlmHead, load_head
-from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.language_head import LanguageHead, load_language_head
+from raysberta.models.load import load_tokenizer
+from raysberta.models.model import Model, load_model
 from raysberta.models.pool import pool
-from raysberta.models.settings import Pooling
 from raysberta.training.arrays import Tokens
 from raysberta.training.batches import TextPlan
-from raysberta.training.checkpoint import plain_export, save_described
+from raysberta.training.checkpoint import export_of, save_trained
 from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
-from raysberta.training.encode import ChunkedEncoder, chunked_encoder, trainable
+from raysberta.training.encode import ChunkedEncoder, chunked_encoder
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import check_fits
 from raysberta.training.loop import Part, Running, train
 from raysberta.training.masks import IGNORED, Pieces, mask, pieces_of, visible
+from raysberta.training.parts import parts_by_name, trainable
 from raysberta.training.retromae import Decoder, embedded, fresh_decoder
-from raysberta.training.settings import Mlm
+from raysberta.training.settings import Mlm, PartName
 
 HEAD_ROWS = 2048
+READ: tuple[PartName, ...] = ("encoder",)
+"""Words are predicted by the transformer that reads them; what its states go through in a model of several parts stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class RetroMaeBatch:
 class MlmModel(nn.Module):
     """Encoder and head: forward takes an MlmBatch, gives the worker's share of the mean loss over all predicted tokens."""
 
-    def __init__(self, encoder: ChunkedEncoder, head: MlmHead) -> None:
+    def __init__(self, encoder: ChunkedEncoder, head: MlmHead | LanguageHead) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -101,19 +109,18 @@ class MlmModel(nn.Module):
         return self.encoder.hidden(rows, chunk).flatten(0, 1)[positions]
 
     def _summed(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(states.device.type, dtype=torch.bfloat16, enabled=self.encoder.precision == "bf16"):
-            logits = self.head(states, self.encoder.encoder.get_input_embeddings().weight)
+        with self.encoder.cast(states.device):
+            logits = self.head(states, self.encoder.model.encoder.get_input_embeddings().weight)
         return F.cross_entropy(logits.to(states.dtype), labels, reduction="sum")
 
 
 class RetroMaeModel(nn.Module):
     """With a decoder: forward takes a RetroMaeBatch, gives the worker's share of both mean losses, the encoder's and the decoder's."""
 
-    def __init__(self, mlm: MlmModel, decoder: Decoder, pooling: Pooling) -> None:
+    def __init__(self, mlm: MlmModel, decoder: Decoder) -> None:
         super().__init__()
         self.mlm = mlm
         self.decoder = decoder
-        self.pooling = pooling
 
     def forward(self, batch: RetroMaeBatch) -> torch.Tensor:
         """A scalar."""
@@ -130,9 +137,9 @@ class RetroMaeModel(nn.Module):
         """A chunk's states where the encoder predicts, then those where the decoder does."""
         encoder, chunk, tokens = self.mlm.encoder, batch.masked.chunks.chunks[place], batch.original.chunks.chunks[place].tokens
         hidden = encoder.hidden(rows, chunk)
-        with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=encoder.precision == "bf16"):
-            words, positions = embedded(encoder.encoder, F.embedding(tokens, originals))
-            decoded = self.decoder(pool(hidden, chunk.mask, self.pooling), words, positions, batch.visible[place])
+        with encoder.cast(rows.device):
+            words, positions = embedded(encoder.model.encoder, F.embedding(tokens, originals))
+            decoded = self.decoder(pool(hidden, chunk.mask, encoder.model.pooling), words, positions, batch.visible[place])
         return torch.cat(
             [
                 hidden.flatten(0, 1)[batch.masked.positions[place]],
@@ -151,6 +158,7 @@ def make_batch(
     rank: int = 0,
     world: int = 1,
     even: bool = False,
+    next_token: bool = False,
 ) -> MlmBatch:
     """A worker's part of a step.
 
@@ -164,11 +172,15 @@ def make_batch(
         rank: The worker; it takes every `world`-th text in order of length, so all have as much to do.
         world: Workers.
         even: All workers' parts have as many chunks and predictions, as ZeRO 3 needs it; what is added counts for nothing.
+        next_token: A token is predicted where the one before it stands; a text's first one, which has none, is not.
     """
     parts = [texts[row] for row in rows]
     cuts = np.cumsum([len(part) for part in parts])[:-1]
     read, labels = mask(np.concatenate(parts), pieces, probability, np.random.default_rng(draw))
-    return _part(np.split(read, cuts), np.split(labels, cuts), budget, rank, world, even)
+    wanted = np.split(labels, cuts)
+    if next_token:
+        wanted = [np.append(own[1:], IGNORED) for own in wanted]
+    return _part(np.split(read, cuts), wanted, budget, rank, world, even)
 
 
 def _part(reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], budget: Budget, rank: int, world: int, even: bool = False) -> MlmBatch:
@@ -257,6 +269,12 @@ def reconstructed(
     return RetroMaeBatch(masked, original, seen)
 
 
+def _check_sees_all(model: Model) -> None:
+    if attention_of(model.encoder) != "bidirectional":
+        kind = f"what reads tokens is of type {model.encoder.config.model_type}, and is not set to see what follows a token"
+        raise InputError(f"next_token: {kind}; right would be a decoder composed with attention: bidirectional, or next_token: false")
+
+
 def train_mlm(
     settings: Mlm,
     encoder: Path,
@@ -277,8 +295,8 @@ def train_mlm(
         The curve, as train_contrastive gives it.
 
     Raises:
-        InputError: there are no texts, fewer than workers, they do not fit the encoder, the tokenizer has no mask token, or RetroMAE
-            does not know the encoder's kind.
+        InputError: there are no texts, fewer than workers, they do not fit the encoder, the tokenizer has no mask token, RetroMAE
+            does not know the encoder's kind, or the next token is to be predicted and the model is no decoder whose tokens see all others.
         NotFinite: the loss or gradient is NaN or infinite.
     """
     seed = running["seed"]
@@ -286,29 +304,39 @@ def train_mlm(
     if min(len(texts), settings.batch_size) < world:
         raise InputError(f"{len(texts)} texts in steps of {settings.batch_size} are too few for {world} workers")
     tokenizer, description = load_tokenizer(encoder), describe(encoder)
-    pieces = pieces_of(tokenizer, settings.whole_words)
+    pieces = pieces_of(tokenizer, settings.whole_words, settings.mask_token)
     plan = TextPlan(len(texts), settings.batch_size, seed)
     device = device_of(rank)
-    loaded = trainable(load_encoder(encoder, dropout=settings.dropout), settings)
-    check_fits(texts, loaded.config)
-    head = load_head(encoder, loaded)
-    nn.Module.to(loaded, device)  # before the wrapper, which asks where it is
-    mlm = MlmModel(chunked_encoder(loaded, settings), head)
-    model = mlm if settings.retromae is None else RetroMaeModel(mlm, fresh_decoder(loaded, seed), description.pooling)
+    loaded = trainable(load_model(encoder, dropout=settings.dropout), settings, seed, READ)
+    if settings.retromae is not None and (len(loaded.parts) or len(loaded.dense)):
+        there = ", ".join(list(parts_by_name(loaded))[1:])
+        raise InputError(
+            f"retromae: vectors of the encoder are learned, and this model has {there} behind it; right would be retromae: null"
+        )
+    check_fits(texts, loaded)
+    head: MlmHead | LanguageHead
+    if settings.next_token:
+        _check_sees_all(loaded)
+        head = load_language_head(encoder, loaded.encoder, "next_token").requires_grad_(False)
+    else:
+        head = load_head(encoder, loaded.encoder)
+    mlm = MlmModel(chunked_encoder(loaded.to(device), settings), head)  # which asks where it is
+    model = mlm if settings.retromae is None else RetroMaeModel(mlm, fresh_decoder(loaded.encoder, seed))
 
     def part_of(step: int, rank: int, world: int) -> Part:
         rows = plan.step(step)
         budget, draw = budget_of(settings.chunk_tokens, device), (seed, step, 1)
-        masked = make_batch(texts, rows, pieces, settings.mask_probability, draw, budget, rank, world, settings.zero_stage == 3)
+        even = settings.zero_stage == 3
+        masked = make_batch(texts, rows, pieces, settings.mask_probability, draw, budget, rank, world, even, settings.next_token)
         batch: MlmBatch | RetroMaeBatch = masked
         if settings.retromae is not None:
             batch = reconstructed(masked, texts, rows, pieces, settings.retromae.decoder_mask, (seed, step, 2), budget, rank, world)
         shown = ", ".join(str(row) for row in rows[:4])
         return Part(batch.to(device), masked.chunks.real, f"texts {shown}, ... of the distinct training texts")
 
-    export = plain_export(encoder, description)
+    export = export_of(encoder, description, settings, seed, READ)
     total = running.get("steps") or settings.steps or plan.steps(settings.epochs)
     curve = train(model, part_of, settings, total, device, {"name": "mlm", **running}, export)
     if output is not None and rank == 0:
-        save_described(loaded.cpu(), encoder, output, description)
+        save_trained(loaded.cpu(), encoder, output, description)
     return curve

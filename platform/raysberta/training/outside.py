@@ -64,7 +64,7 @@ def sizes_of(config: Mapping[str, Any]) -> Sizes | None:
     if not all(isinstance(value, int) for value in (hidden, inner, layers, vocabulary)):
         return None
     positions = 0 if kind in ("modernbert", "t5") else config.get("max_position_embeddings", 0)
-    gated = kind == "modernbert" or "gated" in config.get("feed_forward_proj", "")
+    gated = kind == "modernbert" or "num_key_value_heads" in config or "gated" in config.get("feed_forward_proj", "")
     return Sizes(hidden, inner, layers, vocabulary, positions, gated)
 
 
@@ -153,7 +153,7 @@ def _tokens(phase: Mlm | Contrastive | Distil, workers: int) -> tuple[int, int]:
 
 def _trained(phase: Mlm | Contrastive | Distil, sizes: Sizes) -> int:
     """Weights that are trained."""
-    if isinstance(phase, Contrastive) and phase.lora is not None:
+    if phase.lora is not None:
         into = 2 if sizes.gated else 1
         return phase.lora.rank * sizes.layers * (8 * sizes.hidden + (into + 1) * (sizes.hidden + sizes.inner))
     return sizes.weights - (sizes.embeddings if phase.freeze_embeddings else 0)

@@ -4,6 +4,7 @@
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -59,25 +60,37 @@ def prepare_examples(
     return Examples.load(place)
 
 
-def prepare_texts(settings: Mlm, model: Artifact, pairs: Sequence[Artifact], place: str, each: Each = starmap) -> Tokens:
-    """Token ids of the distinct texts of both sides of the training pairs, without prefix, in the order of their hashes.
+def prepare_texts(settings: Mlm, model: Artifact, units: Sequence[Unit], place: str, each: Each = starmap) -> Tokens:
+    """Token ids of the distinct texts of some units, without prefix, in the order of their hashes.
 
     Args:
         settings: Of the phase.
         model: The encoder to train.
-        pairs: The table `pairs`.
+        units: What has them, see `text_units`.
         place: Folder or URI to write to; what is there whole is read.
         each: Where the passes over the tables run.
 
     Raises:
         InputError: there is no text at all.
     """
+    reading = reading_of({"query": settings.max_tokens, "document": settings.max_tokens}, NONE, negatives=sys.maxsize)
+    return read_texts(units, reading, model, place, each)
+
+
+def read_texts(units: Sequence[Unit], reading: Reading, model: Artifact, place: str, each: Each = starmap) -> Tokens:
+    """Token ids of the distinct texts of all units in the order of their keys; what is there whole is read. Arguments as `store_texts`."""
     if not is_whole(place):
         cleared(place)
-        reading = reading_of({"query": settings.max_tokens, "document": settings.max_tokens}, NONE)
-        units = [unit for artifact in pairs for unit in row_groups(artifact, "pairs", SIDES, split="train")]
         store_texts(units, reading, model, place, each).tokens.save(place)
     return Tokens.load(place)
+
+
+def read_rows(units: Sequence[Unit], reading: Reading, model: Artifact, place: str, each: Each = starmap) -> Examples:
+    """The rows of all units as numbers, with the token ids of their texts; what is there whole is read. Arguments as `store_texts`."""
+    if not is_whole(place):
+        cleared(place)
+        prepare(units, reading, partial(store_pieces, reading=reading, model=model, place=place), each=each).save(place)
+    return Examples.load(place)
 
 
 @dataclass(frozen=True)
@@ -117,12 +130,13 @@ def store_texts(units: Sequence[Unit], reading: Reading, model: Artifact, place:
     return Stored(tokens, others, [np.unique(of_unit) for of_unit in marks])
 
 
-def lesson_units(settings: Distil, inputs: Mapping[str, Artifact]) -> list[RowGroup]:
-    """What a student learns from: training pairs, examples, training documents."""
+def text_units(settings: Mlm | Distil, inputs: Mapping[str, Artifact]) -> list[RowGroup]:
+    """What a phase of single texts learns from: training pairs, examples, and training documents where it may name them."""
     units = [unit for name in settings.pairs for unit in row_groups(inputs[name], "pairs", SIDES, "train")]
     units += [unit for mined in settings.examples for unit in row_groups(inputs[mined], "examples", (*SIDES, "negatives"))]
-    documents = [] if settings.documents is None else row_groups(inputs[settings.documents], "documents", ("text",), "train")
-    return units + documents
+    if isinstance(settings, Distil) and settings.documents is not None:
+        units += row_groups(inputs[settings.documents], "documents", ("text",), "train")
+    return units
 
 
 def compare_texts(units: Sequence[Unit], reading: Reading, each: Each) -> list[list[tuple[int, str, int]]]:

@@ -24,11 +24,26 @@ from raysberta.models.settings import Pooling
 from raysberta.prefixes import NamedPrefixes
 from raysberta.tuning.settings import Search
 
-VERSION: int = 8
+VERSION: int = 9
 """Of the results; bumped when the same settings and inputs give another result."""
 
 Objective = Literal["info_nce", "cosent", "angle", "distillation"]
 Distance = Literal["cosine", "squared"]
+PartName = Literal["encoder", "connector", "decoder", "latent_attention", "dense"]
+Freedom = Literal["frozen", "trained", "lora"]
+
+
+class Lora(Section):
+    """Low-rank adapters: only they are trained, and merged into the weights in the end."""
+
+    rank: Positive = 16
+    """Rank of each adapter."""
+    alpha: Positive = 32
+    """Scale: an adapter's product counts alpha / rank."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
+    """Before each adapter."""
+    targets: tuple[str, ...] = ()
+    """Names of the linear layers that get one, such as query and value; all of them where empty."""
 
 
 class Training(Section):
@@ -56,6 +71,12 @@ class Training(Section):
     freeze_embeddings: bool = False
     """Leave the embeddings of the pieces as they are: pieces that the texts lack stay fit to those that they hold, and with a vocabulary of
     hundreds of thousands the optimizer has a fraction of the weights to keep."""
+    lora: Lora | None = None
+    """Train adapters instead of all weights of the model's transformers, its encoder and its decoder, for large ones; all weights where
+    null. Other parts are trained whole."""
+    parts: dict[PartName, Freedom] = Field(default={})
+    """Of a model of several parts, what becomes of one where that is not so: `frozen`, `trained` (all its weights), or `lora`. `encoder` is
+    what reads tokens, also where that is a decoder; `dense` are all dense layers."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast precision, fp32 where the device has no bf16; weights and optimizer stay fp32."""
     zero_stage: Annotated[int, Field(strict=True, ge=0, le=3)] = 1
@@ -80,6 +101,17 @@ class Training(Section):
     many GPUs as a worker has; it waits for them, at the end the training waits for it. Choosing this trains anew. Nothing where empty."""
     search: Search | None = None
     """Find some of the numbers above by short trials on dev halves; none where null."""
+
+    @model_validator(mode="after")
+    def _adapters_are_described(self) -> Self:
+        for name, how in self.parts.items():
+            if how == "lora" and name not in ("encoder", "decoder"):
+                raise ValueError(f"parts.{name}: adapters are for an encoder or a decoder; right would be trained or frozen")
+            if how == "lora" and self.lora is None:
+                raise ValueError(
+                    f"parts.{name}: nothing says how large adapters are; right would be lora: {{rank: 16, alpha: 32}} beside it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _stage_0_has_nothing_to_offload(self) -> Self:
@@ -109,6 +141,8 @@ class Mlm(Training):
     kind: Literal["mlm"]
     pairs: tuple[PairsRef, ...] = (PairsRef("natural"),)
     """The texts: both sides of the training pairs."""
+    examples: tuple[ExamplesRef, ...] = ()
+    """Their texts too, hard negatives among them; an entry with `only` and no `pairs` here makes a phase of some sources alone."""
     batch_size: Positive = 1024
     """Texts a step, over all workers."""
     max_tokens: Positive = 512
@@ -117,27 +151,23 @@ class Mlm(Training):
     """Share of tokens to predict, 0.15 as in BERT or 0.3 as in ModernBERT; of these 80 % masked, 10 % random, 10 % kept."""
     whole_words: bool = False
     """Predict all pieces of a word or none."""
+    mask_token: Annotated[str, Field(min_length=1)] | None = None
+    """What stands for a hidden token, one of the tokenizer's; null: its own mask token. Decoders have none: LLM2Vec takes "_"."""
+    next_token: bool = False
+    """Predict each token from the state of the one before it, by the language model's own head, which is not trained: masked next token
+    prediction (LLM2Vec, arXiv 2404.05961), for decoders whose tokens see all others."""
     retromae: RetroMae | None = None
     """Also learn vectors, pooled as the model says: what is minimised is the encoder's loss plus the decoder's. Off where null."""
 
     @model_validator(mode="after")
-    def _the_decoder_is_whole(self) -> Self:
+    def _there_is_something_to_predict(self) -> Self:
         if self.retromae and self.zero_stage == 3:
             raise ValueError("retromae: its decoder is not made for zero_stage 3; right would be 0, 1 or 2")
+        if not self.pairs and not self.examples:
+            raise ValueError("pairs and examples: neither names a text; right would be pairs: [natural]")
+        if self.retromae and self.next_token:
+            raise ValueError("retromae and next_token: one is for encoders, the other for decoders; right would be one of them")
         return self
-
-
-class Lora(Section):
-    """Low-rank adapters: only they are trained, and merged into the weights in the end."""
-
-    rank: Positive = 16
-    """Rank of each adapter."""
-    alpha: Positive = 32
-    """Scale: an adapter's product counts alpha / rank."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
-    """Before each adapter."""
-    targets: tuple[str, ...] = ()
-    """Names of the linear layers that get one, such as query and value; all of them where empty."""
 
 
 class DistilTerm(Section):
@@ -152,6 +182,28 @@ class DistilTerm(Section):
     """Times the mean distance is added."""
     loss: Distance = "cosine"
     """Of unit vectors: 1 - their cosine, or the square of their distance, which is twice that: the same as twice the weight."""
+
+
+class Generation(Section):
+    """Writing, learned beside embedding with the same decoder (GRIT, arXiv 2402.09906): tokens see all of a text where vectors are made, if
+    the decoder is bidirectional, and nothing later where it writes."""
+
+    examples: tuple[ExamplesRef, ...] = Field(min_length=1)
+    """What is written: each positive as the answer to its query. A few rows are set apart, to measure perplexity on."""
+    weight: PositiveNumber = 1.0
+    """Times its loss is added to the contrastive one."""
+    mean: Literal["token", "sample"] = "token"
+    """The loss is the mean over all tokens of a step's answers, or over its texts of each one's mean."""
+    batch_size: Positive = 32
+    """Texts a step, over all workers."""
+    question: str = "<|user|>\n"
+    """What stands before a query."""
+    answer: str = "\n<|assistant|>\n"
+    """What stands between it and the answer; it is not predicted."""
+    question_tokens: Positive = 256
+    """Longer queries are cut."""
+    answer_tokens: Positive = 256
+    """Longer answers are cut, and have no end then."""
 
 
 class Contrastive(Training):
@@ -184,6 +236,9 @@ class Contrastive(Training):
     """Sources of a step: one each device batch (the paper), one for the whole step (FlagEmbedding), or any in any batch."""
     cross_device_negatives: bool = False
     """Whether documents of a step's other device batches are negatives too; the paper keeps them on the device."""
+    in_batch_negatives: bool = True
+    """Whether other queries' documents are negatives of a query. False: its own hard negatives alone, as in the second stage of NV-Embed
+    (arXiv 2405.17428), where texts of one class meet in a batch."""
     same_tower: bool = False
     """Also contrast queries with queries, and positives with queries and positives (GTE, Qwen3-Embedding)."""
     margin: Annotated[float, Field(ge=0.0, lt=1.0, strict=True)] = 0.0
@@ -207,8 +262,26 @@ class Contrastive(Training):
     (EmbeddingGemma, arXiv 2509.20354, which takes 5)."""
     distil: DistilTerm | None = None
     """Learn a teacher's vectors of the same texts beside; none where null."""
-    lora: Lora | None = None
-    """Train adapters instead of all weights, for large encoders; all weights where null."""
+
+    generation: Generation | None = None
+    """Learn to write with the same decoder beside; not where null."""
+
+    @model_validator(mode="after")
+    def _trials_learn_one_thing(self) -> Self:
+        if self.search is not None and self.generation is not None:
+            raise ValueError("search: trials do not write; right would be null, or generation: null")
+        return self
+
+    @model_validator(mode="after")
+    def _there_are_negatives(self) -> Self:
+        if self.in_batch_negatives:
+            return self
+        for name in ("cross_device_negatives", "same_tower"):
+            if getattr(self, name):
+                raise ValueError(f"{name}: is of the negatives that in_batch_negatives: false leaves out; right would be false")
+        if not self.negatives:
+            raise ValueError("negatives: without in-batch negatives there would be none; right would be 1 or more")
+        return self
 
     @model_validator(mode="after")
     def _mixed_batches_have_no_source(self) -> Self:

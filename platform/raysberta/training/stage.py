@@ -1,19 +1,12 @@
 """The training phases on Ray: tasks make what they train on; Ray Train trains, with restarts and checkpoints on the run's storage.
 
-The only file here that imports Ray. Prepared data and checkpoints live beside the attempts, in `draft.checkpoints`, so that a run killed at
-any point goes on from its last checkpoint when the same stage with the same fingerprint runs again; they are removed once the model is
-written. The process that leads holds numbers of rows and texts (examples.py, survey.py), no texts.
+Prepared data live beside the attempts, as checkpoints do (ray_train.py). The process that leads holds numbers of rows and texts
+(examples.py, survey.py), no texts.
 """
 
-import json
 import logging
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +14,36 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.train
-import torch
-from ray.train.torch import TorchTrainer
 
-from raysberta.board import attach
-from raysberta.errors import InputError
 from raysberta.models.describe import describe
 from raysberta.prefixes import Prefixes
-from raysberta.progress import progress
+from raysberta.retrieval.encoded import vectors_folder
 from raysberta.retrieval.mapped import Mapped
 from raysberta.retrieval.vectors import Vectors, View
-from raysberta.retrieval.workers import embed_blocks, vectors_folder
+from raysberta.retrieval.workers import embed_blocks
 from raysberta.spread import results
 from raysberta.storage.artifacts import Artifact
-from raysberta.storage.location import filesystem, join
-from raysberta.telemetry import gauge
+from raysberta.storage.location import join
 from raysberta.training.arrays import Tokens
-from raysberta.training.checkpoint import NotSaved, last_whole, read_state
 from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
-from raysberta.training.dev_curve import DevHalves, read_curve, score_task
 from raysberta.training.distil import train_distil
-from raysberta.training.engine import ALLOCATOR, NotFinite
-from raysberta.training.examples import Each, Examples
-from raysberta.training.facts import DevPoint, DistilFacts, TrainingFacts
+from raysberta.training.examples import COLUMNS, Each, Examples
+from raysberta.training.facts import DistilFacts, TrainingFacts
 from raysberta.training.fidelity import fidelity
-from raysberta.training.loop import StepMetrics
+from raysberta.training.generation import Dialogues, perplexity, reading_of_dialogues
 from raysberta.training.mlm import train_mlm
-from raysberta.training.prepare import SIDES, cleared, compare_texts, lesson_units, prepare_examples, prepare_texts, shared, store_texts
+from raysberta.training.prepare import (
+    SIDES,
+    cleared,
+    compare_texts,
+    prepare_examples,
+    prepare_texts,
+    read_rows,
+    shared,
+    store_texts,
+    text_units,
+)
+from raysberta.training.ray_train import Fit, fit_on_ray, halves_of, train_on_worker
 from raysberta.training.settings import Contrastive, ContrastivePhase, Distil, DistilPhase, Mlm, MlmPhase
 from raysberta.training.survey import Known, Reading, Unit, known, reading_of, row_groups
 from raysberta.training.teacher import Blocks, Lessons, in_blocks, range_ends, teacher_hashes, teacher_texts
@@ -57,33 +53,11 @@ from raysberta.work import Work, Workers
 
 log = logging.getLogger(__name__)
 
-RESTARTS = 2
-CURVE_POINTS = 400
 LEAST_COMPARED = 3
-CURVE_KEYS = ("step", "loss", "learning_rate", "seconds", "tokens_per_second")
-DATA, RESULT, SCORES = "data", "result.json", "scores"
-
+DATA, WRITTEN = "data", "written"
+"""The folders, beside the attempts, of what a phase trains on, and of what it learns to write."""
 
 AnyPhase = MlmPhase | ContrastivePhase | DistilPhase
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a worker of Ray Train is given. Picklable."""
-
-    phase: Mlm | Contrastive | Distil
-    """With the values that a search chose."""
-    model: Artifact
-    """To start from."""
-    work: Work[AnyPhase]
-    data: str
-    """Folder or URI of the arrays that it trains on."""
-    halves: DevHalves | None
-    """What checkpoints are scored on; not at all where None."""
-    teacher: Vectors | None = None
-    """The teacher's, where there is one."""
-    compared: tuple[tuple[str, ...], View] | None = None
-    """Texts on which a student is compared with its teacher, and the teacher's vectors of them; not at all where None."""
 
 
 def mlm(work: Work[MlmPhase]) -> TrainingFacts:
@@ -95,11 +69,11 @@ def mlm(work: Work[MlmPhase]) -> TrainingFacts:
     best = _best(work)
     phase, draft = with_values(work.settings.phase, best), work.draft
     model, data = work.inputs[phase.from_], join(draft.checkpoints, DATA)
-    tokens = prepare_texts(phase, model, [work.inputs[name] for name in phase.pairs], data, _each(work.workers))
+    tokens = prepare_texts(phase, model, text_units(phase, work.inputs), data, _each(work.workers))
     draft.rows_in = draft.rows_out = len(tokens)
     count = tokens.count
     log.info("%s: %d distinct texts, %d tokens", work.node, len(tokens), count)
-    result, curve = _fit(_mlm_worker, Fit(phase, model, work, data, _halves(work)))
+    result, curve = fit_on_ray(_mlm_worker, Fit(phase, model, work, data, halves_of(work)))
     return TrainingFacts(**result, dev_curve=curve, tokens=count, rows={"texts": len(tokens)}, chosen=best)
 
 
@@ -121,7 +95,10 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
     count = examples.tokens.count
     rows = {name: int((examples.source == number).sum()) for number, name in enumerate(examples.sources)}
     log.info("%s: %d rows, %d distinct texts, temperature %g", work.node, len(examples), len(examples.tokens), phase.temperature)
-    result, curve = _fit(_contrastive_worker, Fit(phase, model, work, data, _halves(work), vectors))
+    if phase.generation is not None:
+        units = [unit for name in phase.generation.examples for unit in row_groups(work.inputs[name], "examples", COLUMNS)]
+        read_rows(units, reading_of_dialogues(phase.generation), model, join(draft.checkpoints, WRITTEN), _each(work.workers))
+    result, curve = fit_on_ray(_contrastive_worker, Fit(phase, model, work, data, halves_of(work), vectors))
     return TrainingFacts(**result, dev_curve=curve, tokens=count, rows=rows, chosen=best)
 
 
@@ -136,7 +113,7 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     student = describe(model.folder("model", weights=False), prefixes=phase.prefixes).prefixes
     reads = describe(teacher.folder("model", weights=False)).prefixes
     reading = reading_of({"query": phase.max_tokens, "document": phase.max_tokens}, student, [reads], sys.maxsize)
-    units = lesson_units(phase, work.inputs)
+    units = text_units(phase, work.inputs)
     dev = [unit for name in phase.pairs for unit in row_groups(work.inputs[name], "pairs", SIDES, "dev")]
     cleared(data)
     # what no step reads is given no vector
@@ -152,7 +129,7 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     told = sorted(text for of_unit in compared for text in of_unit)
     view = View(vectors, at.rows(np.asarray([mark for _, _, mark in told], np.uint64)))
     seen = (tuple(text for _, text, _ in told), view) if len(told) >= LEAST_COMPARED else None
-    result, curve = _fit(_distil_worker, Fit(phase, model, work, data, _halves(work), vectors, seen))
+    result, curve = fit_on_ray(_distil_worker, Fit(phase, model, work, data, halves_of(work), vectors, seen))
     facts: dict[str, Any] = {**result, **counts, "dev_curve": curve, "chosen": {}}
     return DistilFacts(**facts, tokens=tokens, rows={"texts": len(lessons)})
 
@@ -235,76 +212,6 @@ def _best(work: Work[MlmPhase | ContrastivePhase]) -> dict[str, float]:
     return work.inputs[choice].told(SearchFacts).best if choice is not None else {}
 
 
-def _halves(work: Work[AnyPhase]) -> DevHalves | None:
-    """What checkpoints are scored on; None where the phase names no task."""
-    names, given = work.settings.phase.dev_tasks, work.settings.given
-    if not names or given.tasks is None:
-        return None
-    return DevHalves(work.node, work.inputs[given.tasks], names, given.scoring, join(work.draft.checkpoints, SCORES))
-
-
-def _fit(loop: Callable[[dict[str, Any]], None], fit: Fit) -> tuple[dict[str, Any], list[DevPoint]]:
-    """Run a worker loop on Ray Train, from the last checkpoint where there is one: what the first worker tells, and the dev curve."""
-    workers = fit.work.workers
-    fs, path = filesystem(fit.work.draft.checkpoints)
-    if fs.get_file_info(f"{path}/{RESULT}").is_file:
-        fs.delete_file(f"{path}/{RESULT}")
-    resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
-    # Ray Train takes both, its type hints are still those of the Train before
-    start: dict[str, Any] = {"worker_runtime_env": {"env_vars": ALLOCATOR}}
-    scored: dict[str, Any] = {"validation_config": _validation(fit)}
-    trainer = TorchTrainer(
-        loop,
-        train_loop_config={"fit": fit},
-        scaling_config=ray.train.ScalingConfig(num_workers=workers.workers, use_gpu=workers.gpus > 0, resources_per_worker=resources),
-        run_config=ray.train.RunConfig(
-            name="train",
-            storage_path=path,
-            storage_filesystem=fs,  # a URI's options are in it: Ray would take them for a part of the path
-            failure_config=ray.train.FailureConfig(max_failures=RESTARTS),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            **start,
-        ),
-        **scored,
-    )
-    trainer.fit()
-    with fs.open_input_stream(f"{path}/{RESULT}") as stream:
-        result = json.loads(stream.read())
-    if "input_error" in result:
-        raise InputError(result["input_error"])
-    if "error" in result:
-        raise RuntimeError(result["error"])
-    curve = _dev_curve(fit, fit.halves, result["steps"]) if fit.halves else []
-    fs.delete_dir(path)
-    return result, curve
-
-
-def _validation(fit: Fit) -> ray.train.ValidationConfig | None:
-    """How Ray Train has checkpoints scored while training goes on."""
-    if fit.halves is None:
-        return None
-    return ray.train.ValidationConfig(partial(score_task, halves=fit.halves), ray_remote_kwargs=_scoring(fit))
-
-
-def _scoring(fit: Fit) -> dict[str, Any]:
-    return {"num_cpus": 1, "num_gpus": fit.work.workers.gpus, "name": f"{fit.work.node}_dev_scores"}
-
-
-def _dev_curve(fit: Fit, halves: DevHalves, steps: int) -> list[DevPoint]:
-    """Score the trained model as its checkpoints were, and read all scores; those that are missing are named in the log."""
-    fs, folder = filesystem(fit.work.draft.uri)
-    score = ray.remote(score_task).options(**_scoring(fit))
-    try:
-        ray.get(score.remote(ray.train.Checkpoint(folder, fs), steps, halves))
-    except ray.exceptions.RayError as error:
-        log.warning("%s: the trained model is not scored: %s", fit.work.node, str(error).strip().splitlines()[-1])
-    curve, every = read_curve(halves.home), fit.phase.checkpoint_every
-    missing = sorted({*range(every, steps, every), steps} - {point.step for point in curve})
-    if missing:
-        log.warning("%s: no dev scores of step %s", fit.work.node, ", ".join(map(str, missing)))
-    return curve
-
-
 def _mlm_worker(config: dict[str, Any]) -> None:
     fit: Fit = config["fit"]
     phase = fit.phase
@@ -313,7 +220,7 @@ def _mlm_worker(config: dict[str, Any]) -> None:
     def run(output: Path | None, **running: Any) -> list[dict[str, float]]:
         return train_mlm(phase, fit.model.folder("model"), Tokens.load(fit.data), output, **running)
 
-    _train(fit, run)
+    train_on_worker(fit, run)
 
 
 def _contrastive_worker(config: dict[str, Any]) -> None:
@@ -322,10 +229,19 @@ def _contrastive_worker(config: dict[str, Any]) -> None:
     assert isinstance(phase, Contrastive)
     teacher = Mapped(fit.teacher) if fit.teacher is not None else None
 
-    def run(output: Path | None, **running: Any) -> list[dict[str, float]]:
-        return train_contrastive(phase, fit.model.folder("model"), Examples.load(fit.data), output, teacher=teacher, **running)
+    model, dialogues = fit.model.folder("model"), None
+    if phase.generation is not None:
+        written = Examples.load(join(fit.work.draft.checkpoints, WRITTEN))
+        dialogues = Dialogues(written, model, phase.generation, fit.work.seed)
 
-    _train(fit, run)
+    def run(output: Path | None, **running: Any) -> list[dict[str, float]]:
+        return train_contrastive(phase, model, Examples.load(fit.data), output, teacher, dialogues, **running)
+
+    def told(output: Path) -> dict[str, Any]:
+        found = perplexity((model, output), dialogues, phase) if dialogues is not None else None
+        return {"generation": found.model_dump() if found is not None else None}
+
+    train_on_worker(fit, run, told)
 
 
 def _distil_worker(config: dict[str, Any]) -> None:
@@ -343,60 +259,4 @@ def _distil_worker(config: dict[str, Any]) -> None:
         texts, vectors = fit.compared
         return {"fidelity": fidelity(model, output, texts, vectors[:], phase.max_tokens).model_dump()}
 
-    _train(fit, run, told)
-
-
-def _train(fit: Fit, run: Callable[..., list[dict[str, float]]], told: Callable[[Path], dict[str, Any]] | None = None) -> None:
-    """What all loops do on a worker: threads, logging and progress, resuming, reporting; the first worker writes model and result.
-
-    What `told` says of the model that was written becomes a part of the result.
-    """
-    attach()
-    torch.set_num_threads(max(1, int(fit.work.workers.cpus)))
-    first, node = ray.train.get_context().get_world_rank() == 0, fit.work.node
-    fs, path = filesystem(fit.work.draft.checkpoints)
-
-    def show(metrics: StepMetrics, steps: int) -> None:
-        if first:
-            progress(node, "steps", metrics.step, steps)
-            gauge("loss", metrics.loss, phase=node)
-            gauge("tokens_per_second", metrics.tokens_per_second, phase=node)
-            gauge("training_progress", metrics.step / steps, phase=node)
-
-    def keep(folder: Path, step: int) -> None:
-        checkpoint = ray.train.Checkpoint.from_directory(folder) if first else None
-        score = ray.train.ValidationTaskConfig({"step": step}) if first and fit.halves else False
-        ray.train.report({"step": step}, checkpoint=checkpoint, validation=score)
-        shutil.rmtree(folder, ignore_errors=True)
-
-    with ExitStack() as stack:
-        saved = ray.train.CheckpointConsistencyMode.COMMITTED  # scored or not: scoring may wait for the very cores that this worker holds
-        reported = ray.train.get_all_reported_checkpoints(consistency_mode=saved) if ray.train.get_checkpoint() else []
-        resume = last_whole(Path(stack.enter_context(found.checkpoint.as_directory())) for found in reversed(reported))
-        resumed_after = read_state(resume)["step"] if resume else 0  # now: Ray Train may delete it once there are newer ones
-        running: dict[str, Any] = {"seed": fit.work.seed, "name": node, "resume": resume, "on_step": show, "on_checkpoint": keep}
-        running["checkpoints"] = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raysberta-training-")))
-        output = stack.enter_context(fit.work.draft.folder("model")) if first else None
-        try:
-            result = {**_told(run(output, **running)), "resumed_after": resumed_after}
-            result |= told(output) if told is not None and output is not None else {}
-        except (NotFinite, NotSaved) as error:  # the same again would be the same again: no restart
-            result = {"error": str(error)}
-        except InputError as error:
-            result = {"input_error": str(error)}
-        if first:
-            with fs.open_output_stream(f"{path}/{RESULT}") as stream:
-                stream.write(json.dumps(result).encode())
-
-
-def _told(curve: list[dict[str, float]]) -> dict[str, Any]:
-    """What TrainingFacts says of a whole curve."""
-    steps, seconds = len(curve), round(curve[-1]["seconds"], 1)
-    return {"curve": _thin(curve), "seconds": seconds, "steps": steps, "trained_tokens": int(sum(point["tokens"] for point in curve))}
-
-
-def _thin(curve: list[dict[str, float]]) -> list[dict[str, float]]:
-    """At most CURVE_POINTS points, the first and the last among them."""
-    every = -(-len(curve) // CURVE_POINTS)
-    kept = [point for number, point in enumerate(curve) if number % every == 0 or number == len(curve) - 1]
-    return [{key: round(point[key], 8) for key in CURVE_KEYS} for point in kept]
+    train_on_worker(fit, run, told)

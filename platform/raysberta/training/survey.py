@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerFast
 
+from raysberta.models.load import prompt_tokens
 from raysberta.prefixes import Prefixes, Side
 from raysberta.schema import Split, Task
 from raysberta.storage.artifacts import Artifact
@@ -201,6 +202,8 @@ class Piece:
     highest: int
     others: np.ndarray
     """uint64 [texts, others]: hashes of each text as others know it."""
+    prompts: np.ndarray
+    """int32 [texts]: how many of its first tokens are those of its prefix."""
 
 
 def pieces(unit: Unit, reading: Reading, wanted: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> Iterator[Piece]:
@@ -234,6 +237,7 @@ def pieces(unit: Unit, reading: Reading, wanted: np.ndarray, tokenizer: PreTrain
 def _piece(texts: Sequence[str], keys: np.ndarray, ways: Sequence[Way], tokenizer: PreTrainedTokenizerFast) -> Piece:
     order = sorted(range(len(texts)), key=lambda row: (ways[row].limit, row))  # few changes of the limit
     ids = [np.asarray(each, np.int32) for each in tokenise(tokenizer, ((ways[row].prefix + texts[row], ways[row].limit) for row in order))]
+    before = {way.prefix: prompt_tokens(tokenizer, way.prefix) for way in dict.fromkeys(ways)}
     kinds = len(ways[0].others) if ways else 0
     others = [hashes(ways[row].others[kind] + texts[row] for row in order) for kind in range(kinds)]
     return Piece(
@@ -242,15 +246,16 @@ def _piece(texts: Sequence[str], keys: np.ndarray, ways: Sequence[Way], tokenize
         np.concatenate([np.zeros(0, np.int32), *ids]),
         max((int(each.max(initial=0)) for each in ids), default=0),
         np.stack(others, 1) if others else np.zeros((len(texts), 0), np.uint64),
+        np.asarray([before[ways[row].prefix] for row in order], np.int32),
     )
 
 
 def _joined(parts: Sequence[Piece]) -> Piece:
     filled = [part for part in parts if len(part.keys)] or [parts[0]]
-    keys, lengths, values, others = (
-        np.concatenate([getattr(part, name) for part in filled]) for name in ("keys", "lengths", "values", "others")
+    keys, lengths, values, others, prompts = (
+        np.concatenate([getattr(part, name) for part in filled]) for name in ("keys", "lengths", "values", "others", "prompts")
     )
-    return Piece(keys, lengths, values, max(part.highest for part in filled), others)
+    return Piece(keys, lengths, values, max(part.highest for part in filled), others, prompts)
 
 
 def laid(keys: np.ndarray, found: Sequence[Piece]) -> tuple[Tokens, np.ndarray]:
@@ -261,14 +266,15 @@ def laid(keys: np.ndarray, found: Sequence[Piece]) -> tuple[Tokens, np.ndarray]:
         found: Pieces that have each text once.
     """
     place = np.searchsorted(keys, np.concatenate([piece.keys for piece in found]))
-    part, begin, lengths = (np.empty(len(keys), kind) for kind in (np.int32, np.int64, np.int32))
+    part, begin, lengths, prompts = (np.empty(len(keys), kind) for kind in (np.int32, np.int64, np.int32, np.int32))
     part[place] = np.repeat(np.arange(len(found)), [len(piece.keys) for piece in found])
     begin[place] = np.concatenate([np.cumsum(piece.lengths, dtype=np.int64) - piece.lengths for piece in found])
     lengths[place] = np.concatenate([piece.lengths for piece in found])
+    prompts[place] = np.concatenate([piece.prompts for piece in found])
     others = np.empty((len(keys), max(piece.others.shape[1] for piece in found)), np.uint64)
     others[place] = np.concatenate([piece.others for piece in found if len(piece.keys)] or [others])
     held = tuple(piece.values for piece in found) if any(len(piece.values) for piece in found) else ()
-    return Tokens(held, part, begin, lengths, max(piece.highest for piece in found)), others
+    return Tokens(held, part, begin, lengths, max(piece.highest for piece in found), prompts), others
 
 
 def tokenise(tokenizer: PreTrainedTokenizerFast, texts: Iterable[tuple[str, int]]) -> Iterator[list[int]]:

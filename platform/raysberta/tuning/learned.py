@@ -1,7 +1,7 @@
 """Self Positioning (arXiv 2410.15035): weights of a merge and its norm by gradient, on examples that probe; no Ray here.
 
 The merge is theta_0 + norm * (c_1 V_1 + ... + c_n V_n), see merging/differences.py, so the loss's slope along a coefficient is the product
-of its gradient at the merge with that difference. One backward pass through the encoder as it is gives all of them, and the chain to
+of its gradient at the merge with that difference. One backward pass through the model as it is gives all of them, and the chain to
 weights and norm is over n numbers, in float64. Nothing of the models is trained.
 
 In memory: the differences of all models, the start, the merge and its gradient, that is n + 3 models in fp32.
@@ -22,7 +22,8 @@ from raysberta.merging.differences import add_products, check_differ, coefficien
 from raysberta.merging.merge import check_same, covers
 from raysberta.merging.settings import Learned, Merge, Method, Scope
 from raysberta.models.describe import describe
-from raysberta.models.load import load_encoder, load_tokenizer
+from raysberta.models.load import load_tokenizer
+from raysberta.models.model import load_model
 from raysberta.storage.artifacts import Artifact
 from raysberta.training.contrastive import ContrastiveModel, make_batch, plan_of
 from raysberta.training.encode import ChunkedEncoder
@@ -133,13 +134,12 @@ def learn_weights(phase: Merge, settings: Learned, inputs: Mapping[str, Artifact
     for folder in [*folders[1:], origin]:
         check_same(folders[0], folder, phase.scope)
     examples, how = probe(inputs[settings.examples], settings, folders[0]), _contrastive(phase, settings)
-    encoder, plan = load_encoder(folders[0]), plan_of(examples, how, seed)
-    check_fits(examples.tokens, encoder.config)
+    model, plan = load_model(folders[0]), plan_of(examples, how, seed)
+    check_fits(examples.tokens, model)
     start, *models = (_state(folder, phase.scope, device) for folder in [origin, *folders])
     _check_shapes(start, models, origin, folders)
-    nn.Module.to(encoder, device)
-    loss = ContrastiveModel(ChunkedEncoder(encoder, "fp32", recompute=True), describe(folders[0]).pooling, how)
-    positions = Positions(loss, encoder, start, models, phase.method)
+    loss = ContrastiveModel(ChunkedEncoder(model.to(device), "fp32", recompute=True), how)
+    positions = Positions(loss, model, start, models, phase.method)
     check_differ(folders, positions.products)
     batches = (make_batch(examples, plan.step(step), how, device) for step in range(settings.steps))
     return learn(positions, batches, settings, phase.norm)
@@ -181,7 +181,7 @@ def _contrastive(phase: Merge, settings: Learned) -> Contrastive:
 
 def _state(folder: Path, scope: Scope, device: torch.device) -> State:
     """The parameters of a model that are merged, fp32 on the device."""
-    found = load_encoder(folder).named_parameters()
+    found = load_model(folder).named_parameters()
     return {name: parameter.detach().to(device) for name, parameter in found if covers(name, scope)}
 
 

@@ -17,6 +17,7 @@ from raysberta.evaluation.means import two_means
 from raysberta.evaluation.score import dev_scores
 from raysberta.merging.merge import merge_of
 from raysberta.merging.settings import Greedy, Merge
+from raysberta.retrieval.mapped import Mapped
 from raysberta.retrieval.vectors import Vectors
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem, join
@@ -27,7 +28,7 @@ from raysberta.training.engine import NotFinite
 from raysberta.training.examples import Examples
 from raysberta.training.loop import StepMetrics
 from raysberta.training.mlm import train_mlm
-from raysberta.training.prepare import prepare_examples, prepare_texts
+from raysberta.training.prepare import prepare_examples, prepare_texts, text_units
 from raysberta.training.settings import Contrastive, Mlm
 from raysberta.training.survey import Known
 from raysberta.tuning.choice import with_values
@@ -194,7 +195,8 @@ def _train(
         phase = phase.model_copy(update={"checkpoint_every": -(-total // search.rungs)})
         running.update(checkpoints=model.with_name("checkpoints"), on_checkpoint=rung)
     if isinstance(phase, Contrastive) and isinstance(data, Examples):
-        train_contrastive(phase, encoder, data, model, trials.vectors, **running)
+        teacher = Mapped(trials.vectors) if trials.vectors is not None else None
+        train_contrastive(phase, encoder, data, model, teacher, **running)
     elif isinstance(phase, Mlm) and isinstance(data, Tokens):
         train_mlm(phase, encoder, data, model, **running)
 
@@ -216,7 +218,7 @@ def _made(trials: Trials, phase: Mlm | Contrastive, place: str) -> Data:
     model = trials.work.inputs[phase.from_]
     if isinstance(phase, Contrastive):
         return prepare_examples(phase, model, [trials.work.inputs[name] for name in phase.examples], place, teacher=trials.known)
-    return prepare_texts(phase, model, [trials.work.inputs[name] for name in phase.pairs], place)
+    return prepare_texts(phase, model, text_units(phase, trials.work.inputs), place)
 
 
 def _place(trials: Trials, phase: Mlm | Contrastive) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from raysberta.models.head import MlmHead
+from raysberta.models.model import Model
 from raysberta.training.arrays import tokens_of
 from raysberta.training.chunks import budget_of
 from raysberta.training.encode import ChunkedEncoder
@@ -52,7 +53,7 @@ def first_losses(
     """
     tokens = tokens_of(tokenise(revision.tokenizer, [(text, TOKENS) for text in texts]))
     batch = make_batch(tokens, np.arange(len(tokens)), pieces_of(revision.tokenizer), PROBABILITY, (seed, 0), BUDGET)
-    whole = MlmModel(ChunkedEncoder(model, "bf16", recompute=False), head)
+    whole = MlmModel(ChunkedEncoder(Model(model, "mean"), "bf16", recompute=False), head)
     kept, losses = table(model), {}
     for how in ways:
         install(model, revision.tokenizer, rows(old, revision.origins, how, seed, found))

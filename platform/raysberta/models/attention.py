@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from raysberta.composing.settings import Attention
 from raysberta.errors import InputError
+from raysberta.models.settings import Attention
 
 TOKENS, PADDING = 6, 2
 MOVED = 1e-6

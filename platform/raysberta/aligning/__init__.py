@@ -1,0 +1,1 @@
+"""Room `aligning`: an encoder learns to speak to a frozen decoder."""
