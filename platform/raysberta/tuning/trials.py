@@ -17,6 +17,7 @@ from raysberta.evaluation.means import two_means
 from raysberta.evaluation.score import dev_scores
 from raysberta.merging.merge import merge_of
 from raysberta.merging.settings import Greedy, Merge
+from raysberta.retrieval.mapped import Mapped
 from raysberta.retrieval.vectors import Vectors
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem, join
@@ -194,7 +195,8 @@ def _train(
         phase = phase.model_copy(update={"checkpoint_every": -(-total // search.rungs)})
         running.update(checkpoints=model.with_name("checkpoints"), on_checkpoint=rung)
     if isinstance(phase, Contrastive) and isinstance(data, Examples):
-        train_contrastive(phase, encoder, data, model, trials.vectors, **running)
+        teacher = Mapped(trials.vectors) if trials.vectors is not None else None
+        train_contrastive(phase, encoder, data, model, teacher, **running)
     elif isinstance(phase, Mlm) and isinstance(data, Tokens):
         train_mlm(phase, encoder, data, model, **running)
 
