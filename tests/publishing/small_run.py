@@ -209,7 +209,9 @@ def scores(model: str) -> ScoresFacts:
         for name, (kind, metric, values) in TASKS.items()
     }
     values = {name: values[place] for name, (_, _, values) in TASKS.items()}
-    return ScoresFacts(scores=values, details=details, seconds=dict.fromkeys(values, 1.0), pooling="mean", prefixes=NOMIC.model_dump(exclude_none=True))
+    return ScoresFacts(
+        scores=values, details=details, seconds=dict.fromkeys(values, 1.0), pooling="mean", prefixes=NOMIC.model_dump(exclude_none=True)
+    )
 
 
 def drawn(name: str, told: ScoresFacts) -> pa.Table:
