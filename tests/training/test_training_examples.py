@@ -238,7 +238,7 @@ def mined(tmp_path, table):
         counted = {name: 0 for name, field in ExamplesFacts.model_fields.items() if field.annotation is int}
         empty = {"examples": {}, "pools": {}, "skipped": {}, "histograms": {}, "false_negatives": None, "teacher": ""}
         empty |= {"storage": {"requests": 0, "bytes_read": 0, "bytes_written": 0}}
-        facts = ExamplesFacts(**counted, **empty, prefixes=prefixes.model_dump() if encoder else {}, encoder=encoder)
+        facts = ExamplesFacts(**counted, **empty, prefixes=prefixes.model_dump(exclude_none=True) if encoder else {}, encoder=encoder)
         draft = Store(str(tmp_path)).draft("examples", name * 16)
         rows = [row(table, pair_id=name, query="мост", positive="дом", negatives=["река"], task="retrieval")]
         draft.write_table("examples", pa.Table.from_pylist(rows, schema=table.schema))
