@@ -196,9 +196,9 @@ class Generation(Section):
     """The loss is the mean over all tokens of a step's answers, or over its texts of each one's mean."""
     batch_size: Positive = 32
     """Texts a step, over all workers."""
-    question: str = "<|user|>\n"
+    question: str = "Question: "
     """What stands before a query."""
-    answer: str = "\n<|assistant|>\n"
+    answer: str = " Answer: "
     """What stands between it and the answer; it is not predicted."""
     question_tokens: Positive = 256
     """Longer queries are cut."""
