@@ -30,11 +30,11 @@ NOT_MERGED = ("phases.merged=null",)
 HALVES = (  # the same number of steps in all
     "phases.tuned.examples=[drawn]",
     "phases.tuned.negatives=0",
-    "phases.tuned.steps=26",
+    "phases.tuned.steps=24",
     "phases.tuned.warmup_steps=3",
-    "phases.found={kind: contrastive, from: e5, examples: [mined], steps: 26, batch_size: 48, device_batches: 2, negatives: 1, "
+    "phases.found={kind: contrastive, from: e5, examples: [mined], steps: 24, batch_size: 48, device_batches: 2, negatives: 1, "
     "query_tokens: 40, document_tokens: 72, temperature: 0.03, learning_rate: 1.0e-4, warmup_steps: 3, dropout: 0.0, "
-    "freeze_embeddings: true, chunk_tokens: 2048, checkpoint_every: 26, zero_stage: 0}",
+    "freeze_embeddings: true, chunk_tokens: 2048, checkpoint_every: 24, zero_stage: 0, distil: {teacher: e5, weight: 10}}",
     *NO_BRANCH,
 )
 SURGERY = ("final=settled", *NOT_MERGED, "phases.tuned=null", "phases.softened=null", "phases.adapted=null")
@@ -42,7 +42,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "without distil": ("phases.adapted.from=trimmed", "phases.softened.of=[adapted, trimmed]", "phases.settled=null"),
     "without general text": ("phases.trimmed.documents=null", "phases.settled.documents=null"),
     "without the branch": (
-        *("phases.merged.of=[tuned, e5]", "phases.merged.weights=[1.0, 0.3]", "phases.merged.search.over={weights.1: [0.2, 0.6]}"),
+        *("phases.merged.of=[tuned, e5]", "phases.merged.weights=[1.0, 0.1]", "phases.merged.search.over={weights.1: [0.0, 0.2]}"),
         *NO_BRANCH,
     ),
     "without the merge towards the base": (
@@ -61,11 +61,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "phases.merged={kind: merge, of: [tuned, found], start: e5, choose: {kind: learned, examples: mined}}",
     ),
     "without prefixes": ("phases.tuned.prefixes=none",),
-    "classes with a prefix of their own": (
-        "sources.intents.pairs={same_label: classification}",
-        "phases.tuned.prefixes={retrieval_query: 'query: ', retrieval_document: 'passage: ', paraphrase: 'query: ', topic: 'query: ', "
-        "classification: 'classification: '}",
-    ),
+    "without a prefix for classes": ("sources.intents.pairs={same_label: paraphrase}", "phases.tuned.prefixes=null"),
+    "without the teacher beside": ("phases.tuned.distil=null",),
     "without hard negatives": ("phases.tuned.negatives=0",),
     "without frozen embeddings": ("phases.tuned.freeze_embeddings=false",),
     "20,000 pieces": (*SURGERY, "phases.trimmed.size=20000"),

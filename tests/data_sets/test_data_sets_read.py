@@ -76,6 +76,13 @@ def test_parquet_with_other_column_names_in_a_folder(tmp_path: Path):
     assert pairs(tmp_path / "*.parquet", query_field="q", positive_field="a") == found
 
 
+def test_plain_text_is_paired_with_itself(tmp_path: Path):
+    file = jsonl(tmp_path / "a.jsonl", [{"text": "Mist hangs over the field."}])
+    (row,) = pairs(file, query_field="text", positive_field="text")
+    assert row["query"] == row["positive"] == "Mist hangs over the field." and row["kind"] == "text"
+    assert {each["kind"] for each in pairs(jsonl(tmp_path / "b.jsonl"))} == {"dataset"}
+
+
 def test_the_same_row_has_the_same_id_in_any_file(tmp_path: Path):
     first = pairs(jsonl(tmp_path / "a.jsonl"))
     second = pairs(jsonl(tmp_path / "b.jsonl.gz", ROWS[::-1]))

@@ -28,6 +28,11 @@ def test_trivial_pairs_have_their_reasons():
     assert set(keys["pair"].to_pylist()) == set(numbers(found["pair_id"])[3:].tolist()), "the others are compared with nothing"
 
 
+def test_a_text_with_itself_stays_where_it_is_meant_so():
+    found, _ = judged(pair("эхо в горах", "эхо в горах", kind="text"), pair("эхо в горах", "эхо в горах"), pair("а", "а", kind="text"))
+    assert found["reason"].to_pylist() == ["", "query_equals_positive", "too_short"]
+
+
 def test_long_pairs_are_measured_in_tokens():
     def count(texts: list[str]) -> np.ndarray:
         return np.array([len(text.split()) for text in texts])

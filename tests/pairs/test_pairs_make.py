@@ -48,6 +48,7 @@ FOG = document(title="туман", text="Скопление мелких кап�
         ("name_description", [("Скопление мелких капель воды. Видно плохо.", "Капли в воздухе.")]),
         ("opening_rest", [("Туман стоит.", "It will clear up.")]),
         ("heading_section", [("туман: Causes", "Cold air.")]),
+        ("text", [("Скопление мелких капель воды. Видно плохо.",) * 2]),
     ],
 )
 def test_each_kind_takes_its_two_sides(kind: str, expected: list[tuple[str, str]]):

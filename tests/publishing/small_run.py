@@ -185,7 +185,7 @@ def examples(rows: dict[str, int], mined: bool) -> ExamplesFacts:
         storage=StorageFacts(requests=40, bytes_read=2**24, bytes_written=2**24),
         false_negatives=FalseNegatives(share=0.125, negatives=400, examples=200) if mined else None,
         teacher="e5" if mined else "",
-        prefixes=E5.model_dump() if mined else {},
+        prefixes=E5.model_dump(exclude_none=True) if mined else {},
         encoder="model/0123456789abcdef" if mined else "",
     )
 
@@ -209,7 +209,9 @@ def scores(model: str) -> ScoresFacts:
         for name, (kind, metric, values) in TASKS.items()
     }
     values = {name: values[place] for name, (_, _, values) in TASKS.items()}
-    return ScoresFacts(scores=values, details=details, seconds=dict.fromkeys(values, 1.0), pooling="mean", prefixes=NOMIC.model_dump())
+    return ScoresFacts(
+        scores=values, details=details, seconds=dict.fromkeys(values, 1.0), pooling="mean", prefixes=NOMIC.model_dump(exclude_none=True)
+    )
 
 
 def drawn(name: str, told: ScoresFacts) -> pa.Table:

@@ -163,12 +163,8 @@ def test_all_of_it_resumes_bit_for_bit_and_stays_out_of_the_model(tiny, learned,
     assert all(torch.equal(left[name], right[name]) for name in left) and left.keys() == load_encoder(tiny).state_dict().keys()
 
 
-def test_a_search_has_no_teacher(tmp_path):
-    for phase in (
-        "{kind: distil, from: a, teacher: a, SEARCH}",
-        "{kind: contrastive, from: a, examples: [b], distil: {teacher: a}, SEARCH}",
-    ):
-        text = phase.replace("SEARCH", "search: {over: {learning_rate: [1e-5, 2e-5]}}")
-        (tmp_path / "recipe.yaml").write_text(f"name: x\nsources: {{s: {{kind: rl_wsd}}}}\nphases: {{p: {text}}}\n")
-        with pytest.raises(InputError, match="trials are not given a teacher's vectors; right would be null"):
-            load(tmp_path / "recipe.yaml")
+def test_a_distillation_is_not_searched(tmp_path):
+    text = "{kind: distil, from: a, teacher: a, search: {over: {learning_rate: [1e-5, 2e-5]}}}"
+    (tmp_path / "recipe.yaml").write_text(f"name: x\nsources: {{s: {{kind: rl_wsd}}}}\nphases: {{p: {text}}}\n")
+    with pytest.raises(InputError, match="trials are not given a teacher's vectors; right would be null"):
+        load(tmp_path / "recipe.yaml")

@@ -48,9 +48,12 @@ def runs(still, base, examples, tmp_path_factory):
     contrastive, mlm = still
     one = train_contrastive(contrastive, base, examples, folder / "one" / "model", seed=SEED, steps=2, checkpoints=folder / "one")
     other = train_mlm(mlm, base, examples.tokens, folder / "one-mlm", seed=SEED, steps=2)
-    free = contrastive.model_copy(update=FREEDOM)
-    third = train_contrastive(free, joined(folder / "joined", base), examples, folder / "one-parts", seed=SEED, steps=2)
-    (folder / "alone.json").write_text(json.dumps({"contrastive": one, "mlm": other, "parts": third}))
+    start = joined(folder / "joined", base)
+    free = {
+        name: train_contrastive(contrastive.model_copy(update=changes), start, examples, folder / f"one-{name}", seed=SEED, steps=2)
+        for name, changes in FREEDOM.items()
+    }
+    (folder / "alone.json").write_text(json.dumps({"contrastive": one, "mlm": other, **free}))
     for settings in still:
         (folder / f"{settings.kind}.json").write_text(settings.model_dump_json())
     examples.save(f"{folder}/data")
@@ -80,15 +83,15 @@ def apart(left: Path, right: Path, start: Path) -> float:
     return float(lengths[0] / lengths[1])
 
 
-@pytest.mark.parametrize("kind", ["contrastive", "offloaded", "lower", "parts", "parts lower", "mlm"])
+@pytest.mark.parametrize("kind", ["contrastive", "offloaded", "lower", "parts", "adapters", "mlm"])
 def test_two_processes_with_parted_weights_are_one(runs, base, kind):
-    what = kind.split()[0] if kind.startswith(("mlm", "parts")) else "contrastive"
+    what = kind if kind in ("mlm", *FREEDOM) else "contrastive"
     alone = read(runs, "alone")[what]
     together = read(runs, "rank0")[kind]
     assert [point["loss"] for point in together] == [point["loss"] for point in read(runs, "rank1")[kind]]
     assert [point["loss"] for point in together] == pytest.approx([point["loss"] for point in alone], rel=1e-5)
     assert [point["gradient_norm"] for point in together] == pytest.approx([point["gradient_norm"] for point in alone], rel=1e-4)
-    start = runs / "joined" if what == "parts" else base
+    start = runs / "joined" if what in FREEDOM else base
     assert apart(runs / ("one/model" if what == "contrastive" else f"one-{what}"), runs / kind, start) < TOLERANCE
 
 

@@ -21,8 +21,11 @@ from raysberta.training.examples import Examples
 from raysberta.training.mlm import train_mlm
 from raysberta.training.settings import Contrastive, Lora, Mlm
 
-FREEDOM = {"lora": Lora(rank=2), "parts": {"encoder": "frozen"}}
-"""Of a model of several parts: the decoder learns by adapters, the connector and the dense layer whole."""
+FREEDOM = {
+    "parts": {"lora": Lora(rank=2), "parts": {"encoder": "frozen"}},
+    "adapters": {"lora": Lora(rank=2), "parts": dict.fromkeys(("encoder", "connector", "dense"), "frozen")},
+}
+"""Of a model of several parts: the decoder learns by adapters, and connector and dense layer whole; or nothing but those adapters."""
 STAGE = {"zero_stage": 3, "recompute": True, "max_gradient_norm": 1e9}
 SETTINGS = contrastive_settings(temperature=0.05, chunk_tokens=96, precision="fp32", **STAGE, **VARIANTS["all together"])
 
@@ -79,8 +82,8 @@ def main(folder: Path, encoder: Path, rank: int) -> None:
         "contrastive": train_contrastive(staged(), encoder, examples, folder / "contrastive", **run, checkpoints=folder / "two"),
         "offloaded": train_contrastive(staged(offload=True), encoder, examples, folder / "offloaded", **run, resume=single),
         "lower": train_contrastive(staged(zero_stage=1), encoder, examples, folder / "lower", **run, resume=double),
-        "parts": train_contrastive(staged(**FREEDOM), folder / "joined", examples, folder / "parts", **run),
-        "parts lower": train_contrastive(staged(zero_stage=2, **FREEDOM), folder / "joined", examples, folder / "parts lower", **run),
+        "parts": train_contrastive(staged(**FREEDOM["parts"]), folder / "joined", examples, folder / "parts", **run),
+        "adapters": train_contrastive(staged(zero_stage=2, **FREEDOM["adapters"]), folder / "joined", examples, folder / "adapters", **run),
         "mlm": train_mlm(mlm.model_copy(update=parted), encoder, examples.tokens, folder / "mlm", **run),
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(kinds))

@@ -24,7 +24,12 @@ from raysberta.errors import InputError
 from raysberta.evaluation.score import dev_scores
 from raysberta.progress import Report, report_to
 from raysberta.storage.artifacts import Artifact
+from raysberta.training.contrastive import train_contrastive
+from raysberta.training.prepare import prepare_examples
+from raysberta.training.settings import Contrastive
+from raysberta.training.stage import taught
 from raysberta.tuning import stage
+from raysberta.tuning.choice import with_values
 from raysberta.tuning.facts import SearchFacts
 from raysberta.tuning.node import SearchTrials
 from raysberta.work import Work
@@ -64,6 +69,21 @@ def test_a_grid_over_two_numbers_of_a_training_tries_all_and_finds_the_rate_that
     assert found.best["learning_rate"] == HARMLESS
     assert max(trial.score for trial in found.trials[2:]) < 0.8 * min(trial.score for trial in found.trials[:2])
     assert asked.draft.rows_in == 80 and {trial.steps for trial in found.trials} == {2}
+
+
+def test_trials_learn_from_the_teacher_of_the_phase(
+    ray_local: None, work: MakeWork, inputs: Mapping[str, Artifact], tmp_path: Path
+) -> None:
+    asked = work({**CONTRASTIVE, "learning_rate": 3e-3, "distil": {"teacher": "spoiled"}}, {"distil.weight": (0.01, 100.0)}, steps=2)
+    found = stage.run(asked)
+    assert found.trials[0].scores != found.trials[1].scores, "of one temperature, rate and seed"
+    phase = with_values(asked.settings.phase, {"distil.weight": 100.0})
+    assert isinstance(phase, Contrastive)
+    mined = [inputs[name] for name in phase.examples]
+    vectors, at = taught(asked, phase, mined)
+    examples = prepare_examples(phase, inputs["base"], mined, str(tmp_path / "data"), teacher=at)
+    train_contrastive(phase, inputs["base"].folder("model"), examples, tmp_path / "model", vectors, seed=asked.seed, steps=2)
+    assert found.trials[1].score == pytest.approx(dev_scores(tmp_path / "model", inputs["tasks"], ("Home",), HOW)["Home"], abs=1e-4)
 
 
 def test_asha_ends_the_worse_training_early(ray_local: None, work: MakeWork) -> None:

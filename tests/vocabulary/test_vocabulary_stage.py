@@ -141,7 +141,7 @@ def test_without_prefixes_texts_are_read_with_the_models_own(inputs: dict[str, A
     tables = [inputs["natural"].dataset("pairs"), inputs["questions"].dataset("pairs")]
     texts = [text for batch in training_texts(tables, NOMIC, E5) for text in batch]
     assert not [text for text in texts if "Zanzibar" in text]
-    assert texts[:12] == [prefixes.of(task, side) for prefixes in (NOMIC, E5) for task in TASKS for side in ("query", "document")]
+    assert texts[:16] == [prefixes.of(task, side) for prefixes in (NOMIC, E5) for task in TASKS for side in ("query", "document")]
     assert sum(text.startswith("search_query: ") for text in texts) == 120 + 1
     own = [text for batch in training_texts(tables, E5, E5) for text in batch]
     assert sum(text.startswith("passage: ") for text in own) == 120 + 2

@@ -18,7 +18,8 @@ def content_of(folder: Path) -> str:
     How the tensors are shared out among files, and what else the files hold, does not count. Memory: one tensor.
     """
     said = describe(folder)
-    digest = hashlib.sha256(json.dumps([said.pooling, said.prefixes.model_dump(), said.max_tokens, said.include_prompt]).encode())
+    used = [said.pooling, said.prefixes.model_dump(exclude_none=True), said.max_tokens]
+    digest = hashlib.sha256(json.dumps(used if said.include_prompt else [*used, "without prefix"]).encode())
     for file in (folder / "tokenizer.json", *(place / "config.json" for place in part_folders(folder))):
         digest.update(file.read_bytes())
     with ExitStack() as opened:

@@ -107,7 +107,7 @@ def score(work: Work[ModelScores]) -> ScoresFacts:
         details=details,
         seconds={key: one.seconds for key, one in found.items()},
         pooling=said.pooling,
-        prefixes=said.prefixes.model_dump(),
+        prefixes=said.prefixes.model_dump(exclude_none=True),
         content=content,
         taken_from=None,
     )
@@ -161,7 +161,7 @@ def _wanted(work: Work[ModelScores], own: Mapping[str, TaskFacts]) -> list[Wante
 def _job(work: Work[ModelScores], content: str, arithmetic: int, prefixes: Prefixes) -> Job:
     """What is scored, and where what is made of it lies: texts by what decides them, vectors by what decides them."""
     settings, inputs, how = work.settings, work.inputs, work.settings.how
-    asked = {"prefixes": prefixes.model_dump(), "mteb": versions().get("mteb"), "version": VERSION}
+    asked = {"prefixes": prefixes.model_dump(exclude_none=True), "mteb": versions().get("mteb"), "version": VERSION}
     made = {"content": content, "arithmetic": arithmetic, "torch": versions().get("torch")}
     made |= {"max_tokens": how.max_tokens, "precision": how.precision}
     return Job(

@@ -74,7 +74,7 @@ class Worker(Sampler):
 
     def described(self, name: str) -> dict[str, str]:
         """What an encoder reads before a text: the fields of Prefixes."""
-        return self._prefixes(name).model_dump()
+        return self._prefixes(name).model_dump(exclude_none=True)
 
     def embed_passages(self, plan: Plan, reader: Reader, first: int, after: int) -> tuple[str, Counter[str]]:
         """Embed the passages of one file of vectors; where it is, and what was done."""

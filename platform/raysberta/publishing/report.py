@@ -155,7 +155,7 @@ def _lineage(lineage: Lineage) -> Table:
 
 def _facts(told: Told) -> list[tuple[str, str]]:
     last = max(told.lineage, key=lambda node: node.manifest.started).manifest
-    prefixes = told.description.prefixes.model_dump().values()
+    prefixes = told.description.prefixes.model_dump(exclude_none=True).values()
     return [
         ("recipe", told.settings.recipe),
         ("final model", told.settings.final),

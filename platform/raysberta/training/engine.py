@@ -288,10 +288,10 @@ def compile_layers(module: nn.Module) -> list[nn.Module]:
 
 
 def decaying(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases and layer norms do not."""
+    """Matrices decay; biases and layer norms do not. Of adapters alone there is no such group, and DeepSpeed takes none that is empty."""
     wide = [parameter for parameter in parameters.values() if parameter.ndim > 1]
     flat = [parameter for parameter in parameters.values() if parameter.ndim <= 1]
-    return [{"params": wide, "weight_decay": decay}, {"params": flat, "weight_decay": 0.0}]
+    return [{"params": group, "weight_decay": rate} for group, rate in ((wide, decay), (flat, 0.0)) if group]
 
 
 ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}

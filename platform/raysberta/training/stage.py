@@ -86,7 +86,7 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
     phase, draft = with_values(work.settings.phase, best), work.draft
     model, data = work.inputs[phase.from_], join(draft.checkpoints, DATA)
     mined = [work.inputs[name] for name in phase.examples]
-    vectors, at = _taught(work, phase, mined) if phase.distil is not None else (None, None)
+    vectors, at = taught(work, phase, mined) if phase.distil is not None else (None, None)
     examples = prepare_examples(phase, model, mined, data, _each(work.workers), at)
     plan_of(examples, phase, work.seed)
     objectives_of(examples, phase)
@@ -133,8 +133,14 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     return DistilFacts(**facts, tokens=tokens, rows={"texts": len(lessons)})
 
 
-def _taught(work: Work[ContrastivePhase], phase: Contrastive, mined: Sequence[Artifact]) -> tuple[Vectors, Known]:
-    """A teacher's vectors of all texts of examples, and where each is."""
+def taught(work: Work[Any], phase: Contrastive, mined: Sequence[Artifact]) -> tuple[Vectors, Known]:
+    """The vectors that the phase's teacher has of all texts of its examples, and where each is. Those that an earlier run made are there.
+
+    Args:
+        work: Of the phase, or of trials of it.
+        phase: With a teacher.
+        mined: Its examples.
+    """
     assert phase.distil is not None
     teacher, longest = work.inputs[phase.distil.teacher], max(phase.query_tokens, phase.document_tokens)
     prefixes = describe(teacher.folder("model", weights=False)).prefixes
@@ -145,7 +151,7 @@ def _taught(work: Work[ContrastivePhase], phase: Contrastive, mined: Sequence[Ar
 
 
 def _teach(
-    work: Work[AnyPhase],
+    work: Work[Any],
     teacher: Artifact,
     prefixes: Prefixes,
     units: Sequence[Unit],

@@ -12,6 +12,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -27,6 +28,8 @@ from raysberta.evaluation.means import Means
 from raysberta.merging.settings import Greedy, Learned, Merge
 from raysberta.progress import progress
 from raysberta.storage.location import filesystem
+from raysberta.training.settings import Contrastive
+from raysberta.training.stage import taught
 from raysberta.tuning.facts import Position, SearchFacts, Trial
 from raysberta.tuning.finished import best_of, combinations, find, finished, keep, key_of
 from raysberta.tuning.greedy import greedy
@@ -58,8 +61,12 @@ def run(work: Work[SearchTrials]) -> SearchFacts:
             return _greedy(_trials(work, choose.tasks))
         case Learned() as choose:
             return _learned(work, choose)
-    search = work.settings.phase.search
-    return _searched(_trials(work, search.tasks if search is not None else ()))
+    phase = work.settings.phase
+    trials = _trials(work, phase.search.tasks if phase.search is not None else ())
+    if isinstance(phase, Contrastive) and phase.distil is not None:
+        vectors, at = taught(work, phase, [work.inputs[name] for name in phase.examples])
+        trials = replace(trials, vectors=vectors, known=at)
+    return _searched(trials)
 
 
 def _trials(work: Work[SearchTrials], names: Sequence[str]) -> Trials:

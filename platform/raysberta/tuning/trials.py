@@ -17,6 +17,8 @@ from raysberta.evaluation.means import two_means
 from raysberta.evaluation.score import dev_scores
 from raysberta.merging.merge import merge_of
 from raysberta.merging.settings import Greedy, Merge
+from raysberta.retrieval.mapped import Mapped
+from raysberta.retrieval.vectors import Vectors
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem, join
 from raysberta.training.arrays import Tokens, is_whole
@@ -28,6 +30,7 @@ from raysberta.training.loop import StepMetrics
 from raysberta.training.mlm import train_mlm
 from raysberta.training.prepare import prepare_examples, prepare_texts, text_units
 from raysberta.training.settings import Contrastive, Mlm
+from raysberta.training.survey import Known
 from raysberta.tuning.choice import with_values
 from raysberta.tuning.facts import Trial
 from raysberta.tuning.finished import key_of
@@ -54,6 +57,10 @@ class Trials:
     """Those whose dev halves are read."""
     general: tuple[str, ...] = ()
     """Names of the general tasks."""
+    vectors: Vectors | None = None
+    """Those of the phase's teacher, where it has one."""
+    known: Known | None = None
+    """Where the vector of each text is."""
 
     @property
     def search(self) -> Search:
@@ -188,7 +195,8 @@ def _train(
         phase = phase.model_copy(update={"checkpoint_every": -(-total // search.rungs)})
         running.update(checkpoints=model.with_name("checkpoints"), on_checkpoint=rung)
     if isinstance(phase, Contrastive) and isinstance(data, Examples):
-        train_contrastive(phase, encoder, data, model, **running)
+        teacher = Mapped(trials.vectors) if trials.vectors is not None else None
+        train_contrastive(phase, encoder, data, model, teacher, **running)
     elif isinstance(phase, Mlm) and isinstance(data, Tokens):
         train_mlm(phase, encoder, data, model, **running)
 
@@ -209,7 +217,7 @@ def _data(trials: Trials, phase: Mlm | Contrastive, aside: Path) -> Data:
 def _made(trials: Trials, phase: Mlm | Contrastive, place: str) -> Data:
     model = trials.work.inputs[phase.from_]
     if isinstance(phase, Contrastive):
-        return prepare_examples(phase, model, [trials.work.inputs[name] for name in phase.examples], place)
+        return prepare_examples(phase, model, [trials.work.inputs[name] for name in phase.examples], place, teacher=trials.known)
     return prepare_texts(phase, model, text_units(phase, trials.work.inputs), place)
 
 
