@@ -75,8 +75,8 @@ class Training(Section):
     """Train adapters instead of all weights of the model's transformers, its encoder and its decoder, for large ones; all weights where
     null. Other parts are trained whole."""
     parts: dict[PartName, Freedom] = Field(default={})
-    """Of a model of several parts, what becomes of one where that is not so: `frozen`, `trained` (all its weights), or `lora`. `encoder` is
-    what reads tokens, also where that is a decoder; `dense` are all dense layers."""
+    """What becomes of single parts where that is not so: `frozen`, `trained` (all their weights), or `lora`. Parts are `encoder` (what
+    reads tokens, also where that is a decoder), `connector`, `decoder`, `latent_attention` and `dense` (all such layers)."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast precision, fp32 where the device has no bf16; weights and optimizer stay fp32."""
     zero_stage: Annotated[int, Field(strict=True, ge=0, le=3)] = 1
