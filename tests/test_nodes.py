@@ -319,9 +319,10 @@ def test_names_that_nothing_fits_are_told_by_what_they_make(graph: Graph) -> Non
 
 def test_shipped_recipes_give_their_graphs() -> None:
     found = {path.stem: nodes_of(load(path)) for path in sorted((ROOT / "recipes").glob("*.yaml"))}
-    decoders = {"llm2vec", "qwen3_embedding", "udever", "vlm2vec_text"}
+    decoders = {"gritlm", "llm2vec", "lusifer", "mm_embed_text", "nv_embed", "qwen3_embedding", "udever", "vlm2vec_text"}
+    small = {f"{name}_small" for name in ("gritlm", "llm2vec", "lusifer", "nv_embed", "udever")}
     large = {"berta", "c_pack", "ru_en_rosberta", "ru_en_rosberta_plus", "rubert_mini_frida"} | decoders
-    assert found.keys() == large | {"evening", "laptop", "llm2vec_small", "smoke", "teach_russian", "udever_small"}
+    assert found.keys() == large | small | {"evening", "laptop", "smoke", "teach_russian"}
     assert len(found["c_pack"]) == 17 and len(found["ru_en_rosberta"]) == 18
     for name in ("rubert_mini_frida", "berta"):
         assert found[name]["others"].made_from == ("base", "frida_others", "natural", "corpus")
@@ -337,6 +338,9 @@ def test_shipped_recipes_give_their_graphs() -> None:
     assert qwen["merged"].made_from == ("tuned", "tuned_slowly")
     assert found["llm2vec"]["mntp"].made_from == ("full_attention", "words")
     assert found["llm2vec"]["simcse"].made_from == ("mntp", "twice") and found["llm2vec"]["tuned"].made_from == ("mntp", "supplied")
+    assert found["lusifer"]["aligned"].made_from == ("joined", "mistral", "english")
+    assert found["lusifer"]["tuned"].made_from == ("aligned", "mined") and found["lusifer"]["tuned_alone"].made_from == ("joined", "mined")
+    assert found["gritlm"]["unified"].made_from == ("both_ways", "embedded", "answered")
     assert all(list(nodes)[-1] == "release" for nodes in found.values())
 
 

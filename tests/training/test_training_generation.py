@@ -31,7 +31,14 @@ CPU = torch.device("cpu")
 
 
 def settings(**changes):
-    written = {"examples": ["drawn"], "batch_size": 6, "question_tokens": 24, "answer_tokens": 24}
+    written = {
+        "examples": ["drawn"],
+        "batch_size": 6,
+        "question": "<|user|>\n",
+        "answer": "\n<|assistant|>\n",
+        "question_tokens": 24,
+        "answer_tokens": 24,
+    }
     given = Generation.model_validate({**written, **changes.pop("generation", {})})
     short = {"batch_size": 8, "device_batches": 2, "negatives": 2, "temperature": 0.05, "chunk_tokens": 96, "precision": "fp32"}
     more = {"learning_rate": 5e-4, "warmup_steps": 2, "checkpoint_every": 3, "dropout": 0.0}

@@ -292,7 +292,7 @@ def train_contrastive(
         NotSaved: a checkpoint cannot be written.
     """
     seed = running["seed"]
-    rank, _ = workers()
+    rank, world = workers()
     plan = plan_of(examples, settings, seed)
     objectives_of(examples, settings)
     device, description = device_of(rank), learned(settings, encoder)
@@ -304,6 +304,8 @@ def train_contrastive(
             raise InputError(f"dimensions: {size} of vectors of {loaded.dimension}; right would be smaller numbers")
         if size % 2 and "angle" in settings.objectives.values():
             raise InputError(f"dimensions: {size} has no halves for the objective angle; right would be even numbers")
+    if dialogues is not None and dialogues.plan.batch_size < world:
+        raise InputError(f"generation: {dialogues.plan.batch_size} texts a step are too few for {world} workers; right would be more")
     writing = writing_of(loaded, encoder, settings).to(device) if dialogues is not None else None
     chunked = chunked_encoder(loaded.to(device), settings)  # which asks where it is
     bridge = projection(loaded.dimension, teacher.shape[1], seed) if teacher is not None else None

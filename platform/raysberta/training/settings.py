@@ -196,9 +196,9 @@ class Generation(Section):
     """The loss is the mean over all tokens of a step's answers, or over its texts of each one's mean."""
     batch_size: Positive = 32
     """Texts a step, over all workers."""
-    question: str = "<|user|>\n"
+    question: str = "Question: "
     """What stands before a query."""
-    answer: str = "\n<|assistant|>\n"
+    answer: str = " Answer: "
     """What stands between it and the answer; it is not predicted."""
     question_tokens: Positive = 256
     """Longer queries are cut."""
@@ -262,12 +262,15 @@ class Contrastive(Training):
     (EmbeddingGemma, arXiv 2509.20354, which takes 5)."""
     distil: DistilTerm | None = None
     """Learn a teacher's vectors of the same texts beside; none where null."""
-
     generation: Generation | None = None
     """Learn to write with the same decoder beside; not where null."""
 
     @model_validator(mode="after")
+<<<<<<< HEAD
     def _trials_learn_one_thing(self) -> Self:
+=======
+    def _trials_do_not_write(self) -> Self:
+>>>>>>> objectives
         if self.search is not None and self.generation is not None:
             raise ValueError("search: trials do not write; right would be null, or generation: null")
         return self
