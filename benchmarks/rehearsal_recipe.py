@@ -14,7 +14,7 @@ TASKS = (
     "sources.tool={kind: mercurial, language: ru, limit: 800, held_out: true}",
     "sources.intents={kind: home_assistant_intents, limit: 2000, held_out: true}",
     "tasks.InterfaceBitext={type: BitextMining, source: interface, pair: translation, language: ru, queries: 200}",
-    "tasks.ToolRetrieval={type: Retrieval, source: tool, pair: opening_rest, language: ru, queries: 60, documents: 200}",
+    "tasks.ToolPassages={type: Retrieval, source: tool, pair: opening_rest, language: ru, queries: 60, documents: 200}",
     "tasks.IntentRussian={type: Classification, source: intents, language: ru, queries: 200}",
     "tasks.IntentClusters={type: Clustering, source: intents, language: en, queries: 200}",
 )
@@ -48,6 +48,7 @@ def rehearsed(size: float, data: str, models: Path, storage: str, workers: int) 
     settings.append(f"models.e5={{from: 'path:{models / 'e5'}', pooling: mean, prefixes: e5}}")
     settings.append(f"models.base={{from: 'path:{models / 'base'}', pooling: cls, prefixes: none}}")
     settings.append(f"models.english={{from: 'path:{models / 'english'}', kind: tokenizer}}")
+    settings.append("pairs.tokenizer=e5")  # the small base has pieces of Russian alone: to it most English texts are over 500 tokens
     settings += [f"phases.{phase}.{key}={value}" for phase, own in SHORTENED.items() for key, value in own.items()]
     each = f"{{workers: {workers}, cpus: {1 / -(-workers // 2)}}}"  # of two nodes with a core each
     settings += [f"resources.{kind}={each}" for kind in ("corpus", "natural", "examples", "score")]
