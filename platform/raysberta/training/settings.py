@@ -266,11 +266,7 @@ class Contrastive(Training):
     """Learn to write with the same decoder beside; not where null."""
 
     @model_validator(mode="after")
-<<<<<<< HEAD
-    def _trials_learn_one_thing(self) -> Self:
-=======
     def _trials_do_not_write(self) -> Self:
->>>>>>> objectives
         if self.search is not None and self.generation is not None:
             raise ValueError("search: trials do not write; right would be null, or generation: null")
         return self
