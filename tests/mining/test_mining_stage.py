@@ -84,7 +84,7 @@ def test_hard_negatives_of_real_words(commit: Commit, make: Made, e5_folder: Pat
         "words/term_definition": {"texts": 25, "window": (1, 9), "search": {"method": "exact"}}
     }
     assert facts.teacher == "e5"
-    assert facts.prefixes == E5.model_dump()
+    assert facts.prefixes == E5.model_dump(exclude_none=True)
     assert facts.encoder == e5.manifest.id
     again = make({"mine": MINE}, name="again", e5=e5, natural=commit("reversed", words.take(list(reversed(range(24))))))
     assert (told(again).embedded, told(again).reused) == (0, 49)

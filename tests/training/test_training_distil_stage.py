@@ -51,8 +51,8 @@ def test_a_student_comes_to_agree_with_its_teacher(ray_local, tiny, table, tmp_p
     }
     settings = distil_settings(steps=16, documents="corpus", examples=("mined",), checkpoint_every=100)
     kept = []
-    teach = stage._teach
-    monkeypatch.setattr(stage, "_teach", lambda *given: kept.append((given, teach(*given))) or kept[-1][1])
+    teach = stage.teach
+    monkeypatch.setattr(stage, "teach", lambda *given: kept.append((given, teach(*given))) or kept[-1][1])
     draft = store.draft("distil", "1" * 16)
     facts = stage.distil(Work(DistilPhase(phase=settings), inputs, draft, Workers(workers=2), node="taught"))
     done = store.commit(draft, "distil", "1" * 16, {}, {}, 0, 0.0, facts)

@@ -26,9 +26,9 @@ from raysberta.progress import Report, report_to
 from raysberta.retrieval.mapped import Mapped
 from raysberta.storage.artifacts import Artifact
 from raysberta.training.contrastive import train_contrastive
+from raysberta.training.lessons import taught
 from raysberta.training.prepare import prepare_examples
 from raysberta.training.settings import Contrastive
-from raysberta.training.stage import taught
 from raysberta.tuning import stage
 from raysberta.tuning.choice import with_values
 from raysberta.tuning.facts import SearchFacts

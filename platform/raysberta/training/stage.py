@@ -6,31 +6,23 @@ Prepared data live beside the attempts, as checkpoints do (ray_train.py). The pr
 
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import ray
-import ray.train
 
 from raysberta.models.describe import describe
-from raysberta.prefixes import Prefixes
-from raysberta.retrieval.encoded import vectors_folder
 from raysberta.retrieval.mapped import Mapped
-from raysberta.retrieval.vectors import Vectors, View
-from raysberta.retrieval.workers import embed_blocks
-from raysberta.spread import results
-from raysberta.storage.artifacts import Artifact
+from raysberta.retrieval.vectors import View
 from raysberta.storage.location import join
 from raysberta.training.arrays import Tokens
 from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
 from raysberta.training.distil import train_distil
-from raysberta.training.examples import COLUMNS, Each, Examples
+from raysberta.training.examples import COLUMNS, Examples
 from raysberta.training.facts import DistilFacts, TrainingFacts
 from raysberta.training.fidelity import fidelity
 from raysberta.training.generation import Dialogues, perplexity, reading_of_dialogues
+from raysberta.training.lessons import spread_over, taught, teach
 from raysberta.training.mlm import train_mlm
 from raysberta.training.prepare import (
     SIDES,
@@ -39,17 +31,16 @@ from raysberta.training.prepare import (
     prepare_examples,
     prepare_texts,
     read_rows,
-    shared,
     store_texts,
     text_units,
 )
 from raysberta.training.ray_train import Fit, fit_on_ray, halves_of, train_on_worker
 from raysberta.training.settings import Contrastive, ContrastivePhase, Distil, DistilPhase, Mlm, MlmPhase
-from raysberta.training.survey import Known, Reading, Unit, known, reading_of, row_groups
-from raysberta.training.teacher import Blocks, Lessons, in_blocks, range_ends, teacher_hashes, teacher_texts
+from raysberta.training.survey import reading_of, row_groups
+from raysberta.training.teacher import Lessons
 from raysberta.tuning.choice import with_values
 from raysberta.tuning.facts import SearchFacts
-from raysberta.work import Work, Workers
+from raysberta.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +60,7 @@ def mlm(work: Work[MlmPhase]) -> TrainingFacts:
     best = _best(work)
     phase, draft = with_values(work.settings.phase, best), work.draft
     model, data = work.inputs[phase.from_], join(draft.checkpoints, DATA)
-    tokens = prepare_texts(phase, model, text_units(phase, work.inputs), data, _each(work.workers))
+    tokens = prepare_texts(phase, model, text_units(phase, work.inputs), data, spread_over(work.workers))
     draft.rows_in = draft.rows_out = len(tokens)
     count = tokens.count
     log.info("%s: %d distinct texts, %d tokens", work.node, len(tokens), count)
@@ -88,7 +79,7 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
     model, data = work.inputs[phase.from_], join(draft.checkpoints, DATA)
     mined = [work.inputs[name] for name in phase.examples]
     vectors, at = taught(work, phase, mined) if phase.distil is not None else (None, None)
-    examples = prepare_examples(phase, model, mined, data, _each(work.workers), at)
+    examples = prepare_examples(phase, model, mined, data, spread_over(work.workers), at)
     plan_of(examples, phase, work.seed)
     objectives_of(examples, phase)
     draft.rows_in = draft.rows_out = len(examples)
@@ -97,7 +88,7 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
     log.info("%s: %d rows, %d distinct texts, temperature %g", work.node, len(examples), len(examples.tokens), phase.temperature)
     if phase.generation is not None:
         units = [unit for name in phase.generation.examples for unit in row_groups(work.inputs[name], "examples", COLUMNS)]
-        read_rows(units, reading_of_dialogues(phase.generation), model, join(draft.checkpoints, WRITTEN), _each(work.workers))
+        read_rows(units, reading_of_dialogues(phase.generation), model, join(draft.checkpoints, WRITTEN), spread_over(work.workers))
     result, curve = fit_on_ray(_contrastive_worker, Fit(phase, model, work, data, halves_of(work), vectors))
     return TrainingFacts(**result, dev_curve=curve, tokens=count, rows=rows, chosen=best)
 
@@ -108,7 +99,7 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     Raises:
         InputError: there is no text, or it does not fit the model.
     """
-    phase, draft, each = work.settings.phase, work.draft, _each(work.workers)
+    phase, draft, each = work.settings.phase, work.draft, spread_over(work.workers)
     model, teacher, data = work.inputs[phase.from_], work.inputs[phase.teacher], join(draft.checkpoints, DATA)
     student = describe(model.folder("model", weights=False), prefixes=phase.prefixes).prefixes
     reads = describe(teacher.folder("model", weights=False)).prefixes
@@ -120,7 +111,7 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     stored = store_texts(units, reading, model, data, each, None if phase.steps is None else phase.steps * phase.batch_size)
     compared = compare_texts(dev, reading, each)
     apart = [np.unique(np.asarray([mark for _, _, mark in of_unit], np.uint64)) for of_unit in compared]
-    vectors, at, counts = _teach(work, teacher, reads, [*units, *dev], reading, [*stored.marks, *apart], phase.max_tokens)
+    vectors, at, counts = teach(work, teacher, reads, [*units, *dev], reading, [*stored.marks, *apart], phase.max_tokens)
     lessons = Lessons(stored.tokens, at.rows(stored.others[:, -1]))
     lessons.save(data)
     draft.rows_in = draft.rows_out = len(lessons)
@@ -132,78 +123,6 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     result, curve = fit_on_ray(_distil_worker, Fit(phase, model, work, data, halves_of(work), vectors, seen))
     facts: dict[str, Any] = {**result, **counts, "dev_curve": curve, "chosen": {}}
     return DistilFacts(**facts, tokens=tokens, rows={"texts": len(lessons)})
-
-
-def taught(work: Work[Any], phase: Contrastive, mined: Sequence[Artifact]) -> tuple[Vectors, Known]:
-    """The vectors that the phase's teacher has of all texts of its examples, and where each is. Those that an earlier run made are there.
-
-    Args:
-        work: Of the phase, or of trials of it.
-        phase: With a teacher.
-        mined: Its examples.
-    """
-    assert phase.distil is not None
-    teacher, longest = work.inputs[phase.distil.teacher], max(phase.query_tokens, phase.document_tokens)
-    prefixes = describe(teacher.folder("model", weights=False)).prefixes
-    reading = reading_of({"query": longest, "document": longest}, prefixes, [prefixes], phase.negatives)
-    units = [unit for artifact in mined for unit in row_groups(artifact, "examples", (*SIDES, "negatives"))]
-    marks = list(_each(work.workers)(teacher_hashes, [(unit, reading) for unit in units]))
-    return _teach(work, teacher, prefixes, units, reading, marks, longest)[:2]
-
-
-def _teach(
-    work: Work[Any],
-    teacher: Artifact,
-    prefixes: Prefixes,
-    units: Sequence[Unit],
-    reading: Reading,
-    marks: Sequence[np.ndarray],
-    max_tokens: int,
-) -> tuple[Vectors, Known, dict[str, int]]:
-    """A teacher's vectors of texts, where each is, and how many were made: those of an earlier run are there.
-
-    The teacher is started once. The object store holds each text once, on its way from the unit that has it to its range; a process holds
-    the texts of a range.
-
-    Args:
-        work: Of the stage.
-        teacher: A model.
-        prefixes: What it reads before a text.
-        units: What has the texts.
-        reading: How they are read.
-        marks: uint64, rising: for each unit, hashes of its texts as the teacher has them.
-        max_tokens: Longer texts are cut.
-    """
-    rising, wanted = shared(marks)
-    folder, ends = vectors_folder(work.draft, teacher, max_tokens), range_ends(rising)
-    cut = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=len(ends) + 1)(_in_ranges)
-    join_up = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=2)(_joined)
-    parts = [cut.remote(unit, reading, of_unit, ends) for unit, of_unit in zip(units, wanted, strict=True)]
-    by_unit = [refs if isinstance(refs, list) else [refs] for refs in parts]
-    joined = [join_up.remote(folder, *of_range) for of_range in zip(*by_unit, strict=True)]
-    del parts, by_unit
-    told: list[Blocks] = ray.get([blocks for blocks, _ in joined])
-    fresh = sum(blocks.fresh for blocks in told)
-    todo = [texts for blocks, (_, texts) in zip(told, joined, strict=True) if blocks.fresh]
-    made, bad = embed_blocks(todo, teacher, max_tokens, work.workers, work.node, fresh)
-    dimension = made or max(blocks.dimension for blocks in told)
-    vectors = Vectors(tuple(path for blocks in told for path in blocks.paths), len(rising), dimension)
-    at = known(prefixes, np.concatenate([blocks.hashes for blocks in told]))
-    return vectors, at, {"embedded": fresh, "reused": len(rising) - fresh, "bad_vectors": bad}
-
-
-def _in_ranges(*arguments: Any) -> Any:
-    """As many values as there are ranges."""
-    found = teacher_texts(*arguments)
-    return found if len(found) > 1 else found[0]
-
-
-def _joined(folder: str, *parts: pa.Table) -> tuple[Blocks, pa.Table]:
-    return in_blocks(parts, folder)
-
-
-def _each(workers: Workers) -> Each:
-    return lambda function, arguments: results(function, arguments, workers)
 
 
 def _best(work: Work[MlmPhase | ContrastivePhase]) -> dict[str, float]:

@@ -28,8 +28,8 @@ from raysberta.evaluation.means import Means
 from raysberta.merging.settings import Greedy, Learned, Merge
 from raysberta.progress import progress
 from raysberta.storage.location import filesystem
+from raysberta.training.lessons import taught
 from raysberta.training.settings import Contrastive
-from raysberta.training.stage import taught
 from raysberta.tuning.facts import Position, SearchFacts, Trial
 from raysberta.tuning.finished import best_of, combinations, find, finished, keep, key_of
 from raysberta.tuning.greedy import greedy
