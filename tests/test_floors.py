@@ -23,7 +23,7 @@ FLOORS = [  # low to high; of several patterns of one floor or of two, the first
     ["parsing"],
     ["pipeline/*"],
 ]
-KNOW_RAY = ["*/stage", "retrieval/workers", "training/ray_train", "spread", "board", "telemetry", "pipeline/*"]
+KNOW_RAY = ["*/stage", "retrieval/workers", "training/ray_train", "training/lessons", "spread", "board", "telemetry", "pipeline/*"]
 LAZY = ["pipeline/stages"]
 """Files whose imports within functions are the point: they tie what is planned to what runs."""
 HEAVY = {"torch", "transformers", "ray", "mteb", "datasets", "faiss", "sentence_transformers", "deepspeed", "vllm", "matplotlib"}
