@@ -102,7 +102,9 @@ def load(benchmark: str, place: str | Path, names: Sequence[str] = (), *, hashes
     """
     snapshot = read_index(benchmark, place)
     found = _tasks(benchmark, list(names or snapshot.tasks))
-    datasets.config.HF_DATASETS_CACHE = Path(tempfile.gettempdir()) / "raysberta" / "datasets"  # not into the user's home
+    content = text_id(*(file.sha256 for entry in snapshot.tasks.values() for file in entry.files))
+    # not into the user's home; by content: another snapshot at the same place would be taken for the one before
+    datasets.config.HF_DATASETS_CACHE = Path(tempfile.gettempdir()) / "raysberta" / f"datasets-{content}"
     for name, task in found.items():
         entry = snapshot.tasks[name]
         if entry.revision != task.metadata.dataset["revision"]:
