@@ -34,6 +34,8 @@ OWN = {
 }
 HOW = Scoring(max_tokens=64)
 ALIKE = 1e-4
+TURNED = 0.01
+"""Of a probe: a prediction on the border turns over on the seventh digit of a vector, one of 480, with its share in F1."""
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +92,13 @@ def test_scores_are_mtebs_own(
     encode = {"batch_size": 32, "show_progress_bar": False}
     result = mteb.evaluate(model, tasks[task], cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs=encode).task_results[0]
     facts, _ = alone
-    assert facts.scores[task] == pytest.approx(result.get_score(), abs=ALIKE)
+    alike = TURNED if facts.details[task].type == "Classification" else ALIKE
+    assert facts.scores[task] == pytest.approx(result.get_score(), abs=alike)
     assert facts.details[task].type == {**OWN, **TYPES}[task]
     split = facts.details[task].split
     for name, value in result.scores[split][0].items():
         if isinstance(value, float) and not name.startswith("nauc") and name in facts.details[task].metrics:
-            assert facts.details[task].metrics[name] == pytest.approx(value, abs=ALIKE, nan_ok=True), name
+            assert facts.details[task].metrics[name] == pytest.approx(value, abs=alike, nan_ok=True), name
     assert 0 < facts.scores[task] <= 1
 
 
