@@ -1,8 +1,11 @@
 """A finished run of a recipe, found through the plan and the store: nothing is made, but scores that the run has not."""
 
-from collections.abc import Iterable, Sequence
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +16,15 @@ from raysberta.evaluation.score import score_model
 from raysberta.evaluation.settings import ModelScores, Scoring
 from raysberta.models.describe import describe
 from raysberta.nodes import RELEASE, TASKS, first_model, nodes_of
+from raysberta.parsing import load
 from raysberta.pipeline.plan import Planned, plan
 from raysberta.publishing.settings import Release
 from raysberta.publishing.stage import draws as draws_of
 from raysberta.recipe import Recipe
 from raysberta.storage.artifacts import Artifact, Store
 
+JOB = Path(__file__).parents[1] / "jobs" / "full_pipeline.py"
+Key = TypeVar("Key")
 COLUMNS = ["pair_id", "task", "query", "positive"]
 
 
@@ -51,6 +57,26 @@ class Finished:
     def scores(self, name: str) -> dict[str, float]:
         """A model's scores on the test halves: the run's own, else made now by the same scorer."""
         return self.known.get(name) or score_model(self.folder(name), self.tasks, "test", self.how)
+
+
+def write_recipe(recipe: Recipe, folder: Path) -> Path:
+    """A recipe as a file of a folder, called as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{recipe.name}.yaml"  # JSON is YAML
+    file.write_text(recipe.model_dump_json(by_alias=True, exclude_unset=True, indent=1), encoding="utf-8")
+    return file
+
+
+def run_recipes(files: Mapping[Key, Path]) -> dict[Key, Recipe]:
+    """Run recipes as one plan, of which what is there stays; the recipes by the keys of their files.
+
+    Raises:
+        subprocess.CalledProcessError: the run ended with an error, which it has told.
+    """
+    if files:
+        words = [part for file in files.values() for part in ("--recipe", str(file))]
+        subprocess.run([sys.executable, str(JOB), *words], stdout=sys.stderr, check=True)
+    return {key: load(file) for key, file in files.items()}
 
 
 def finished(recipe: Recipe) -> Finished:

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from plain_alternative import GOALS, kinds, means, scored
-from plain_run import Finished, finished
+from plain_run import Finished, finished, run_recipes, write_recipe
 from raysberta.errors import InputError
 from raysberta.evaluation.bootstrap import interval
 from raysberta.models.load import parameters
 from raysberta.parsing import load
 from raysberta.recipe import Recipe
 
-JOB = Path(__file__).parents[1] / "jobs" / "full_pipeline.py"
 Figure = dict[str, Any]
 
 NO_BRANCH = ("phases.softened=null", "phases.adapted=null", "phases.settled=null", "phases.trimmed=null")
@@ -88,15 +87,12 @@ def recipes(path: Path, storage: str, folder: Path, wanted: Collection[tuple[str
     Raises:
         InputError: a variant sets what the recipe does not have.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     name, files = load(path).name, {}
     for number, (variant, settings) in enumerate({WHOLE: (), **VARIANTS}.items()):
         common = [f"storage={storage}", *settings, *(() if variant == WHOLE else ("score=null",))]
         for seed in [seed for seed in SEEDS if (variant, seed) in wanted]:
             made = load(path, [*common, f"seed={seed}", f"name={name}-{number}-{seed}"])
-            file = folder / f"{made.name}.yaml"  # JSON is YAML
-            file.write_text(made.model_dump_json(by_alias=True, exclude_unset=True, indent=1), encoding="utf-8")
-            files[variant, seed] = file
+            files[variant, seed] = write_recipe(made, folder)
     return files
 
 
@@ -178,10 +174,7 @@ def run_all(recipe: Path, store: str, wanted: Collection[tuple[str, int]]) -> di
         InputError: a variant sets what the recipe does not have.
         subprocess.CalledProcessError: the run ended with an error, which it has told.
     """
-    files = recipes(recipe, store, Path("runs/quality-recipes"), wanted)
-    words = [part for file in files.values() for part in ("--recipe", str(file))]
-    subprocess.run([sys.executable, str(JOB), *words], stdout=sys.stderr, check=True)
-    return {key: load(file) for key, file in files.items()}
+    return run_recipes(recipes(recipe, store, Path("runs/quality-recipes"), wanted))
 
 
 def main() -> int:

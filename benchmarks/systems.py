@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from plain_alternative import kinds, means
-from plain_run import Finished, finished
+from plain_run import Finished, finished, run_recipes, write_recipe
 from raysberta.aligning.facts import AlignFacts
 from raysberta.errors import InputError
 from raysberta.models.describe import PROBES
@@ -32,7 +32,6 @@ from training import measure
 from training_data import decoder
 
 ROOT = Path(__file__).parents[1]
-JOB = ROOT / "jobs" / "full_pipeline.py"
 Figure = dict[str, Any]
 
 SYSTEMS: dict[str, tuple[int, ...]] = {"lusifer": (42,), "llm2vec": (42, 43, 44), "nv_embed": (42, 43, 44), "gritlm": (42,)}
@@ -62,14 +61,12 @@ def recipes(systems: Sequence[str], storage: str, folder: Path) -> dict[tuple[st
         storage: Of all of them.
         folder: Where the files are written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for system in systems:
         path = ROOT / "recipes" / f"{system}_small.yaml"
         for seed in SYSTEMS[system]:
             made = load(path, [f"storage={storage}", f"seed={seed}", f"name={path.stem}-{seed}"])
-            files[system, seed] = folder / f"{made.name}.yaml"  # JSON is YAML
-            files[system, seed].write_text(made.model_dump_json(by_alias=True, exclude_unset=True, indent=1), encoding="utf-8")
+            files[system, seed] = write_recipe(made, folder)
     return files
 
 
@@ -216,14 +213,12 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         files = recipes([name for name in SYSTEMS if name in arguments.only], arguments.store, Path("runs/systems-recipes"))
-        words = [part for file in files.values() for part in ("--recipe", str(file))]
-        code = subprocess.run([sys.executable, str(JOB), *words], stdout=sys.stderr, check=False).returncode if words else 0
-        if code:
-            return code
-        for row in lines({key: load(file) for key, file in files.items()}):
+        for row in lines(run_recipes(files)):
             print(json.dumps(row, ensure_ascii=False), flush=True)
         for row in speed() if "speed" in arguments.only else ():
             print(json.dumps(row, ensure_ascii=False), flush=True)
+    except subprocess.CalledProcessError as error:
+        return error.returncode
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""benchmarks/rehearsal_*.py: two Ray nodes of this machine, one of which is killed and started anew, and the S3 server that counts."""
+"""benchmarks/rehearsal_server.py: the S3 server that counts."""
 
 import json
 import sys
@@ -14,22 +14,6 @@ from source_tree import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from rehearsal_run import s3_server
-
-ON_EACH = """
-import os, sys, time, ray
-
-ray.init(logging_level="error", log_to_driver=False)
-
-@ray.remote(num_cpus=1, max_retries=3)
-def work(seconds):
-    time.sleep(seconds)
-    return ray.get_runtime_context().get_node_id(), os.environ["TMPDIR"], os.getpid()
-
-for line in sys.stdin:
-    for node, folder, _ in ray.get([work.remote(float(line)) for _ in range(2)]):
-        print("at", node, folder, flush=True)
-    print("done", flush=True)
-"""
 
 
 @pytest.mark.timeout(240)

@@ -26,7 +26,7 @@ from raysberta.progress import Report, report_to
 from raysberta.retrieval.mapped import Mapped
 from raysberta.storage.artifacts import Artifact
 from raysberta.training.contrastive import train_contrastive
-from raysberta.training.lessons import taught
+from raysberta.training.lessons import teach_examples
 from raysberta.training.prepare import prepare_examples
 from raysberta.training.settings import Contrastive
 from raysberta.tuning import stage
@@ -81,7 +81,7 @@ def test_trials_learn_from_the_teacher_of_the_phase(
     phase = with_values(asked.settings.phase, {"distil.weight": 100.0})
     assert isinstance(phase, Contrastive)
     mined = [inputs[name] for name in phase.examples]
-    vectors, at = taught(asked, phase, mined)
+    vectors, at = teach_examples(asked, phase, mined)
     examples = prepare_examples(phase, inputs["base"], mined, str(tmp_path / "data"), teacher=at)
     train_contrastive(phase, inputs["base"].folder("model"), examples, tmp_path / "model", Mapped(vectors), seed=asked.seed, steps=2)
     assert found.trials[1].score == pytest.approx(dev_scores(tmp_path / "model", inputs["tasks"], ("Home",), HOW)["Home"], abs=1e-4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedTokenizerFast
+from vocabulary_pairs import a_pair
 
 from raysberta.errors import InputError
 from raysberta.models.describe import describe
@@ -24,23 +25,6 @@ from raysberta.vocabulary.stage import run
 from raysberta.vocabulary.texts import TASKS, training_texts
 from raysberta.work import Work
 from small_models import a_phase
-
-
-def a_pair(number: int, split: str, language: str, query: str, positive: str) -> dict[str, object]:
-    kind = "translation" if language == "ru" and number % 2 else "term_definition"
-    row: dict[str, object] = dict.fromkeys(PAIR.names, "x")
-    return {
-        **row,
-        "pair_id": f"{number:016x}",
-        "split": split,
-        "task": "retrieval",
-        "kind": kind,
-        "language": language,
-        "query": query,
-        "positive": positive,
-        "negatives": [],
-        "given_score": None,
-    }
 
 
 @pytest.fixture

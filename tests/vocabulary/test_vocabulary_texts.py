@@ -5,27 +5,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
+from vocabulary_pairs import a_pair
 
 from raysberta.prefixes import E5, NOMIC
 from raysberta.schema import PAIR, text_id
 from raysberta.vocabulary.texts import count_pairs, language_texts, sample_texts, training_texts
-
-
-def a_pair(number: int, split: str, language: str, query: str, positive: str) -> dict[str, object]:
-    kind = "translation" if language == "ru" and number % 2 else "term_definition"
-    row: dict[str, object] = dict.fromkeys(PAIR.names, "x")
-    return {
-        **row,
-        "pair_id": f"{number:016x}",
-        "split": split,
-        "task": "retrieval",
-        "kind": kind,
-        "language": language,
-        "query": query,
-        "positive": positive,
-        "negatives": [],
-        "given_score": None,
-    }
 
 
 def test_a_sample_of_the_training_texts_owes_nothing_to_files(tmp_path: Path) -> None:

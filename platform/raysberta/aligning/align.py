@@ -14,7 +14,6 @@ from typing import Unpack
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
@@ -25,7 +24,7 @@ from raysberta.errors import InputError
 from raysberta.models.describe import describe, positions
 from raysberta.models.folder import parts_of
 from raysberta.models.language_head import LanguageHead, embedding_table, load_language_head
-from raysberta.models.load import load_tokenizer
+from raysberta.models.load import hash_tensors, load_tokenizer
 from raysberta.models.model import Model, load_model
 from raysberta.models.parts import Connector, Decoder, ends, positions_of
 from raysberta.training.arrays import Tokens
@@ -35,14 +34,12 @@ from raysberta.training.chunks import Chunk, budget_of
 from raysberta.training.encode import ChunkedEncoder, chunked_encoder
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import Examples, check_fits
-from raysberta.training.language import answer_of, set_apart, written_loss
+from raysberta.training.language import answer_of, mean_loss, set_apart, written_loss
 from raysberta.training.loop import Part, Running, train
 from raysberta.training.parts import trainable
 from raysberta.training.settings import PartName
 
 LEARNING: tuple[PartName, ...] = ("encoder", "connector")
-MEASURED = 32
-"""Rows at once where a loss is measured."""
 
 
 class AlignModel(nn.Module):
@@ -61,14 +58,12 @@ class AlignModel(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.before = decoder_place(encoder.model)
+        decoder_of(encoder.model)  # there is one
 
     @property
     def decoder(self) -> Decoder:
         """The part that writes."""
-        found = self.encoder.model.parts[self.before]
-        assert isinstance(found, Decoder)
-        return found
+        return decoder_of(self.encoder.model)[1]
 
     def forward(self, batch: AlignBatch) -> Tensor:
         """A scalar."""
@@ -84,9 +79,10 @@ class AlignModel(nn.Module):
         """The decoder's states [tokens, H] that the tokens of a chunk's lines are written from."""
         states, mask = self.encoder.hidden(rows, chunk), chunk.mask
         with self.encoder.cast(rows.device):
-            for part in list(self.encoder.model.parts)[: self.before]:
+            place, decoder = decoder_of(self.encoder.model)
+            for part in list(self.encoder.model.parts)[:place]:
                 states, mask = part(states, mask)
-            found = written_states(self.decoder, states, mask, lines)
+            found = written_states(decoder, states, mask, lines)
         return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
@@ -128,17 +124,17 @@ def seen_by(mask: Tensor, lines: Lines, bidirectional: bool) -> Tensor:
     return (seen[:, None, :] & reach) | itself
 
 
-def decoder_place(model: Model) -> int:
-    """Which of a model's parts is its decoder.
+def decoder_of(model: Model) -> tuple[int, Decoder]:
+    """A model's decoder, and which of its parts that is.
 
     Raises:
         InputError: none is, or several are.
     """
-    places = [place for place, part in enumerate(model.parts) if isinstance(part, Decoder)]
-    if len(places) != 1:
+    found = [(place, part) for place, part in enumerate(model.parts) if isinstance(part, Decoder)]
+    if len(found) != 1:
         there = ", ".join(["an encoder", *(type(part).__name__ for part in model.parts)])
         raise InputError(f"from: the model has {there}; right would be one of an encoder and one decoder, by a phase of kind compose")
-    return places[0]
+    return found[0]
 
 
 class Texts:
@@ -240,8 +236,7 @@ def train_align(
 
 def _check_room(model: Model, texts: Tokens, written: Tokens) -> None:
     """See that the decoder has positions for a text and what is written after it."""
-    decoder = model.parts[decoder_place(model)]
-    assert isinstance(decoder, Decoder)
+    _, decoder = decoder_of(model)
     most = positions(decoder.model.config.to_dict())
     longest = int(texts.lengths.max(initial=0)) + int(written.lengths.max(initial=0)) + 1
     longest += sum(part.config["tokens"] for part in model.parts if isinstance(part, Connector))
@@ -257,8 +252,7 @@ def aligned(model: Model, generator: Path, settings: Align, device: torch.device
     Raises:
         InputError: it has no decoder, or the generator is another.
     """
-    decoder = model.parts[decoder_place(model)]
-    assert isinstance(decoder, Decoder)
+    _, decoder = decoder_of(model)
     head = load_language_head(generator, decoder.model, f"decoder: {settings.decoder}").requires_grad_(False)
     return AlignModel(chunked_encoder(model.to(device), settings), head.to(device))
 
@@ -287,21 +281,19 @@ def measure(folder: Path, generator: Path, texts: Texts) -> Written | None:
 @torch.no_grad()
 def _mean(module: AlignModel, rows: Sequence[Row], texts: Texts, device: torch.device) -> float:
     """Mean loss of a token."""
-    budget, total = budget_of(texts.settings.chunk_tokens, device), 0.0
-    for first in range(0, len(rows), MEASURED):
-        some = rows[first : first + MEASURED]
-        total += float(module(make_batch(some, texts.placeholder, budget).to(device))) * sum(len(row.written) for row in some)
-    return round(total / sum(len(row.written) for row in rows), 6)
+    budget = budget_of(texts.settings.chunk_tokens, device)
+
+    def loss(some: Sequence[Row]) -> Tensor:
+        found: Tensor = module(make_batch(some, texts.placeholder, budget).to(device))
+        return found
+
+    return round(mean_loss(rows, [len(row.written) for row in rows], loss), 6)
 
 
 def decoder_hash(folder: Path) -> str:
-    """SHA-256 over names, shapes and bytes of the weights of a model's decoder."""
+    """SHA-256 over names, dtypes, shapes and bytes of the weights of a model's decoder."""
     found = hashlib.sha256()
-    decoders = [part for part in parts_of(folder) if part.kind == "Decoder"]
-    for file in sorted(file for part in decoders for file in part.folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as stream:
-            for name in sorted(stream.keys()):
-                weights = stream.get_tensor(name)
-                found.update(f"{name} {list(weights.shape)} {weights.dtype}".encode())
-                found.update(weights.contiguous().view(-1).view(torch.uint8).numpy())
+    for part in parts_of(folder):
+        if part.kind == "Decoder":
+            hash_tensors(found, part.folder)
     return found.hexdigest()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysberta.training.chunks import Budget, Chunks, make_chunks, most_chunks, plan_chunks, share
+from raysberta.training.chunks import Budget, Chunks, make_chunks, most_chunks, most_predicted, plan_chunks, share
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,7 @@ def make_batch(rows: Sequence[Row], placeholder: int, budget: Budget, rank: int 
     counts = np.asarray([len(row.written) for row in rows])
     mine = [rows[place] for place in share(lengths, rank, world)]
     planned = plan_chunks(np.asarray([row.length for row in mine]), budget)
-    chunks, tokens = 0, 0
-    if even:
-        chunks = most_chunks(lengths, world, budget)
-        tokens = max(int(counts[share(lengths, other, world)].sum()) for other in range(world))
+    chunks, tokens = (most_chunks(lengths, world, budget), most_predicted(lengths, counts, world)) if even else (0, 0)
     lines = [_lines([mine[place] for place in group], placeholder) for group in planned]
     none = torch.zeros((1, 0), dtype=torch.int64)
     lines += [Lines(none, none, none, none[0])] * (chunks - len(lines))

@@ -1,6 +1,7 @@
 """The stage that aligns: texts by two tokenizers, training on Ray Train, and what the decoder writes before and after."""
 
 import logging
+from functools import partial
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def run(work: Work[AlignPhase]) -> AlignFacts:
     """
     phase, draft = work.settings.phase, work.draft
     model, generator = work.inputs[phase.from_], work.inputs[phase.decoder]
-    mined, each = [work.inputs[name] for name in phase.examples], _each(work)
+    mined, each = [work.inputs[name] for name in phase.examples], partial(results, workers=work.workers)
     examples, written = prepare(phase, model, generator, mined, draft.checkpoints, each)
     draft.rows_in = draft.rows_out = len(examples)
     count = examples.tokens.count
@@ -69,10 +70,6 @@ def prepare(
     examples = read_rows(units, readings[0], model, join(place, READ), each)
     written = read_texts(units, readings[1], generator, join(place, WRITTEN), each)
     return examples, written
-
-
-def _each(work: Work[AlignPhase]) -> Each:
-    return lambda function, arguments: results(function, arguments, work.workers)
 
 
 def _worker(config: dict[str, Any]) -> None:

@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-from contextlib import ExitStack
 from pathlib import Path
-
-import torch
 
 from raysberta.models.describe import describe
 from raysberta.models.folder import part_folders
-from raysberta.models.load import tensor_readers
+from raysberta.models.load import hash_tensors
 
 
 def content_of(folder: Path) -> str:
@@ -22,9 +19,5 @@ def content_of(folder: Path) -> str:
     digest = hashlib.sha256(json.dumps(used if said.include_prompt else [*used, "without prefix"]).encode())
     for file in (folder / "tokenizer.json", *(place / "config.json" for place in part_folders(folder))):
         digest.update(file.read_bytes())
-    with ExitStack() as opened:
-        for name, reader in sorted(tensor_readers(folder, opened).items()):
-            tensor = reader.get_tensor(name)
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    hash_tensors(digest, folder)
     return digest.hexdigest()

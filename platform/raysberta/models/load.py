@@ -3,6 +3,7 @@
 Of an encoder-decoder of type T5 the encoder is taken, whether its decoder lies beside it or not.
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -175,6 +176,19 @@ def weight_files(folder: Path) -> list[Path]:
     if not files:
         raise InputError(f"{folder}: no safetensors there; right would be a Hugging Face model folder")
     return files
+
+
+def hash_tensors(digest: "hashlib._Hash", folder: Path) -> None:
+    """Add names, dtypes, shapes and bytes of all tensors of a model's folder to a hash. Memory: one tensor.
+
+    Raises:
+        InputError: there are none.
+    """
+    with ExitStack() as opened:
+        for name, reader in sorted(tensor_readers(folder, opened).items()):
+            tensor = reader.get_tensor(name)
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def tensor_readers(folder: Path, opened: ExitStack) -> dict[str, TensorFile]:

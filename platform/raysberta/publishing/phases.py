@@ -133,8 +133,7 @@ def _align(lineage: Lineage, settings: AlignPhase, facts: AlignFacts) -> str:
     phase = settings.phase
     what = f"{facts.steps:,} steps of writing {phase.batch_size:,} texts with `{lineage.name_of(phase.decoder)}` frozen"
     share = f"{100 * phase.reconstruction:g} % of them reconstructed, {100 * phase.mask_probability:g} % of the tokens written hidden"
-    adapters = [f"LoRA of rank {phase.lora.rank}"] if phase.lora else []
-    told = [f"from `{lineage.name_of(phase.from_)}`", f"on {_named(lineage, phase.examples)}", what, share, *adapters, _rate(phase)]
+    told = [f"from `{lineage.name_of(phase.from_)}`", f"on {_named(lineage, phase.examples)}", what, share, *_parts(phase), _rate(phase)]
     return ", ".join(told) + _wrote(facts.before, facts.after)
 
 

@@ -119,6 +119,17 @@ def most_chunks(lengths: np.ndarray, world: int, budget: Budget) -> int:
     return max(len(plan_chunks(lengths[share(lengths, rank, world)], budget)) for rank in range(world))
 
 
+def most_predicted(lengths: np.ndarray, counts: np.ndarray, world: int) -> int:
+    """How many tokens are predicted by the worker that predicts most.
+
+    Args:
+        lengths: Of a step's texts.
+        counts: Of each, the tokens that are predicted.
+        world: Workers.
+    """
+    return max(int(counts[share(lengths, rank, world)].sum()) for rank in range(world))
+
+
 def make_chunks(texts: Sequence[np.ndarray], planned: Sequence[np.ndarray], at_least: int = 0, prompts: np.ndarray | None = None) -> Chunks:
     """Chunks of token sequences (int arrays) as `plan_chunks` planned them, to be read back in the order given.
 

@@ -27,17 +27,15 @@ from raysberta.models.parts import Decoder
 from raysberta.prefixes import Side
 from raysberta.schema import Task
 from raysberta.training.batches import TextPlan
-from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
+from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, most_predicted, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder, chunked_encoder
 from raysberta.training.engine import device_of
 from raysberta.training.examples import Examples
 from raysberta.training.facts import Perplexity
-from raysberta.training.language import answer_of, question_of, set_apart, written_loss
+from raysberta.training.language import answer_of, mean_loss, question_of, set_apart, written_loss
 from raysberta.training.settings import Contrastive, Generation
 from raysberta.training.survey import Reading, Way
 
-MEASURED = 32
-"""Texts at once where perplexity is measured."""
 TOKENS, MOVED = 6, 1e-6
 """Of the text on which it is seen what a token sees; of its own size, a state moves by more where it sees what changed."""
 
@@ -169,7 +167,7 @@ def make_writing(
     mine = share(lengths, rank, world)
     planned = plan_chunks(lengths[mine], budget)
     chunks = most_chunks(lengths, world, budget) if even else 0
-    most = max(int(counts[share(lengths, other, world)].sum()) for other in range(world)) if even else 0
+    most = most_predicted(lengths, counts, world) if even else 0
     places = [_places([dialogues[row] for row in mine[group]]) for group in planned]
     order = mine[np.concatenate(planned)]
     labels = np.concatenate([dialogues[row].predicted for row in order])
@@ -246,11 +244,10 @@ def _perplexity(folder: Path, rows: Sequence[Dialogue], settings: Contrastive) -
     writing = writing_of(model, folder, settings).to(device)
     encoder = chunked_encoder(model.to(device), settings)
     each = writing.settings.model_copy(update={"mean": "token"})
-    total, tokens = 0.0, 0
-    for first in range(0, len(rows), MEASURED):
-        some = rows[first : first + MEASURED]
-        count = sum(len(row.predicted) for row in some)
-        batch = make_writing(some, each, budget_of(settings.chunk_tokens, device))
-        total += float(writing(encoder, batch.to(device))) * count
-        tokens += count
-    return round(math.exp(total / tokens), 4)
+    budget = budget_of(settings.chunk_tokens, device)
+
+    def loss(some: Sequence[Dialogue]) -> Tensor:
+        found: Tensor = writing(encoder, make_writing(some, each, budget).to(device))
+        return found
+
+    return round(math.exp(mean_loss(rows, [len(row.predicted) for row in rows], loss)), 4)

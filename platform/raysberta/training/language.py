@@ -4,8 +4,9 @@ Logits of a large vocabulary are many times the states that they come from, so f
 made again in the backward pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,10 @@ LOGITS = 1 << 26
 APART, MOST_APART = 0.05, 256
 """Rows that a loss is measured on and nothing is learned from: this share, and at most so many."""
 
+MEASURED = 32
+"""Rows at once where a loss is measured."""
+
+Row = TypeVar("Row")
 Cast = Callable[[torch.device], AbstractContextManager[object]]
 
 
@@ -67,6 +72,21 @@ def set_apart(examples: Examples) -> tuple[np.ndarray, np.ndarray]:
     known = np.concatenate([query[~inside], positive[~inside]])
     apart = np.flatnonzero(inside & ~np.isin(query, known) & ~np.isin(positive, known))
     return np.flatnonzero(~inside), apart[:MOST_APART]
+
+
+def mean_loss(rows: Sequence[Row], tokens: Sequence[int], loss: Callable[[Sequence[Row]], Tensor]) -> float:
+    """Mean loss of a token.
+
+    Args:
+        rows: What is measured on.
+        tokens: Of each row, those that are predicted.
+        loss: The mean over the tokens of some rows, a scalar.
+    """
+    total = 0.0
+    for first in range(0, len(rows), MEASURED):
+        part = slice(first, first + MEASURED)
+        total += float(loss(rows[part])) * sum(tokens[part])
+    return total / sum(tokens)
 
 
 def answer_of(ids: np.ndarray, tokenizer: PreTrainedTokenizerFast, limit: int) -> np.ndarray:

@@ -14,15 +14,14 @@ from raysberta.retrieval.vectors import Vectors
 from raysberta.retrieval.workers import embed_blocks
 from raysberta.spread import results
 from raysberta.storage.artifacts import Artifact
-from raysberta.training.examples import Each
 from raysberta.training.prepare import SIDES, shared
 from raysberta.training.settings import Contrastive
 from raysberta.training.survey import Known, Reading, Unit, known, reading_of, row_groups
 from raysberta.training.teacher import Blocks, in_blocks, range_ends, teacher_hashes, teacher_texts
-from raysberta.work import Work, Workers
+from raysberta.work import Work
 
 
-def taught(work: Work[Any], phase: Contrastive, mined: Sequence[Artifact]) -> tuple[Vectors, Known]:
+def teach_examples(work: Work[Any], phase: Contrastive, mined: Sequence[Artifact]) -> tuple[Vectors, Known]:
     """The vectors that the phase's teacher has of all texts of its examples, and where each is. Those that an earlier run made are there.
 
     Args:
@@ -35,7 +34,7 @@ def taught(work: Work[Any], phase: Contrastive, mined: Sequence[Artifact]) -> tu
     prefixes = describe(teacher.folder("model", weights=False)).prefixes
     reading = reading_of({"query": longest, "document": longest}, prefixes, [prefixes], phase.negatives)
     units = [unit for artifact in mined for unit in row_groups(artifact, "examples", (*SIDES, "negatives"))]
-    marks = list(spread_over(work.workers)(teacher_hashes, [(unit, reading) for unit in units]))
+    marks = list(results(teacher_hashes, [(unit, reading) for unit in units], work.workers))
     return teach(work, teacher, prefixes, units, reading, marks, longest)[:2]
 
 
@@ -88,8 +87,3 @@ def _in_ranges(*arguments: Any) -> Any:
 
 def _joined(folder: str, *parts: pa.Table) -> tuple[Blocks, pa.Table]:
     return in_blocks(parts, folder)
-
-
-def spread_over(workers: Workers) -> Each:
-    """How a pass over tables runs on these workers."""
-    return lambda function, arguments: results(function, arguments, workers)

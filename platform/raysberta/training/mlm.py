@@ -32,7 +32,7 @@ from raysberta.models.pool import pool
 from raysberta.training.arrays import Tokens
 from raysberta.training.batches import TextPlan
 from raysberta.training.checkpoint import export_of, save_trained
-from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, plan_chunks, share
+from raysberta.training.chunks import Budget, Chunk, Chunks, budget_of, make_chunks, most_chunks, most_predicted, plan_chunks, share
 from raysberta.training.encode import ChunkedEncoder, chunked_encoder
 from raysberta.training.engine import device_of, workers
 from raysberta.training.examples import check_fits
@@ -188,9 +188,7 @@ def _part(reads: Sequence[np.ndarray], labels: Sequence[np.ndarray], budget: Bud
     counts = np.asarray([(wanted != IGNORED).sum() for wanted in labels])
     lengths = np.asarray([len(read) for read in reads])
     mine = share(lengths, rank, world)
-    least = (0, 0)
-    if even:
-        least = most_chunks(lengths, world, budget), max(int(counts[share(lengths, other, world)].sum()) for other in range(world))
+    least = (most_chunks(lengths, world, budget), most_predicted(lengths, counts, world)) if even else (0, 0)
     scale = world / max(1, int(counts.sum()))
     return lay_out([reads[row] for row in mine], [labels[row] for row in mine], budget, scale, least)
 

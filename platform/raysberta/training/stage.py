@@ -6,6 +6,7 @@ Prepared data live beside the attempts, as checkpoints do (ray_train.py). The pr
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from raysberta.models.describe import describe
 from raysberta.retrieval.mapped import Mapped
 from raysberta.retrieval.vectors import View
+from raysberta.spread import results
 from raysberta.storage.location import join
 from raysberta.training.arrays import Tokens
 from raysberta.training.contrastive import objectives_of, plan_of, train_contrastive
@@ -22,7 +24,7 @@ from raysberta.training.examples import COLUMNS, Examples
 from raysberta.training.facts import DistilFacts, TrainingFacts
 from raysberta.training.fidelity import fidelity
 from raysberta.training.generation import Dialogues, perplexity, reading_of_dialogues
-from raysberta.training.lessons import spread_over, taught, teach
+from raysberta.training.lessons import teach, teach_examples
 from raysberta.training.mlm import train_mlm
 from raysberta.training.prepare import (
     SIDES,
@@ -60,7 +62,7 @@ def mlm(work: Work[MlmPhase]) -> TrainingFacts:
     best = _best(work)
     phase, draft = with_values(work.settings.phase, best), work.draft
     model, data = work.inputs[phase.from_], join(draft.checkpoints, DATA)
-    tokens = prepare_texts(phase, model, text_units(phase, work.inputs), data, spread_over(work.workers))
+    tokens = prepare_texts(phase, model, text_units(phase, work.inputs), data, partial(results, workers=work.workers))
     draft.rows_in = draft.rows_out = len(tokens)
     count = tokens.count
     log.info("%s: %d distinct texts, %d tokens", work.node, len(tokens), count)
@@ -75,11 +77,11 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
         InputError: there are no examples, they do not fit the model, or settings name sources that are not there.
     """
     best = _best(work)
-    phase, draft = with_values(work.settings.phase, best), work.draft
+    phase, draft, each = with_values(work.settings.phase, best), work.draft, partial(results, workers=work.workers)
     model, data = work.inputs[phase.from_], join(draft.checkpoints, DATA)
     mined = [work.inputs[name] for name in phase.examples]
-    vectors, at = taught(work, phase, mined) if phase.distil is not None else (None, None)
-    examples = prepare_examples(phase, model, mined, data, spread_over(work.workers), at)
+    vectors, at = teach_examples(work, phase, mined) if phase.distil is not None else (None, None)
+    examples = prepare_examples(phase, model, mined, data, each, at)
     plan_of(examples, phase, work.seed)
     objectives_of(examples, phase)
     draft.rows_in = draft.rows_out = len(examples)
@@ -88,7 +90,7 @@ def contrastive(work: Work[ContrastivePhase]) -> TrainingFacts:
     log.info("%s: %d rows, %d distinct texts, temperature %g", work.node, len(examples), len(examples.tokens), phase.temperature)
     if phase.generation is not None:
         units = [unit for name in phase.generation.examples for unit in row_groups(work.inputs[name], "examples", COLUMNS)]
-        read_rows(units, reading_of_dialogues(phase.generation), model, join(draft.checkpoints, WRITTEN), spread_over(work.workers))
+        read_rows(units, reading_of_dialogues(phase.generation), model, join(draft.checkpoints, WRITTEN), each)
     result, curve = fit_on_ray(_contrastive_worker, Fit(phase, model, work, data, halves_of(work), vectors))
     return TrainingFacts(**result, dev_curve=curve, tokens=count, rows=rows, chosen=best)
 
@@ -99,7 +101,7 @@ def distil(work: Work[DistilPhase]) -> DistilFacts:
     Raises:
         InputError: there is no text, or it does not fit the model.
     """
-    phase, draft, each = work.settings.phase, work.draft, spread_over(work.workers)
+    phase, draft, each = work.settings.phase, work.draft, partial(results, workers=work.workers)
     model, teacher, data = work.inputs[phase.from_], work.inputs[phase.teacher], join(draft.checkpoints, DATA)
     student = describe(model.folder("model", weights=False), prefixes=phase.prefixes).prefixes
     reads = describe(teacher.folder("model", weights=False)).prefixes

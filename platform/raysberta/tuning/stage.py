@@ -28,7 +28,7 @@ from raysberta.evaluation.means import Means
 from raysberta.merging.settings import Greedy, Learned, Merge
 from raysberta.progress import progress
 from raysberta.storage.location import filesystem
-from raysberta.training.lessons import taught
+from raysberta.training.lessons import teach_examples
 from raysberta.training.settings import Contrastive
 from raysberta.tuning.facts import Position, SearchFacts, Trial
 from raysberta.tuning.finished import best_of, combinations, find, finished, keep, key_of
@@ -64,7 +64,7 @@ def run(work: Work[SearchTrials]) -> SearchFacts:
     phase = work.settings.phase
     trials = _trials(work, phase.search.tasks if phase.search is not None else ())
     if isinstance(phase, Contrastive) and phase.distil is not None:
-        vectors, at = taught(work, phase, [work.inputs[name] for name in phase.examples])
+        vectors, at = teach_examples(work, phase, [work.inputs[name] for name in phase.examples])
         trials = replace(trials, vectors=vectors, known=at)
     return _searched(trials)
 
