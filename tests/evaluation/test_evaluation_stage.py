@@ -110,7 +110,9 @@ def test_a_model_is_scored_with_what_it_was_trained_to_read(
         assert list(found[name].scores) == ["Capitals", "Intents"]
         alone = score_model(models[name].folder("model"), held, "test", HOW)
         assert found[name].scores["Capitals"] == pytest.approx(alone["Capitals"], abs=1e-4)
-        assert found[name].scores["Intents"] == pytest.approx(alone["Intents"], abs=0.0025), "batches differ, so vectors do in the seventh digit: one of 480 predictions turned over"
+        assert found[name].scores["Intents"] == pytest.approx(alone["Intents"], abs=0.0025), (
+            "one prediction of 480: other batches, another seventh digit"
+        )
     assert found["e5"].prefixes == E5.model_dump(exclude_none=True) and found["tuned"].prefixes == NOMIC.model_dump(exclude_none=True)
     assert found["e5"].pooling == "mean" and found["e5"].scores != found["tuned"].scores
     detail = found["e5"].details["Capitals"]
