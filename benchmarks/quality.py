@@ -26,16 +26,7 @@ Figure = dict[str, Any]
 
 NO_BRANCH = ("phases.softened=null", "phases.adapted=null", "phases.settled=null", "phases.trimmed=null")
 NOT_MERGED = ("phases.merged=null",)
-HALVES = (  # the same number of steps in all
-    "phases.tuned.examples=[drawn]",
-    "phases.tuned.negatives=0",
-    "phases.tuned.steps=24",
-    "phases.tuned.warmup_steps=3",
-    "phases.found={kind: contrastive, from: e5, examples: [mined], steps: 24, batch_size: 48, device_batches: 2, negatives: 1, "
-    "query_tokens: 40, document_tokens: 72, temperature: 0.03, learning_rate: 1.0e-4, warmup_steps: 3, dropout: 0.0, "
-    "freeze_embeddings: true, chunk_tokens: 2048, checkpoint_every: 24, zero_stage: 0, distil: {teacher: e5, weight: 10}}",
-    *NO_BRANCH,
-)
+HALVED = ("phases.tuned.examples=[drawn]", "phases.tuned.negatives=0", *NO_BRANCH)  # and what `halves` adds
 SURGERY = ("final=settled", *NOT_MERGED, "phases.tuned=null", "phases.softened=null", "phases.adapted=null")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "without distil": ("phases.adapted.from=trimmed", "phases.softened.of=[adapted, trimmed]", "phases.settled=null"),
@@ -51,12 +42,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
     "without soup": ("final=tuned", *NOT_MERGED, *NO_BRANCH),
     "two mixtures, a greedy soup": (
-        *HALVES,
+        *HALVED,
         "phases.merged={kind: merge, of: [tuned, found, e5], choose: {kind: greedy, "
         "tasks: [DictionaryRetrieval, IntentRussian, ToolAcross, NameBitext, LawAreas]}}",
     ),
     "two mixtures, weights learned": (
-        *HALVES,
+        *HALVED,
         "phases.merged={kind: merge, of: [tuned, found], start: e5, choose: {kind: learned, examples: mined}}",
     ),
     "without prefixes": ("phases.tuned.prefixes=none",),
@@ -87,13 +78,23 @@ def recipes(path: Path, storage: str, folder: Path, wanted: Collection[tuple[str
     Raises:
         InputError: a variant sets what the recipe does not have.
     """
-    name, files = load(path).name, {}
+    given = load(path)
+    name, files = given.name, {}
     for number, (variant, settings) in enumerate({WHOLE: (), **VARIANTS}.items()):
-        common = [f"storage={storage}", *settings, *(() if variant == WHOLE else ("score=null",))]
+        added = halves(given) if set(HALVED) <= set(settings) else ()
+        common = [f"storage={storage}", *added, *settings, *(() if variant == WHOLE else ("score=null",))]
         for seed in [seed for seed in SEEDS if (variant, seed) in wanted]:
             made = load(path, [*common, f"seed={seed}", f"name={name}-{number}-{seed}"])
             files[variant, seed] = write_recipe(made, folder)
     return files
+
+
+def halves(recipe: Recipe) -> tuple[str, ...]:
+    """Two phases of half the steps in place of `tuned`: itself, and `found` with the mined examples, whose temperature is not searched."""
+    tuned = recipe.phases["tuned"].model_dump(mode="json", by_alias=True, exclude_unset=True)
+    half = {"steps": tuned["steps"] // 2, "warmup_steps": tuned["warmup_steps"] // 2}
+    found = {**tuned, **half, "examples": ["mined"], "source_weights": {}, "search": None}
+    return (*(f"phases.tuned.{key}={value}" for key, value in half.items()), f"phases.found={json.dumps(found)}")
 
 
 def lines(made: Mapping[tuple[str, int], Recipe]) -> Iterator[Figure]:
