@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,34 +45,70 @@ def test_a_vocabulary_grows_by_the_pieces_that_it_takes_over(tmp_path: Path) -> 
 
 
 LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "max_position_embeddings": 514}
-BASES = {
-    "ru_en_rosberta": {"model_type": "roberta", "vocab_size": 50265, **LARGE},
-    "ru_en_rosberta_plus": {"model_type": "roberta", "vocab_size": 50265, **LARGE},
-    "c_pack": {"model_type": "bert", "vocab_size": 21128, **LARGE},
+ROBERTA = {"model_type": "roberta", "vocab_size": 50265, **LARGE}
+MISTRAL = {
+    "model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 32768
+}  # fmt: skip
+BASES: dict[str, dict[str, dict[str, Any]]] = {
+    "ru_en_rosberta": {"base": ROBERTA, "english": ROBERTA},
+    "ru_en_rosberta_plus": {"base": ROBERTA, "english": ROBERTA},
+    "c_pack": {"base": {"model_type": "bert", "vocab_size": 21128, **LARGE}},
     "rubert_mini_frida": {
-        "model_type": "modernbert", "vocab_size": 83828, "hidden_size": 312, "intermediate_size": 1248, "num_hidden_layers": 7
+        "base": {"model_type": "modernbert", "vocab_size": 83828, "hidden_size": 312, "intermediate_size": 1248, "num_hidden_layers": 7}
     },
     "berta": {
-        "model_type": "bert", "vocab_size": 55083, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
-        "max_position_embeddings": 512,
+        "base": {
+            "model_type": "bert", "vocab_size": 55083, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+            "max_position_embeddings": 512,
+        }
+    },
+    "lusifer": {"xlmr": {"model_type": "xlm-roberta", "vocab_size": 250002, **LARGE}, "mistral": MISTRAL},
+    "llm2vec": {"mistral": MISTRAL},
+    "nv_embed": {"mistral": MISTRAL},
+    "gritlm": {"mistral": MISTRAL},
+    "mm_embed_text": {"llm": MISTRAL},
+    "qwen3_embedding": {
+        "llm": {
+            "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
+            "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 32768,
+        }
+    },
+    "vlm2vec_text": {
+        "phi": {
+            "model_type": "phi3", "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 131072,
+        }
     },
 }  # fmt: skip
 """Sizes of the models that the large recipes begin with, as their cards state them."""
 
 
+def with_bases(name: str, folder: Path, *changes: str) -> Recipe:
+    """A recipe whose models are folders of their configs alone."""
+    for model, config in BASES[name].items():
+        (folder / model).mkdir(exist_ok=True)
+        (folder / model / "config.json").write_text(json.dumps(config))
+    return load(RECIPES / f"{name}.yaml", [*(f"models.{model}.from=path:{folder / model}" for model in BASES[name]), *changes])
+
+
 @pytest.mark.parametrize("name", BASES)
 def test_a_large_recipe_fits_on_its_gpus(name: str, tmp_path: Path) -> None:
-    """By the estimate; and with four times its chunks a phase does not, so there is something that is looked at."""
-    plain = load(RECIPES / f"{name}.yaml")
-    chunks = {phase: settings.chunk_tokens for phase, settings in plain.phases.items() if hasattr(settings, "chunk_tokens")}
-    (tmp_path / "config.json").write_text(json.dumps(BASES[name]))
-    models = [f"models.{model}.from=path:{tmp_path}" for model in ("base", "english") if model in plain.models]
-    recipe = load(RECIPES / f"{name}.yaml", models)
-    nodes = nodes_of(recipe)
-    assert all(gpu_memory(recipe, nodes, phase) is not None for phase in chunks)
-    assert too_large(recipe, nodes) == []
-    larger = load(RECIPES / f"{name}.yaml", [*models, *(f"phases.{phase}.chunk_tokens={4 * size}" for phase, size in chunks.items())])
-    assert too_large(larger, nodes_of(larger))
+    """By the estimate, which looks at every phase that trains: none fits on a GPU of 2 GiB."""
+    recipe, small = with_bases(name, tmp_path), with_bases(name, tmp_path, "limits.gpu_gib=2")
+    training = [phase for phase, settings in recipe.phases.items() if hasattr(settings, "chunk_tokens")]
+    assert too_large(recipe, nodes_of(recipe)) == []
+    assert {line.split(":")[0] for line in too_large(small, nodes_of(small))} == {f"phases.{phase}" for phase in training}
+
+
+def test_of_an_encoder_and_the_decoder_behind_it_both_are_counted(tmp_path: Path) -> None:
+    recipe = with_bases("lusifer", tmp_path)
+    aligned, tuned = (gpu_memory(recipe, nodes_of(recipe), name) for name in ("aligned", "tuned"))
+    assert aligned is not None and tuned is not None
+    assert 28 * GIB < aligned.weights < tuned.weights, "7.7 billion weights; the decoder's adapters learn in the second stage alone"
+    assert 2 * aligned.optimizer < tuned.optimizer
+    larger = with_bases("lusifer", tmp_path, "phases.aligned.recompute_layers=false", "phases.aligned.chunk_tokens=65536")
+    assert [line.split(":")[0] for line in too_large(larger, nodes_of(larger))] == ["phases.aligned"]
 
 
 def test_what_does_not_fit_is_refused_with_what_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from processes import environment
-from transformers import ModernBertConfig, ModernBertModel, RobertaConfig, RobertaModel
+from transformers import LlamaConfig, LlamaModel, ModernBertConfig, ModernBertModel, RobertaConfig, RobertaModel
 from variants import contrastive_settings, distil_settings, mlm_settings
 
 from raysberta.models.arithmetic import has_bf16
@@ -40,15 +40,17 @@ def encoder_of(kind: str, layers: int):
     drop = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     if kind == "modernbert":
         return ModernBertModel(ModernBertConfig(num_hidden_layers=layers, **SMALL, **SPECIAL))
+    if kind == "llama":
+        return LlamaModel(LlamaConfig(num_hidden_layers=layers, num_key_value_heads=2, **SMALL))
     return RobertaModel(RobertaConfig(num_hidden_layers=layers, pad_token_id=1, **SMALL, **drop), add_pooling_layer=False)
 
 
-@pytest.mark.parametrize("kind", ["roberta", "modernbert"])
+@pytest.mark.parametrize("kind", ["roberta", "modernbert", "llama"])
 def test_weights_are_counted_to_a_hundredth(kind):
     encoder = encoder_of(kind, 3)
     sizes = sizes_of(encoder.config.to_dict())
     assert sizes.weights == pytest.approx(sum(value.numel() for value in encoder.parameters()), rel=0.01)
-    assert sizes.gated == (kind == "modernbert")
+    assert sizes.gated == (kind != "roberta")
     assert sizes_of({"model_type": "t5", "d_model": 8, "d_ff": 16, "num_layers": 2, "vocab_size": 9}).layers == 2
     assert sizes_of({"model_type": "of another kind", "n_embd": 8}) is None
 

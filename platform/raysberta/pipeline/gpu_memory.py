@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from raysberta.aligning.settings import AlignPhase
 from raysberta.composing.settings import Compose
 from raysberta.errors import InputError
 from raysberta.models.outside import config_of
@@ -19,7 +20,7 @@ from raysberta.vocabulary.settings import Vocabulary
 def gpu_memory(recipe: Recipe, nodes: Mapping[str, Node], name: str) -> Memory | None:
     """An estimate of what a node takes of each GPU; None where it trains on none, or its model's sizes are not at hand."""
     settings, workers = nodes[name].settings, workers_of(recipe, nodes[name])
-    if not workers.gpus or not isinstance(settings, MlmPhase | ContrastivePhase | DistilPhase):
+    if not workers.gpus or not isinstance(settings, MlmPhase | ContrastivePhase | DistilPhase | AlignPhase):
         return None
     sizes = _sizes(nodes, settings.phase.from_)
     return memory_of(settings.phase, sizes, workers.workers) if sizes is not None else None
@@ -52,7 +53,10 @@ def _sizes(nodes: Mapping[str, Node], name: str) -> Sizes | None:
         return replace(sizes, layers=min(kept, sizes.layers)) if sizes else None
     phase: Any = getattr(settings, "phase", settings)
     if isinstance(phase, Compose) and phase.encoder is not None and phase.decoder is not None:
-        return None  # of two transformers, one after the other
+        encoder, decoder = _sizes(nodes, phase.encoder), _sizes(nodes, phase.decoder)
+        if encoder is None or decoder is None:
+            return None
+        return replace(encoder, decoder=replace(decoder, layers=min(phase.decoder_layers or decoder.layers, decoder.layers)))
     sizes = _sizes(nodes, str(phase.from_))
     if sizes is not None and isinstance(phase, Compose) and phase.decoder_layers is not None:
         return replace(sizes, layers=min(phase.decoder_layers, sizes.layers))

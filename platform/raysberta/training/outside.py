@@ -10,22 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from raysberta.training.settings import Contrastive, Distil, Mlm
+from raysberta.aligning.settings import Align
+from raysberta.training.settings import Contrastive, Distil, Freedom, Mlm, PartName
 
 GIB = 2**30
 CONTEXT = GIB
 """Of CUDA, its libraries and the workspace of matrix products."""
 BUCKET = 5 * 10**8
 """Gradients that DeepSpeed sums up at once, in two buffers."""
-LOGITS = 2048
-"""Predictions that the masked-language-model head makes at once where it is recomputed."""
+LOGITS, WRITTEN = 2048, 1 << 26
+"""Predictions that the masked-language-model head makes at once where it is recomputed, and logits of what a decoder writes."""
+FROZEN = 0.5
+"""Share of a layer's activations that are kept at least where its weights learn nothing, but what is before it does."""
 UNEVEN = 1.1
 """The allocator's blocks are not filled to the end."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of an encoder."""
+    """Of an encoder, and of the decoder behind it where there is one."""
 
     hidden: int
     inner: int
@@ -34,12 +37,17 @@ class Sizes:
     positions: int
     gated: bool
     """Whether its feed-forward layers have a gate, a second matrix in."""
+    key_value: int | None = None
+    """Width of keys, and of values, where that is not `hidden`: heads share them."""
+    decoder: "Sizes | None" = None
+    """Of what reads its states, in a model of both."""
 
     @property
     def layer(self) -> int:
         """Weights of a layer."""
         into = 2 if self.gated else 1
-        return 4 * self.hidden**2 + (into + 1) * self.hidden * self.inner + 9 * self.hidden + self.inner
+        attention = 2 * self.hidden * (self.hidden + (self.key_value or self.hidden))
+        return attention + (into + 1) * self.hidden * self.inner + 9 * self.hidden + self.inner
 
     @property
     def embeddings(self) -> int:
@@ -63,9 +71,12 @@ def sizes_of(config: Mapping[str, Any]) -> Sizes | None:
     layers, vocabulary = first("num_hidden_layers", "num_layers"), first("vocab_size")
     if not all(isinstance(value, int) for value in (hidden, inner, layers, vocabulary)):
         return None
-    positions = 0 if kind in ("modernbert", "t5") else config.get("max_position_embeddings", 0)
-    gated = kind == "modernbert" or "num_key_value_heads" in config or "gated" in config.get("feed_forward_proj", "")
-    return Sizes(hidden, inner, layers, vocabulary, positions, gated)
+    heads, shared = first("num_attention_heads"), config.get("num_key_value_heads")
+    positions = 0 if kind in ("modernbert", "t5") or shared else config.get("max_position_embeddings", 0)  # rotary: nothing is learned
+    gated = kind == "modernbert" or shared is not None or "gated" in config.get("feed_forward_proj", "")
+    of_head = config.get("head_dim") or (hidden // heads if isinstance(heads, int) and heads else None)
+    width = of_head * shared if isinstance(of_head, int) and isinstance(shared, int) else None
+    return Sizes(hidden, inner, layers, vocabulary, positions, gated, width)
 
 
 @dataclass(frozen=True)
@@ -84,17 +95,20 @@ class Memory:
         return round((self.weights + self.optimizer + self.activations) * UNEVEN) + CONTEXT
 
 
-def memory_of(phase: Mlm | Contrastive | Distil, sizes: Sizes, workers: int) -> Memory:
+Phase = Mlm | Contrastive | Distil | Align
+
+
+def memory_of(phase: Phase, sizes: Sizes, workers: int) -> Memory:
     """What a phase takes of each GPU.
 
     Args:
         phase: Its settings.
-        sizes: Of the encoder that it trains.
+        sizes: Of the model that it trains.
         workers: GPUs.
     """
-    trained = _trained(phase, sizes)
+    trained = sum(_trained(phase, part, name) for name, part in _transformers(sizes))
     stage = phase.zero_stage
-    weights = 4 * sizes.weights // (workers if stage == 3 else 1)
+    weights = 4 * sum(part.weights for _, part in _transformers(sizes)) // (workers if stage == 3 else 1)
     weights += 4 * trained // (workers if stage >= 2 else 1)
     if stage in (1, 2):
         weights += 4 * trained // workers + 2 * 4 * BUCKET
@@ -102,18 +116,29 @@ def memory_of(phase: Mlm | Contrastive | Distil, sizes: Sizes, workers: int) -> 
     return Memory(weights, moments, activations_of(phase, sizes, workers))
 
 
-def activations_of(phase: Mlm | Contrastive | Distil, sizes: Sizes, workers: int) -> int:
+def activations_of(phase: Phase, sizes: Sizes, workers: int) -> int:
     """Bytes of activations and logits at their peak."""
     longest, tokens = _tokens(phase, workers)
-    chunk = min(tokens, max(phase.chunk_tokens, longest))
+    found = 0
+    for name, part in _transformers(sizes):
+        more = (phase.max_tokens + phase.written_tokens) / phase.max_tokens if name == "decoder" and isinstance(phase, Align) else 1.0
+        found += _kept(phase, part, name, round(more * longest), round(more * tokens), round(more * phase.chunk_tokens))
+    return found + _logits(phase, sizes, tokens)
+
+
+def _kept(phase: Phase, sizes: Sizes, name: PartName, longest: int, tokens: int, chunk_tokens: int) -> int:
+    """Of one transformer, which reads so many tokens of a step, the longest text's at once."""
+    chunk = min(tokens, max(chunk_tokens, longest))
     held = min(tokens, chunk + phase.kept_tokens) if phase.recompute else tokens
     width = 2 if phase.precision == "bf16" else 4
-    whole = held * sizes.layers * token_bytes(sizes, phase.precision, _dropout(phase))
-    one = chunk * token_bytes(sizes, phase.precision, _dropout(phase))
-    if phase.recompute_layers:
-        whole = held * sizes.layers * 4 * sizes.hidden + one
+    of_token = token_bytes(sizes, phase.precision, phase.dropout != 0)
+    if _freedom(phase, name) == "frozen":
+        of_token = round(FROZEN * of_token) if name == "decoder" else 0  # before an encoder nothing learns
+    whole = held * sizes.layers * of_token
+    if phase.recompute_layers and of_token:
+        whole = held * sizes.layers * 4 * sizes.hidden + chunk * of_token
     copies = math.ceil(held / chunk) * width * sizes.layers * sizes.layer if width == 2 else 0  # each chunk casts the weights for itself
-    return whole + copies + _states(chunk, sizes) + _logits(phase, sizes, tokens)
+    return whole + copies + _states(chunk, sizes)
 
 
 def token_bytes(sizes: Sizes, precision: str, dropout: bool) -> int:
@@ -133,17 +158,20 @@ def _states(chunk: int, sizes: Sizes) -> int:
     return chunk * 4 * (6 * sizes.hidden + 2 * sizes.inner)
 
 
-def _logits(phase: Mlm | Contrastive | Distil, sizes: Sizes, tokens: int) -> int:
+def _logits(phase: Phase, sizes: Sizes, tokens: int) -> int:
+    width = 2 if phase.precision == "bf16" else 4
+    if isinstance(phase, Align) and sizes.decoder is not None:
+        pieces = sizes.decoder.vocabulary
+        return min(tokens * phase.written_tokens // phase.max_tokens, WRITTEN // pieces) * (12 + width) * pieces
     if not isinstance(phase, Mlm):
         return 0
     predicted = tokens if phase.retromae else math.ceil(tokens * phase.mask_probability)
     at_once = min(predicted, LOGITS)
     kept = at_once if phase.recompute else predicted
-    width = 2 if phase.precision == "bf16" else 4
     return (kept * (4 + width) + at_once * 8) * sizes.vocabulary
 
 
-def _tokens(phase: Mlm | Contrastive | Distil, workers: int) -> tuple[int, int]:
+def _tokens(phase: Phase, workers: int) -> tuple[int, int]:
     """The longest text, and a worker's tokens of a step."""
     if not isinstance(phase, Contrastive):
         return phase.max_tokens, math.ceil(phase.batch_size / workers) * phase.max_tokens
@@ -151,13 +179,24 @@ def _tokens(phase: Mlm | Contrastive | Distil, workers: int) -> tuple[int, int]:
     return max(phase.query_tokens, phase.document_tokens), math.ceil(phase.batch_size * phase.device_batches * row / workers)
 
 
-def _trained(phase: Mlm | Contrastive | Distil, sizes: Sizes) -> int:
-    """Weights that are trained."""
-    if phase.lora is not None:
+def _transformers(sizes: Sizes) -> list[tuple[PartName, Sizes]]:
+    encoder: tuple[PartName, Sizes] = ("encoder", sizes)
+    return [encoder, ("decoder", sizes.decoder)] if sizes.decoder else [encoder]
+
+
+def _freedom(phase: Phase, name: PartName) -> Freedom:
+    """What becomes of the weights of a transformer."""
+    if isinstance(phase, Align) and name == "decoder":
+        return "frozen"
+    return phase.parts.get(name, "lora" if phase.lora is not None else "trained")
+
+
+def _trained(phase: Phase, sizes: Sizes, name: PartName) -> int:
+    """Weights of a transformer that are trained; the embeddings of a decoder that is given states are not."""
+    how = _freedom(phase, name)
+    if how == "frozen":
+        return 0
+    if how == "lora" and phase.lora is not None:
         into = 2 if sizes.gated else 1
         return phase.lora.rank * sizes.layers * (8 * sizes.hidden + (into + 1) * (sizes.hidden + sizes.inner))
-    return sizes.weights - (sizes.embeddings if phase.freeze_embeddings else 0)
-
-
-def _dropout(phase: Mlm | Contrastive | Distil) -> bool:
-    return phase.dropout != 0
+    return sizes.weights - (sizes.embeddings if phase.freeze_embeddings or name == "decoder" else 0)
