@@ -127,7 +127,8 @@ def pooled(
         fn_constructor_args=constructor,
         batch_format="pyarrow",
         batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=min(workers.workers, len(blocks))),
+        # one at a time: blocks are few and large, and the first actor that is ready would take them all
+        compute=ray.data.ActorPoolStrategy(size=min(workers.workers, len(blocks)), max_tasks_in_flight_per_actor=1),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
     )

@@ -10,15 +10,18 @@ import ray
 from raysberta.models.describe import describe
 from raysberta.prefixes import Prefixes
 from raysberta.retrieval.encoded import vectors_folder
-from raysberta.retrieval.vectors import Vectors
+from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors
 from raysberta.retrieval.workers import embed_blocks
 from raysberta.spread import results
 from raysberta.storage.artifacts import Artifact
 from raysberta.training.prepare import SIDES, shared
 from raysberta.training.settings import Contrastive
 from raysberta.training.survey import Known, Reading, Unit, known, reading_of, row_groups
-from raysberta.training.teacher import Blocks, in_blocks, range_ends, teacher_hashes, teacher_texts
+from raysberta.training.teacher import RANGE, Blocks, in_blocks, range_ends, teacher_hashes, teacher_texts
 from raysberta.work import Work
+
+HANDFUL = 2 * BLOCK_TEXTS
+"""Texts that a worker is given at once: few, so that none waits long for the last one, and progress is told."""
 
 
 def teach_examples(work: Work[Any], phase: Contrastive, mined: Sequence[Artifact]) -> tuple[Vectors, Known]:
@@ -64,14 +67,16 @@ def teach(
     rising, wanted = shared(marks)
     folder, ends = vectors_folder(work.draft, teacher, max_tokens), range_ends(rising)
     cut = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=len(ends) + 1)(_in_ranges)
-    join_up = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=2)(_joined)
+    join_up = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=1 + RANGE // HANDFUL)(_joined)
     parts = [cut.remote(unit, reading, of_unit, ends) for unit, of_unit in zip(units, wanted, strict=True)]
     by_unit = [refs if isinstance(refs, list) else [refs] for refs in parts]
     joined = [join_up.remote(folder, *of_range) for of_range in zip(*by_unit, strict=True)]
     del parts, by_unit
-    told: list[Blocks] = ray.get([blocks for blocks, _ in joined])
+    told: list[Blocks] = ray.get([blocks for blocks, *_ in joined])
     fresh = sum(blocks.fresh for blocks in told)
-    todo = [texts for blocks, (_, texts) in zip(told, joined, strict=True) if blocks.fresh]
+    todo = [
+        texts for blocks, (_, *tables) in zip(told, joined, strict=True) for texts in tables[: -(-blocks.todo * BLOCK_TEXTS // HANDFUL)]
+    ]
     made, bad = embed_blocks(todo, teacher, max_tokens, work.workers, work.node, fresh)
     dimension = made or max(blocks.dimension for blocks in told)
     vectors = Vectors(tuple(path for blocks in told for path in blocks.paths), len(rising), dimension)
@@ -85,5 +90,8 @@ def _in_ranges(*arguments: Any) -> Any:
     return found if len(found) > 1 else found[0]
 
 
-def _joined(folder: str, *parts: pa.Table) -> tuple[Blocks, pa.Table]:
-    return in_blocks(parts, folder)
+def _joined(folder: str, *parts: pa.Table) -> list[Any]:
+    """The range, and the blocks to embed by handfuls, of which the last ones may be empty."""
+    blocks, fresh = in_blocks(parts, folder)
+    size = HANDFUL // BLOCK_TEXTS
+    return [blocks, *(fresh.slice(first, size) for first in range(0, RANGE // BLOCK_TEXTS, size))]

@@ -121,8 +121,10 @@ class Blocks:
     """uint64 [texts]."""
     paths: list[str]
     """Where each block's vectors belong."""
+    todo: int
+    """Blocks that are not there yet."""
     fresh: int
-    """Texts of the blocks that are not there yet."""
+    """Texts of those."""
     dimension: int
     """Of those that are; 0 where none is."""
 
@@ -146,7 +148,8 @@ def in_blocks(parts: Sequence[pa.Table], folder: str) -> tuple[Blocks, pa.Table]
     fresh = pa.table(
         {"path": [paths[number] for number in todo], "texts": pa.array([blocks[number] for number in todo], pa.list_(pa.string()))}
     )
-    return Blocks(table["hash"].to_numpy()[order], paths, sum(len(blocks[number]) for number in todo), dimension), fresh
+    texts_todo = sum(len(blocks[number]) for number in todo)
+    return Blocks(table["hash"].to_numpy()[order], paths, len(todo), texts_todo, dimension), fresh
 
 
 def taught(vectors: Rows, rows: np.ndarray, device: torch.device) -> torch.Tensor:
