@@ -67,7 +67,7 @@ def teach(
     rising, wanted = shared(marks)
     folder, ends = vectors_folder(work.draft, teacher, max_tokens), range_ends(rising)
     cut = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=len(ends) + 1)(_in_ranges)
-    join_up = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=1 + RANGE // HANDFUL)(_joined)
+    join_up = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=1 + RANGE // HANDFUL)(by_handfuls)
     parts = [cut.remote(unit, reading, of_unit, ends) for unit, of_unit in zip(units, wanted, strict=True)]
     by_unit = [refs if isinstance(refs, list) else [refs] for refs in parts]
     joined = [join_up.remote(folder, *of_range) for of_range in zip(*by_unit, strict=True)]
@@ -90,8 +90,13 @@ def _in_ranges(*arguments: Any) -> Any:
     return found if len(found) > 1 else found[0]
 
 
-def _joined(folder: str, *parts: pa.Table) -> list[Any]:
-    """The range, and the blocks to embed by handfuls, of which the last ones may be empty."""
+def by_handfuls(folder: str, *parts: pa.Table) -> list[Any]:
+    """A range, and its blocks to embed by HANDFUL: as many tables as a whole range has, of which the last ones may be empty.
+
+    Args:
+        folder: Of the teacher's vectors.
+        parts: Texts of the range, as `teacher_texts` gave them.
+    """
     blocks, fresh = in_blocks(parts, folder)
     size = HANDFUL // BLOCK_TEXTS
     return [blocks, *(fresh.slice(first, size) for first in range(0, RANGE // BLOCK_TEXTS, size))]
