@@ -1,9 +1,14 @@
 """What of a job's output is shown: events as they come, the job's own words at the end, nothing of workers and libraries."""
 
 import io
+import os
+from pathlib import Path
+
+import pytest
 
 from pipeline.small_stages import Seen
-from raysberta.pipeline.local import _shown
+from raysberta.errors import InputError
+from raysberta.pipeline.local import Cluster, _exit_code, _free_port, _shown
 from raysberta.pipeline.view import Event
 
 OUTPUT = """Job submission server address: http://127.0.0.1:8265
@@ -41,3 +46,15 @@ def test_only_events_and_the_jobs_own_words() -> None:
         "error: b: sources.d.path: no such folder",
     ]
     assert last == '{"model": "/m", "reused": []}', "what Ray repeats from the log is not taken for news"
+
+
+def test_a_ray_that_has_stopped_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run of the checkout had started it, and has ended."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # what is set goes back
+    token = tmp_path / "ray" / "token"
+    token.parent.mkdir()
+    token.write_text("a" * 64)
+    gone = Cluster(f"http://127.0.0.1:{_free_port(18265)}", os.getpid(), False, os.getpid())
+    with pytest.raises(InputError, match=r"the Ray at http://127\.0\.0\.1:\d+ has stopped, .*; right would be the same command again"):
+        _exit_code(tmp_path, gone, "full_pipeline-1", 1)

@@ -182,6 +182,9 @@ def submit(root: Path, runs: Path, cluster: Cluster, job: str, arguments: Sequen
 
     Everything goes to a log file; what workers and libraries print goes nowhere else. The JSON line is held back, so that the caller can
     print it last.
+
+    Raises:
+        InputError: Ray stopped on the way.
     """
     name = f"{job}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", cluster.dashboard, "--submission-id", name]
@@ -197,10 +200,11 @@ def submit(root: Path, runs: Path, cluster: Cluster, job: str, arguments: Sequen
     ):
         assert process.stdout is not None
         words, last = _shown(process.stdout, log, view)
+    code = _exit_code(runs, cluster, name, process.returncode)  # first: the words of a client that has lost its Ray are a traceback
     for line in words:
         print(line, end="", flush=True)
     print(f"log:    {logs / f'{name}.log'}", flush=True)
-    return _exit_code(runs, cluster, name, process.returncode), last
+    return code, last
 
 
 def _shown(lines: Iterable[str], log: TextIO, view: View) -> tuple[list[str], str]:
@@ -239,12 +243,19 @@ def _own(lines: Iterable[str], log: TextIO) -> Iterator[str]:
 
 
 def _exit_code(runs: Path, cluster: Cluster, name: str, otherwise: int) -> int:
-    """The exit code of the job's own process: `ray job submit` only tells success from failure."""
+    """The exit code of the job's own process: `ray job submit` only tells success from failure.
+
+    Raises:
+        InputError: Ray is there no more.
+    """
     os.environ.update({key: environment(runs)[key] for key in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")})
     from ray.job_submission import JobSubmissionClient
 
     try:
         code = JobSubmissionClient(cluster.dashboard).get_job_info(name).driver_exit_code
+    except ConnectionError as error:
+        gone = f"the Ray at {cluster.dashboard} has stopped, with the run that had started it"
+        raise InputError(f"{gone}; right would be the same command again, which goes on from what is there") from error
     except RuntimeError:
         return otherwise
     return otherwise if code is None else int(code)
