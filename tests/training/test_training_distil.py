@@ -29,7 +29,7 @@ from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, block_path, write_
 from raysberta.training.distil import DistilModel, make_batch, train_distil
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.fidelity import agreement, fidelity
-from raysberta.training.lessons import HANDFUL, by_handfuls
+from raysberta.training.lessons import by_blocks
 from raysberta.training.prepare import COMPARED, compare_texts, shared
 from raysberta.training.survey import Held, Unit, distinct, hashes, known, laid, pieces, reading_of
 from raysberta.training.teacher import RANGE, TEXTS, Lessons, distances, in_blocks, projection, teacher_hashes, teacher_texts
@@ -107,15 +107,15 @@ def test_the_teachers_texts_come_together_by_ranges_and_each_once(table, cuts, r
     assert sorted(found) == sorted({teacher for teacher, _ in read(Held(table))})
 
 
-@pytest.mark.parametrize("count", [0, 3, HANDFUL, 2 * HANDFUL + BLOCK_TEXTS + 3, RANGE])
-def test_a_range_is_given_out_by_handfuls_of_the_same_blocks(count):
+@pytest.mark.parametrize("count", [0, 3, BLOCK_TEXTS, 2 * BLOCK_TEXTS, 5 * BLOCK_TEXTS + 3, RANGE])
+def test_a_range_is_given_out_block_by_block(count):
     texts = [f"passage: {number}" for number in range(count)]
     table = pa.table([hashes(texts) if texts else np.zeros(0, np.uint64), texts], TEXTS)
-    blocks, *tables = by_handfuls("/nowhere", table)
+    blocks, *tables = by_blocks("/nowhere", table)
     whole = in_blocks([table], "/nowhere")[1]
     assert blocks.fresh == count and blocks.todo == whole.num_rows == -(-count // BLOCK_TEXTS)
-    assert len(tables) == RANGE // HANDFUL and pa.concat_tables(tables).equals(whole)
-    assert [part.num_rows > 0 for part in tables] == [number < -(-count // HANDFUL) for number in range(len(tables))]
+    assert len(tables) == RANGE // BLOCK_TEXTS and pa.concat_tables(tables).equals(whole)
+    assert [part.num_rows > 0 for part in tables] == [number < blocks.todo for number in range(len(tables))]
 
 
 def test_the_texts_that_are_compared_are_those_of_least_keys_whatever_the_units(table):

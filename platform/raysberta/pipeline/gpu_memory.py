@@ -49,21 +49,25 @@ def _sizes(nodes: Mapping[str, Node], name: str) -> Sizes | None:
         except InputError:
             return None  # named elsewhere: the model is not there
         sizes = sizes_of(config) if config is not None else None
-        kept = settings.layers or (sizes.layers if sizes else 0)
-        return replace(sizes, layers=min(kept, sizes.layers)) if sizes else None
+        return _first(sizes, settings.layers) if sizes else None
     phase: Any = getattr(settings, "phase", settings)
     if isinstance(phase, Compose) and phase.encoder is not None and phase.decoder is not None:
         encoder, decoder = _sizes(nodes, phase.encoder), _sizes(nodes, phase.decoder)
         if encoder is None or decoder is None:
             return None
-        return replace(encoder, decoder=replace(decoder, layers=min(phase.decoder_layers or decoder.layers, decoder.layers)))
+        return replace(encoder, decoder=_first(decoder, phase.decoder_layers))
     sizes = _sizes(nodes, str(phase.from_))
-    if sizes is not None and isinstance(phase, Compose) and phase.decoder_layers is not None:
-        return replace(sizes, layers=min(phase.decoder_layers, sizes.layers))
+    if sizes is not None and isinstance(phase, Compose):
+        return _first(sizes, phase.decoder_layers)
     if sizes is None or not isinstance(phase, Vocabulary) or phase.extend_from is None:
         return sizes
     donor = _sizes(nodes, phase.extend_from)
     return replace(sizes, vocabulary=sizes.vocabulary + donor.vocabulary) if donor else None
+
+
+def _first(sizes: Sizes, layers: int | None) -> Sizes:
+    """The sizes with the first layers alone; all where None."""
+    return replace(sizes, layers=min(layers or sizes.layers, sizes.layers))
 
 
 def _gib(size: int) -> str:

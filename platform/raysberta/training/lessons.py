@@ -20,9 +20,6 @@ from raysberta.training.survey import Known, Reading, Unit, known, reading_of, r
 from raysberta.training.teacher import RANGE, Blocks, in_blocks, range_ends, teacher_hashes, teacher_texts
 from raysberta.work import Work
 
-HANDFUL = 2 * BLOCK_TEXTS
-"""Texts that a worker is given at once: few, so that none waits long for the last one, and progress is told."""
-
 
 def teach_examples(work: Work[Any], phase: Contrastive, mined: Sequence[Artifact]) -> tuple[Vectors, Known]:
     """The vectors that the phase's teacher has of all texts of its examples, and where each is. Those that an earlier run made are there.
@@ -67,16 +64,14 @@ def teach(
     rising, wanted = shared(marks)
     folder, ends = vectors_folder(work.draft, teacher, max_tokens), range_ends(rising)
     cut = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=len(ends) + 1)(_in_ranges)
-    join_up = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=1 + RANGE // HANDFUL)(by_handfuls)
+    join_up = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=1 + RANGE // BLOCK_TEXTS)(by_blocks)
     parts = [cut.remote(unit, reading, of_unit, ends) for unit, of_unit in zip(units, wanted, strict=True)]
     by_unit = [refs if isinstance(refs, list) else [refs] for refs in parts]
     joined = [join_up.remote(folder, *of_range) for of_range in zip(*by_unit, strict=True)]
     del parts, by_unit
     told: list[Blocks] = ray.get([blocks for blocks, *_ in joined])
     fresh = sum(blocks.fresh for blocks in told)
-    todo = [
-        texts for blocks, (_, *tables) in zip(told, joined, strict=True) for texts in tables[: -(-blocks.todo * BLOCK_TEXTS // HANDFUL)]
-    ]
+    todo = [texts for blocks, (_, *tables) in zip(told, joined, strict=True) for texts in tables[: blocks.todo]]
     made, bad = embed_blocks(todo, teacher, max_tokens, work.workers, work.node, fresh)
     dimension = made or max(blocks.dimension for blocks in told)
     vectors = Vectors(tuple(path for blocks in told for path in blocks.paths), len(rising), dimension)
@@ -90,13 +85,14 @@ def _in_ranges(*arguments: Any) -> Any:
     return found if len(found) > 1 else found[0]
 
 
-def by_handfuls(folder: str, *parts: pa.Table) -> list[Any]:
-    """A range, and its blocks to embed by HANDFUL: as many tables as a whole range has, of which the last ones may be empty.
+def by_blocks(folder: str, *parts: pa.Table) -> list[Any]:
+    """A range, and a table of each of its blocks to embed, for as many as a range may have: what there are no blocks for is empty.
+
+    A block is what a worker is given at once, so that none waits long for the last one, and progress is told.
 
     Args:
         folder: Of the teacher's vectors.
         parts: Texts of the range, as `teacher_texts` gave them.
     """
     blocks, fresh = in_blocks(parts, folder)
-    size = HANDFUL // BLOCK_TEXTS
-    return [blocks, *(fresh.slice(first, size) for first in range(0, RANGE // BLOCK_TEXTS, size))]
+    return [blocks, *(fresh.slice(number, 1) for number in range(RANGE // BLOCK_TEXTS))]

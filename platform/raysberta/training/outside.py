@@ -127,15 +127,16 @@ def activations_of(phase: Phase, sizes: Sizes, workers: int) -> int:
 
 
 def _kept(phase: Phase, sizes: Sizes, name: PartName, longest: int, tokens: int, chunk_tokens: int) -> int:
-    """Of one transformer, which reads so many tokens of a step, the longest text's at once."""
+    """Of one transformer, which reads so many tokens of a step, the longest text's at once; nothing of one before which nothing learns."""
+    frozen = _freedom(phase, name) == "frozen"
+    if frozen and name == "encoder":
+        return 0
     chunk = min(tokens, max(chunk_tokens, longest))
     held = min(tokens, chunk + phase.kept_tokens) if phase.recompute else tokens
     width = 2 if phase.precision == "bf16" else 4
-    of_token = token_bytes(sizes, phase.precision, phase.dropout != 0)
-    if _freedom(phase, name) == "frozen":
-        of_token = round(FROZEN * of_token) if name == "decoder" else 0  # before an encoder nothing learns
+    of_token = round(token_bytes(sizes, phase.precision, phase.dropout != 0) * (FROZEN if frozen else 1))
     whole = held * sizes.layers * of_token
-    if phase.recompute_layers and of_token:
+    if phase.recompute_layers:
         whole = held * sizes.layers * 4 * sizes.hidden + chunk * of_token
     copies = math.ceil(held / chunk) * width * sizes.layers * sizes.layer if width == 2 else 0  # each chunk casts the weights for itself
     return whole + copies + _states(chunk, sizes)
@@ -185,10 +186,8 @@ def _transformers(sizes: Sizes) -> list[tuple[PartName, Sizes]]:
 
 
 def _freedom(phase: Phase, name: PartName) -> Freedom:
-    """What becomes of the weights of a transformer."""
-    if isinstance(phase, Align) and name == "decoder":
-        return "frozen"
-    return phase.parts.get(name, "lora" if phase.lora is not None else "trained")
+    """What becomes of the weights of a transformer: alignment does not read its decoder's."""
+    return "frozen" if isinstance(phase, Align) and name == "decoder" else phase.freedom(name)
 
 
 def _trained(phase: Phase, sizes: Sizes, name: PartName) -> int:

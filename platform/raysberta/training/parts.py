@@ -49,7 +49,7 @@ def trainable(model: Model, settings: Training, seed: int, read: Collection[Part
     model.requires_grad_(False)
     torch.manual_seed(seed)
     for name, parts in there.items():
-        how = settings.parts.get(name, "lora" if settings.lora and name in ("encoder", "decoder") else "trained")
+        how = settings.freedom(name)
         for part in parts:
             part.requires_grad_(how != "frozen")
             if how == "lora":

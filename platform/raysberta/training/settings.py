@@ -102,6 +102,10 @@ class Training(Section):
     search: Search | None = None
     """Find some of the numbers above by short trials on dev halves; none where null."""
 
+    def freedom(self, part: PartName) -> Freedom:
+        """What becomes of a part that the phase reads."""
+        return self.parts.get(part, "lora" if self.lora and part in ("encoder", "decoder") else "trained")
+
     @model_validator(mode="after")
     def _adapters_are_described(self) -> Self:
         for name, how in self.parts.items():
