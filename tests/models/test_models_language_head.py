@@ -10,8 +10,9 @@ from transformers import AutoModel, AutoModelForCausalLM, Gemma2Config
 from decoders import FAMILIES, a_decoder
 from raysberta.errors import InputError
 from raysberta.models.head import FILE
-from raysberta.models.language_head import embedding_table, join_language_head, load_language_head, save_language_head
+from raysberta.models.language_head import embedding_table, load_language_head, save_language_head
 from raysberta.models.load import load_transformer, weight_files
+from raysberta.publishing.export import join_language_head
 
 IDS = torch.tensor([[0, 5, 9, 300, 2, 44]])
 

@@ -43,7 +43,7 @@ def table(scores: dict[str, tuple[float, float]], width: float | None = 1.0) -> 
 
 
 def release(store: Store, mark: str, final: float, general: dict[str, tuple[float, float]] | None = None) -> Artifact:
-    model = Exported(dimension=384, max_tokens=512, parameters=7, difference=0.0, own_parts=False)
+    model = Exported(dimension=384, max_tokens=512, parameters=7, difference=0.0, own_parts=False, not_served="")
     own = table({"Dictionary": (30.0, final), "Bitext": (80.0, 79.5)})
     facts = ReleaseFacts(own=own, general=table(general or {}), base="e5", final="merged", model=model)
     return store.commit(store.draft("release", mark), "release", mark, {}, {}, 42, time.time(), facts)

@@ -119,7 +119,7 @@ PAIRS: dict[str, Any] = {
 WEAK = {"dictionary/term_definition": 5610, "interface/translation": 1210, "questions_of_people/query_positive": 77}
 MINED = {"dictionary/term_definition": 5600, "docstrings/summary_body": 3400, "interface/translation": 1200, "synthetic/llm_query": 301}
 FIRST_LOSSES = {"mean_of_pieces": 7.5012, "gaussian": 8.25, "focus": 7.4408}
-EXPORTED = Exported(dimension=384, max_tokens=512, parameters=31802112, difference=3e-7, own_parts=False)
+EXPORTED = Exported(dimension=384, max_tokens=512, parameters=31802112, difference=3e-7, own_parts=False, not_served="")
 DESCRIPTION = Description("mean", NOMIC, 512)
 SAMPLES = [
     {"kind": "llm_query", "passage": "Return the cumulative sum of the elements.", "output": "How do I add up elements?", "reason": ""},

@@ -114,7 +114,9 @@ def test_a_model_without_prefixes_is_told_to_have_none(small_run: Run) -> None:
 def test_a_model_of_own_parts_says_what_loading_it_takes(small_run: Run) -> None:
     text = card(small_run.told(used=Description("mean", NOMIC, 128, include_prompt=False)))
     assert "trust_remote_code" not in text and "mean pooling without the prefix" in text
-    text = card(small_run.told(EXPORTED.model_copy(update={"own_parts": True})))
+    assert "vllm serve path/to/raysberta-probe --runner pooling`; put the prefix before each text" in card(small_run.told())
+    text = card(small_run.told(EXPORTED.model_copy(update={"own_parts": True, "not_served": "it has no Connector"})))
+    assert "vLLM does not serve it: it has no Connector." in text and "vllm serve" not in text
     assert "trust_remote_code=True)" in text and "classes of the package `raysberta`, which has to be installed" in text
 
 

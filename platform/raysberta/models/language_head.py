@@ -5,7 +5,6 @@ own goes along in a file beside it (head.py), from `compose` through phases that
 which `AutoModelForCausalLM.from_pretrained(folder)` loads decoder and head.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,13 +17,11 @@ from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
 from raysberta.models.folder import read_json
-from raysberta.models.head import FILE, read_tensor, tensor_files, tensors_in
+from raysberta.models.head import FILE, read_tensor, tensor_files
 
 WEIGHT, BIAS = "lm_head.weight", "lm_head.bias"
 SCALES = ("logit_scale", "logits_scaling")
 """What configs of some families multiply or divide logits by; this project has no such head."""
-SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-INDEX = "model.safetensors.index.json"
 
 
 class LanguageHead(nn.Module):
@@ -101,19 +98,6 @@ def save_language_head(weights: Mapping[str, Tensor], folder: Path) -> None:
     """
     if weights:
         save_file({f"lm_head.{name}": part.detach().cpu().contiguous() for name, part in weights.items()}, folder / FILE)
-
-
-def join_language_head(folder: Path) -> None:
-    """Let transformers find decoder and head in a folder: as two files of one checkpoint, by an index. Nothing where no head lies there."""
-    weights, head = folder / "model.safetensors", folder / FILE
-    if not head.is_file() or WEIGHT not in tensors_in(head):
-        return
-    for file, shard in zip((weights, head), SHARDS, strict=True):
-        file.rename(folder / shard)
-    names = {name: place.name for shard in SHARDS for name, place in tensors_in(folder / shard).items()}
-    size = sum((folder / shard).stat().st_size for shard in SHARDS)
-    index = {"metadata": {"total_size": size}, "weight_map": names}
-    (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def embedding_table(decoder: PreTrainedModel) -> Tensor:

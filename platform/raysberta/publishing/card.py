@@ -107,6 +107,7 @@ print(model.similarity(query, passages))
             "\n\nParts of the model are classes of the package `raysberta`, which has to be installed; the folder holds no code. "
             "sentence-transformers wants `trust_remote_code` before it imports them."
         )
+    code += f"\n\n{_serving(told, prompted)}"
     if not prompted:
         return f"## Usage\n\nThe model reads texts as they are, without any prefix.\n\n{code}"
     rows = [
@@ -125,6 +126,15 @@ The model expects a prefix before each text; it carries them as prompts.
 
 `model.encode_query` and `model.encode_document` choose the retrieval prompts by themselves. The prompts are there under mteb's names as
 well (`Retrieval-query`, `STS`, `Clustering`, ...), so `mteb.evaluate(model, tasks)` uses them without further settings."""
+
+
+def _serving(told: Told, prompted: bool) -> str:
+    """Whether vLLM serves the model, and what is then left to who asks it."""
+    if why := told.model.not_served:
+        return f"vLLM does not serve it: {why}."
+    prefix = "put the prefix before each text yourself, and " if prompted else ""
+    cut = f'ask for `"truncate_prompt_tokens": {told.model.max_tokens}`, for longer texts are refused'
+    return f"vLLM gives the same vectors: `vllm serve path/to/{told.settings.about.model_name} --runner pooling`; {prefix}{cut} otherwise."
 
 
 def _scores(scores: Scores) -> str:

@@ -57,6 +57,8 @@ class Exported(Facts):
     """Greatest difference of a vector's value between the published model and the encoder itself."""
     own_parts: bool
     """Whether it has parts that sentence-transformers loads from this package."""
+    not_served: str
+    """Why vLLM does not serve it; "" where it does."""
 
 
 class ReleaseFacts(Facts):

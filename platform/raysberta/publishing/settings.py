@@ -2,7 +2,7 @@
 
 from raysberta.graph import EncoderRef, Language, NodeRef, ScoresRef, Section
 
-VERSION: int = 6
+VERSION: int = 7
 """Of the results; bumped when the same settings and inputs give another result."""
 
 
