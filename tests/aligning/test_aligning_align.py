@@ -79,7 +79,7 @@ def test_chunks_recomputing_logits_in_parts_and_workers_change_nothing(joined, g
     rows = texts.rows(texts.learned[:20], np.arange(20) % 2 == 0, (1,))
     plain = module(joined, generator, attention)
     whole, expected = gradients(plain, [make_batch(rows, 0, Budget(10**6, 10**6))])
-    monkeypatch.setattr(language, "LOGITS", 700 * 5)
+    monkeypatch.setattr(language, "MOST_LOGITS", 700 * 5)
     same(gradients(module(joined, generator, attention, recompute=True), [make_batch(rows, 0, Budget(60, 1))])[1], expected)
     for even in (False, True):
         parts = [make_batch(rows, 0, Budget(60, 1), rank, 3, even) for rank in range(3)]

@@ -1,6 +1,7 @@
 """Models of parts: what the parts are, what changes a vector and what does not, and what does not fit."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AutoModel
 
 from raysberta.composing.settings import Compose
 from raysberta.errors import InputError
-from raysberta.models.describe import Description, check_loads, describe
+from raysberta.models.describe import PROBES, Description, check_loads, describe
 from raysberta.models.fetch import fetch
 from raysberta.models.folder import dimension, module_paths, parts_of
 from raysberta.models.load import load_encoder, load_tokenizer, parameters
@@ -103,14 +104,21 @@ def test_positions_count_real_tokens_where_the_published_code_counts_padding(joi
     assert (ours[0] - ours[1]).abs().max() < 1e-5
 
 
-def test_the_connector_begins_as_large_as_what_the_decoder_reads(joined: Path) -> None:
+def test_the_connector_begins_about_zero_and_as_large_as_what_the_decoder_reads(joined: Path, texts: list[str]) -> None:
     model, tokenizer = load_model(joined), load_tokenizer(joined)
     connector, decoder = model.parts
     size = decoder.model.get_input_embeddings().weight.square().mean().sqrt().item()
-    with torch.no_grad():
-        tokens = tokenizer("Включи свет на кухне", return_tensors="pt", return_token_type_ids=False)
-        found, _ = connector(model.encoder(**tokens).last_hidden_state, tokens["attention_mask"])
-    assert found[0, :-1].square().mean().sqrt().item() == pytest.approx(size, rel=0.3)
+
+    def read(texts: Sequence[str]) -> torch.Tensor:
+        each = (tokenizer(text, return_tensors="pt", return_token_type_ids=False, truncation=True) for text in texts)
+        with torch.no_grad():
+            found = [connector(model.encoder(**tokens).last_hidden_state, tokens["attention_mask"])[0][0, :-1] for tokens in each]
+        return torch.cat(found)
+
+    fitted, others = read(PROBES), read(texts)
+    assert fitted.mean(0).abs().max() < 1e-4 * size and fitted.square().mean().sqrt().item() == pytest.approx(size, rel=1e-3)
+    assert others.square().mean().sqrt().item() == pytest.approx(size, rel=0.3)
+    assert others.mean(0).square().mean() < 0.3 * others.square().mean(), "of other texts little is the same in all tokens"
     assert connector.added.square().mean().sqrt().item() == pytest.approx(size, rel=0.5)
 
 

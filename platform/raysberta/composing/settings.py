@@ -8,7 +8,7 @@ from raysberta.graph import EncoderRef, GeneratorRef, Natural, Positive, Ref, Se
 from raysberta.models.settings import Attention, Pooling
 from raysberta.prefixes import NamedPrefixes
 
-VERSION: int = 2
+VERSION: int = 3
 """Of the results; bumped when the same settings and inputs give another result."""
 
 

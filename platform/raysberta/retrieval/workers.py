@@ -1,4 +1,4 @@
-"""Embedding many texts on Ray, for who has them in memory: the round-trip filter and a teacher's students."""
+"""Pools of actors on Ray, and embedding many texts in one, for who has them in memory: the round-trip filter and a teacher's students."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -113,7 +113,7 @@ def _embedded(
 def pooled(
     blocks: Sequence[Any], actor: type, constructor: tuple[Any, ...], workers: Workers, source: Source = ray.data.from_arrow
 ) -> Iterator[pa.Table]:
-    """What a pool of actors with an encoder each makes of blocks, as it comes.
+    """What a pool of actors with a model each makes of blocks, as it comes.
 
     Args:
         blocks: What an actor is given at once: tables, or what `source` takes for them.

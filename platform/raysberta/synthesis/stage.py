@@ -8,7 +8,7 @@ still differ in a few words where an engine batches by the clock.
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from raysberta.models.arithmetic import has_bf16
 from raysberta.models.describe import describe
 from raysberta.pairs.text import normalise
 from raysberta.progress import progress
-from raysberta.retrieval.workers import embed_texts
+from raysberta.retrieval.workers import embed_texts, pooled
 from raysberta.schema import PAIR
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import join
@@ -187,7 +187,7 @@ def _answer_vllm(work: Work[WrittenPairs], how: LlmPairs, prompts: pa.Table, kep
     written = processor(ray.data.from_arrow(todo)).map_batches(
         partial(_keep_batch, kept=kept, columns=columns), batch_format="pyarrow", batch_size=None, num_cpus=LIGHT
     )
-    return _collect(work, written, answers, prompts.num_rows)
+    return _collect(work, written.iter_batches(batch_format="pyarrow", batch_size=None), answers, prompts.num_rows)
 
 
 def _keep_batch(batch: pa.Table, kept: Kept, columns: Mapping[str, str]) -> pa.Table:
@@ -239,20 +239,8 @@ def _answer_transformers(work: Work[WrittenPairs], how: LlmPairs, prompts: pa.Ta
 
 def _in_actors(work: Work[WrittenPairs], actor: type, constructor: tuple[Any, ...], table: pa.Table, kept: Kept) -> Answers:
     """Fixed batches in the order of the table, so that no answer depends on the number of workers."""
-    workers = work.workers
     answers, todo = _open(work, table, kept)
-    if not todo:
-        return answers
-    written = ray.data.from_arrow(todo).map_batches(
-        actor,
-        fn_constructor_args=constructor,
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=min(workers.workers, len(todo))),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus,
-    )
-    return _collect(work, written, answers, table.num_rows)
+    return _collect(work, pooled(todo, actor, constructor, work.workers), answers, table.num_rows) if todo else answers
 
 
 def _open(work: Work[WrittenPairs], table: pa.Table, kept: Kept) -> tuple[Answers, list[pa.Table]]:
@@ -263,11 +251,10 @@ def _open(work: Work[WrittenPairs], table: pa.Table, kept: Kept) -> tuple[Answer
     return answers, batches(table, work.settings.how.batch_size, answers)
 
 
-def _collect(work: Work[WrittenPairs], written: ray.data.Dataset, answers: Answers, expected: int) -> Answers:
+def _collect(work: Work[WrittenPairs], written: Iterable[pa.Table], answers: Answers, expected: int) -> Answers:
     """Add what is written (ANSWERED) to the answers of an earlier attempt; `expected` is how many requests there are."""
     begun, first = time.monotonic(), 0.0
-    for batch in written.iter_batches(batch_format="pyarrow", batch_size=None):
-        assert isinstance(batch, pa.Table)
+    for batch in written:
         first = first or time.monotonic() - begun
         answers.update({row["key"]: (row["output"], row["error"]) for row in batch.to_pylist()})
         progress(work.node, "answers written", len(answers), expected)

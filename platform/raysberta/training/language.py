@@ -17,9 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 from raysberta.models.language_head import LanguageHead
 from raysberta.training.examples import Examples
+from raysberta.training.settings import MOST_LOGITS
 
-LOGITS = 1 << 26
-"""So many are in memory at once, a quarter of a gigabyte."""
 APART, MOST_APART = 0.05, 256
 """Rows that a loss is measured on and nothing is learned from: this share, and at most so many."""
 
@@ -51,7 +50,7 @@ def written_loss(head: LanguageHead, table: Tensor, states: Tensor, labels: Tens
             logits = head(states, table)
         return (F.cross_entropy(logits.to(states.dtype), labels, reduction="none") * weights).sum()
 
-    rows = max(1, LOGITS // pieces)
+    rows = max(1, MOST_LOGITS // pieces)
     parts = zip(states.split(rows), labels.split(rows), weights.split(rows), strict=True)
     losses = [checkpoint(loss, *part, use_reentrant=False) if torch.is_grad_enabled() else loss(*part) for part in parts]
     return torch.stack(losses).sum()

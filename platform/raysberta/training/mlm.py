@@ -40,9 +40,8 @@ from raysberta.training.loop import Part, Running, train
 from raysberta.training.masks import IGNORED, Pieces, mask, pieces_of, visible
 from raysberta.training.parts import parts_by_name, trainable
 from raysberta.training.retromae import Decoder, embedded, fresh_decoder
-from raysberta.training.settings import Mlm, PartName
+from raysberta.training.settings import HEAD_ROWS, Mlm, PartName
 
-HEAD_ROWS = 2048
 READ: tuple[PartName, ...] = ("encoder",)
 """Words are predicted by the transformer that reads them; what its states go through in a model of several parts stays as it is."""
 

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysberta.aligning.settings import Align
-from raysberta.training.settings import Contrastive, Distil, Freedom, Mlm, PartName
+from raysberta.training.settings import HEAD_ROWS, MOST_LOGITS, Contrastive, Distil, Freedom, Mlm, PartName
 
 GIB = 2**30
 CONTEXT = GIB
 """Of CUDA, its libraries and the workspace of matrix products."""
 BUCKET = 5 * 10**8
 """Gradients that DeepSpeed sums up at once, in two buffers."""
-LOGITS, WRITTEN = 2048, 1 << 26
-"""Predictions that the masked-language-model head makes at once where it is recomputed, and logits of what a decoder writes."""
 FROZEN = 0.5
 """Share of a layer's activations that are kept at least where its weights learn nothing, but what is before it does."""
 UNEVEN = 1.1
@@ -163,11 +161,11 @@ def _logits(phase: Phase, sizes: Sizes, tokens: int) -> int:
     width = 2 if phase.precision == "bf16" else 4
     if isinstance(phase, Align) and sizes.decoder is not None:
         pieces = sizes.decoder.vocabulary
-        return min(tokens * phase.written_tokens // phase.max_tokens, WRITTEN // pieces) * (12 + width) * pieces
+        return min(tokens * phase.written_tokens // phase.max_tokens, MOST_LOGITS // pieces) * (12 + width) * pieces
     if not isinstance(phase, Mlm):
         return 0
     predicted = tokens if phase.retromae else math.ceil(tokens * phase.mask_probability)
-    at_once = min(predicted, LOGITS)
+    at_once = min(predicted, HEAD_ROWS)
     kept = at_once if phase.recompute else predicted
     return (kept * (4 + width) + at_once * 8) * sizes.vocabulary
 

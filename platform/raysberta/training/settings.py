@@ -31,6 +31,8 @@ Objective = Literal["info_nce", "cosent", "angle", "distillation"]
 Distance = Literal["cosine", "squared"]
 PartName = Literal["encoder", "connector", "decoder", "latent_attention", "dense"]
 Freedom = Literal["frozen", "trained", "lora"]
+HEAD_ROWS, MOST_LOGITS = 2048, 1 << 26
+"""What is in memory at once: predictions of a masked-language-model head, logits of a language-model head (a quarter of a gigabyte)."""
 
 
 class Lora(Section):
