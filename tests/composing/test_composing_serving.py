@@ -1,6 +1,7 @@
 """What is published, served by vLLM: the model's own vectors where the card says so, and others where it does not."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from raysberta.models.settings import Model
 from raysberta.publishing.export import export
 from raysberta.publishing.facts import Exported
 from raysberta.retrieval.embed import Embedder
+from raysberta.synthesis.vllm import Found, engine_environment
+from raysberta.work import Workers
 
 SERVE = Path(__file__).parent / "served.py"
 LONGEST = 64
@@ -111,14 +114,12 @@ def exported(published: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     return {name: (place / name, export(folder, place / name)) for name, folder in published.items()}
 
 
-def test_vllm_gives_the_vectors_of_what_it_is_said_to_serve(
-    published: dict[str, Path], exported: dict[str, tuple[Path, Exported]], tmp_path: Path
-) -> None:
+def test_vllm_gives_the_vectors_of_what_it_is_said_to_serve(published: dict[str, Path], exported: dict[str, tuple[Path, Exported]]) -> None:
     assert {name: told.not_served for name, (_, told) in exported.items() if told.not_served} == REASONS
     asked = [name for name in published if name not in ("llama_latents", "roberta_unsaid")]  # which it does not even load
-    (tmp_path / "texts.json").write_text(json.dumps(dict.fromkeys(asked, TEXTS)))
-    words = [sys.executable, str(SERVE), str(LONGEST), str(tmp_path / "texts.json"), *(str(exported[name][0]) for name in asked)]
-    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    words = [sys.executable, str(SERVE), str(LONGEST), json.dumps(TEXTS), *(str(exported[name][0]) for name in asked)]
+    environment = {**os.environ, **engine_environment(Found("", "cpu"), Workers())}
+    run = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     answers = [json.loads(line.partition(" ")[2]) for line in run.stdout.splitlines() if line.startswith("vectors ")]
     for name, theirs in zip(asked, answers, strict=True):
