@@ -29,11 +29,14 @@ class Counted:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
         """Answer a request."""
         answer: Iterable[bytes] = self._application(environ, start_response)
-        sent = 0
+        parts, sent = iter(answer), 0
         try:
-            for part in answer:
+            part = next(parts, b"")
+            while (following := next(parts, None)) is not None:
                 sent += len(part)
                 yield part
+                part = following
+            sent += len(part)
         finally:
             if close := getattr(answer, "close", None):
                 close()
@@ -43,6 +46,7 @@ class Counted:
             with self._lock:
                 self._stream.write(json.dumps(said) + "\n")
                 self._stream.flush()
+        yield part  # after it is written down: who has the whole answer may end the server at once
 
 
 class Quiet(MotoRequestHandler):

@@ -310,6 +310,7 @@ def test_of_many_one_holds_and_all_have_their_turn(store: Store, tmp_path: Path)
     many = [start(hammer, store.uri, turns, told, inside) for _ in range(8)]
     for process in many:
         process.join(300)
+    assert [process.exitcode for process in many] == [0] * len(many), words(told)
     assert "two" not in words(told), "two held it at once"
     assert words(told).count("turn") == 8 * turns
     assert words(told).count("done") == 8
