@@ -1,5 +1,6 @@
 """Parts to a model: loaded, fitted to one another, and tried before anything is written."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from raysberta.composing.closing import closed
+from raysberta.composing.fit import Fitted, centre, rms, say_text
 from raysberta.composing.settings import Compose
 from raysberta.errors import InputError
 from raysberta.models.attention import check_attention, set_attention
@@ -26,7 +28,7 @@ Composed = tuple[Model, PreTrainedTokenizerFast, Description]
 
 
 def composed(settings: Compose, encoder: Path | None, decoder: Path | None, seed: int) -> Composed:
-    """A model of parts, its tokenizer and how it is used. Memory: the model in float32, once.
+    """A model of parts, its tokenizer and how it is used; a connector is not fitted to texts. Memory: the model in float32, once.
 
     Args:
         settings: Which parts.
@@ -53,6 +55,21 @@ def composed(settings: Compose, encoder: Path | None, decoder: Path | None, seed
         description = replace(description, include_prompt=settings.include_prompt)
     model.include_prompt = description.include_prompt
     return model.eval(), tokenizer, description
+
+
+def fit_to_texts(made: Composed, decoder: Path, texts: Sequence[str]) -> Fitted:
+    """Fit a connector to texts, which are read as documents of retrieval.
+
+    Args:
+        made: By `composed`, with a connector.
+        decoder: The folder of its generator.
+        texts: Different ones.
+    """
+    model, tokenizer, description = made
+    connector, after = model.parts[:2]
+    assert isinstance(connector, Connector) and isinstance(after, Decoder), "the settings see to it"
+    read = [description.prefixes.retrieval_document + text for text in texts]
+    return say_text(connector, (model.encoder, tokenizer), (after.model, load_tokenizer(decoder)), read, description.max_tokens)
 
 
 def write(made: Composed, target: Path, generator: Path | None = None) -> None:
@@ -104,33 +121,8 @@ def _connector(settings: Compose, reads: PreTrainedModel, llm: PreTrainedModel, 
             raise InputError(f"connector: {widths}; right would be connector: {{}}")
         return []
     connector = Connector(here, settings.connector.hidden or here, there, settings.connector.tokens)
-    _fit(connector, _states(reads, tokenizer), _size(_rows(llm)))
+    centre(connector, _states(reads, tokenizer), rms(_rows(llm)))
     return [connector]
-
-
-@torch.no_grad()
-def _fit(connector: Connector, states: Tensor, size: float) -> None:
-    """Let what comes out of a connector lie about zero and be as large as what its decoder is used to.
-
-    Most of an encoder's states is the same in each of them: after a layer drawn at random 8 % of the square of what comes out of
-    multilingual-e5-small's tells tokens of a text apart, and training makes that less. So biases take away the mean before each layer, and
-    each number that goes in is as large as the others.
-
-    Args:
-        connector: Whose layers are drawn at random.
-        states: [tokens, H] of some texts.
-        size: Root mean square of a decoder's embeddings.
-    """
-    first, second = connector.first, connector.second
-    first.weight.div_(states.std(0).clamp_min(torch.finfo(states.dtype).eps))
-    first.bias.sub_(first.weight @ states.mean(0))
-    found, _ = connector(states[None], torch.ones(1, len(states), dtype=torch.long))
-    given = found[0, : len(states)]
-    second.bias.sub_(given.mean(0))
-    factor = size / _size(given - given.mean(0))
-    for weights in second.parameters():
-        weights.mul_(factor)
-    connector.added.mul_(size)
 
 
 @torch.no_grad()
@@ -146,8 +138,3 @@ def _rows(llm: PreTrainedModel) -> Tensor:
     pieces = int(llm.config.vocab_size)
     rows: Tensor = llm.get_input_embeddings()(torch.arange(0, pieces, max(1, pieces // LOOKED_AT)))
     return rows
-
-
-def _size(rows: Tensor) -> float:
-    """Root mean square of the numbers."""
-    return float(rows.float().square().mean().sqrt())

@@ -1,5 +1,6 @@
 """What the manifest of a composed model says."""
 
+from raysberta.composing.fit import Fitted
 from raysberta.work import Facts
 
 
@@ -12,3 +13,5 @@ class ComposeFacts(Facts):
     """Of the vectors."""
     attention: str | None
     """What a token of the decoder was proven to see; None without a decoder."""
+    fitted: Fitted | None = None
+    """How well a connector fitted to texts says the decoder's embeddings; None where none was."""

@@ -4,11 +4,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from raysberta.graph import EncoderRef, GeneratorRef, Natural, Positive, Ref, Section
+from raysberta.graph import DocumentsRef, EncoderRef, GeneratorRef, Natural, Positive, Ref, Section
 from raysberta.models.settings import Attention, Pooling
 from raysberta.prefixes import NamedPrefixes
 
-VERSION: int = 3
+VERSION: int = 4
 """Of the results; bumped when the same settings and inputs give another result."""
 
 
@@ -20,6 +20,9 @@ class Connector(Section):
     """Width between its layers; null: that of the encoder."""
     tokens: Natural = 1
     """Trained tokens after each text, which lengthen it by as many."""
+    documents: DocumentsRef | None = None
+    """`corpus`: it begins as what says the decoder's embeddings of training documents best by the encoder's states of them, in closed form;
+    null: drawn at random."""
 
 
 class LatentAttention(Section):
