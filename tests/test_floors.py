@@ -17,7 +17,7 @@ FLOORS = [  # low to high; of several patterns of one floor or of two, the first
     ["*/settings", "*/facts", "tuning/node", "tuning/choice"],
     ["corpus/*", "data_sets/*", "pairs/*", "models/*", "merging/*"],
     ["retrieval/*", "training/*", "evaluation/*"],
-    ["aligning/*", "composing/*", "vocabulary/*", "mining/*", "synthesis/*", "tuning/*", "publishing/*", "pruning/*"],
+    ["aligning/*", "centring/*", "composing/*", "vocabulary/*", "mining/*", "synthesis/*", "tuning/*", "publishing/*", "pruning/*"],
     ["recipe"],
     ["nodes"],
     ["parsing"],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from raysberta.aligning.settings import Align, AlignPhase
+from raysberta.centring.settings import Centre
 from raysberta.composing.settings import Compose
 from raysberta.corpus.settings import Documents
 from raysberta.data_sets.settings import DatasetSource
@@ -44,7 +45,7 @@ CORPUS, NATURAL, TASKS, RELEASE = "corpus", "natural", "tasks", "release"
 SCORE, SEARCH, TASKS_FOR = "score_", "search_", "tasks_for_"
 KINDS = (
     *("model", "corpus", "natural", "written", "examples", "compose", "vocabulary", "mlm", "align", "distil", "contrastive"),
-    *("merge", "prune", "search", "tasks", "benchmark", "score", "release"),
+    *("merge", "prune", "centre", "search", "tasks", "benchmark", "score", "release"),
 )
 """Kinds of node."""
 
@@ -184,7 +185,7 @@ def _texts(recipe: Recipe) -> Iterator[Node]:
 def _phase(recipe: Recipe, name: str, phase: Phase, subsets: dict[tuple[str, ...], Node]) -> Iterator[Node]:
     """A phase, with its search before it."""
     key = f"phases.{name}"
-    if isinstance(phase, Compose | Vocabulary | Prune):
+    if isinstance(phase, Compose | Vocabulary | Prune | Centre):
         yield Node(name, phase.kind, "encoder", phase, key)
         return
     choice = None

@@ -33,7 +33,7 @@ GROUPS = {
     "corpus and pairs": ("corpus", "natural"),
     "models": ("model",),
     "written pairs and examples": ("written", "examples"),
-    "phases": ("compose", "vocabulary", "mlm", "align", "distil", "contrastive", "merge", "prune"),
+    "phases": ("compose", "vocabulary", "mlm", "align", "distil", "contrastive", "merge", "prune", "centre"),
     "searches": ("search",),
     "tasks and scores": ("tasks", "benchmark", "score"),
     "release": ("release",),
@@ -44,7 +44,7 @@ ENGINES = {
     "Ray Data": ("#dbeafe", ("corpus", "natural", "written", "examples")),
     "Ray Train": ("#dcfce7", ("mlm", "contrastive", "align", "distil")),
     "Ray Tune": ("#fef3c7", ("search",)),
-    "one Ray task": ("#f1f5f9", ("model", "compose", "vocabulary", "merge", "prune", "tasks", "benchmark", "score", "release")),
+    "one Ray task": ("#f1f5f9", ("model", "compose", "vocabulary", "merge", "prune", "centre", "tasks", "benchmark", "score", "release")),
 }
 """What makes which kinds of node, each with its colour in a graph."""
 STYLE: dict[Any, Any] = {

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from raysberta.aligning.settings import Align
+from raysberta.centring.settings import Centre
 from raysberta.composing.settings import Compose
 from raysberta.corpus.settings import Corpus, TextSource
 from raysberta.data_sets.settings import DatasetSource
@@ -21,7 +22,7 @@ from raysberta.training.settings import Contrastive, Distil, Mlm
 from raysberta.vocabulary.settings import Vocabulary
 from raysberta.work import Workers
 
-Phase = Annotated[Compose | Vocabulary | Mlm | Align | Distil | Contrastive | Merge | Prune, Field(discriminator="kind")]
+Phase = Annotated[Compose | Vocabulary | Mlm | Align | Distil | Contrastive | Merge | Prune | Centre, Field(discriminator="kind")]
 Source = Annotated[TextSource | DatasetSource, Field(discriminator="kind")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
 """What the recipe calls something: letters, digits and _, a letter first."""

@@ -15,7 +15,7 @@ from raysberta.training.settings import ContrastivePhase, MlmPhase
 
 def test_every_kind_that_a_recipe_makes_is_read(small_run: Run, told: Told) -> None:
     assert [node.name for node in told.lineage] == list(small_run.manifests)
-    elsewhere = {"align", "compose", "distil", "prune"}  # kinds that the tests of their own sections make
+    elsewhere = {"align", "centre", "compose", "distil", "prune"}  # kinds that the tests of their own sections make
     assert {node.kind for node in told.lineage} == set(KINDS) - {"release"} - elsewhere
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from raysberta.composing.closing import closed
-from raysberta.composing.fit import Fitted, centre, rms, say_text
+from raysberta.composing.facts import Fitted
+from raysberta.composing.fit import centre, rms, say_text
 from raysberta.composing.settings import Compose
 from raysberta.errors import InputError
 from raysberta.models.attention import check_attention, set_attention

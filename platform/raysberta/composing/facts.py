@@ -1,7 +1,17 @@
 """What the manifest of a composed model says."""
 
-from raysberta.composing.fit import Fitted
 from raysberta.work import Facts
+
+
+class Fitted(Facts):
+    """How well a connector says a decoder's embeddings by an encoder's states."""
+
+    texts: int
+    """That were read."""
+    pieces: int
+    """Of the encoder in those learned from."""
+    explained: float | None
+    """Share of the embeddings' variance, on texts apart; None where there are too few texts for that."""
 
 
 class ComposeFacts(Facts):

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from raysberta.composing.facts import Fitted
 from raysberta.models.parts import Connector
-from raysberta.work import Facts
 
 APART = 16
 """Of so many texts one is not learned from, but tells how well the others did."""
@@ -25,17 +25,6 @@ RIDGE = 0.01
 """Of the mean square of what comes out of the first layer."""
 Pair = tuple[Tensor, Tensor]
 """States [n, H] and what they are to become [n, D]."""
-
-
-class Fitted(Facts):
-    """How well a connector says a decoder's embeddings by an encoder's states."""
-
-    texts: int
-    """That were read."""
-    pieces: int
-    """Of the encoder in those learned from."""
-    explained: float | None
-    """Share of the embeddings' variance, on texts apart; None where there are too few texts for that."""
 
 
 @torch.no_grad()

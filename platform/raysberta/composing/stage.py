@@ -7,8 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from raysberta.composing.compose import Composed, composed, fit_to_texts, write
-from raysberta.composing.facts import ComposeFacts
-from raysberta.composing.fit import Fitted
+from raysberta.composing.facts import ComposeFacts, Fitted
 from raysberta.composing.settings import Compose
 from raysberta.errors import InputError
 from raysberta.graph import Ref

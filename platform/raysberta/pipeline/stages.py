@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from raysberta.aligning import settings as aligning
+from raysberta.centring import settings as centring
 from raysberta.composing import settings as composing
 from raysberta.corpus import settings as corpus
 from raysberta.errors import InputError
@@ -73,6 +74,8 @@ def stage_of(node: Node) -> Stage:
             return Stage(_merge, merging.VERSION)
         case "prune":
             return Stage(_prune, pruning.VERSION, memory_gib=2)
+        case "centre":
+            return Stage(_centre, centring.VERSION, memory_gib=2)
         case "search":
             return Stage(_search, tuning.VERSION, seeded=True, workers=Workers(cpus=2))
         case "tasks":
@@ -234,6 +237,12 @@ def _merge(work: Work[merging.MergePhase]) -> Facts:
 
 def _prune(work: Work[pruning.Prune]) -> Facts:
     from raysberta.pruning.stage import run
+
+    return run(work)
+
+
+def _centre(work: Work[centring.Centre]) -> Facts:
+    from raysberta.centring.stage import run
 
     return run(work)
 

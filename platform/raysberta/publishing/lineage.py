@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raysberta.aligning.facts import AlignFacts
 from raysberta.aligning.settings import AlignPhase
+from raysberta.centring.facts import CentreFacts
+from raysberta.centring.settings import Centre
 from raysberta.composing.facts import ComposeFacts
 from raysberta.composing.settings import Compose
 from raysberta.corpus.facts import CorpusFacts
@@ -184,6 +186,8 @@ def _classes(manifest: Manifest) -> tuple[type[BaseModel], type[Facts]]:
             return MergePhase, MergeFacts
         case "prune":
             return Prune, PruneFacts
+        case "centre":
+            return Centre, CentreFacts
         case "search":
             return SearchTrials, SearchFacts
         case "tasks":

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from raysberta.aligning.facts import AlignFacts, Written
 from raysberta.aligning.settings import AlignPhase
+from raysberta.centring.facts import CentreFacts
+from raysberta.centring.settings import Centre
 from raysberta.composing.facts import ComposeFacts
 from raysberta.composing.settings import Compose
 from raysberta.merging.facts import MergeFacts
@@ -48,6 +50,8 @@ def line(lineage: Lineage, node: MadeNode) -> str:
             return _merge(lineage, settings, facts)
         case Prune() as settings, PruneFacts() as facts:
             return _prune(lineage, settings, facts)
+        case Centre() as settings, CentreFacts() as facts:
+            return _centre(lineage, settings, facts)
         case WrittenPairs() as settings, WrittenFacts() as facts:
             found_by = settings.how.kept_if_found_by
             kept = f", kept where `{lineage.name_of(found_by)}` finds the passage again" if found_by else ""
@@ -61,7 +65,12 @@ def _compose(lineage: Lineage, settings: Compose, facts: ComposeFacts) -> str:
     named = [f"`{lineage.name_of(part)}`" for part in (settings.encoder, settings.decoder) if part is not None]
     sizes = ", ".join(f"{name} {size / 1e6:.1f}M" for name, size in facts.parts.items())
     sees = f", {facts.attention} attention" if facts.attention else ""
-    return f"of {' and '.join(named)}{sees}: {sizes}; vectors of {facts.dimension} dimensions"
+    fitted = ""
+    if facts.fitted is not None and facts.fitted.explained is not None:
+        fitted = (
+            f"; fitted to {facts.fitted.texts:,} texts, the connector says {100 * facts.fitted.explained:.0f} % of the decoder's embeddings"
+        )
+    return f"of {' and '.join(named)}{sees}: {sizes}; vectors of {facts.dimension} dimensions{fitted}"
 
 
 def _vocabulary(lineage: Lineage, settings: Vocabulary, facts: VocabularyFacts) -> str:
@@ -199,6 +208,11 @@ def _prune(lineage: Lineage, settings: Prune, facts: PruneFacts) -> str:
         return f"from `{lineage.name_of(settings.from_)}`, {kept}, {sizes}"
     near = f"mean centred cosine with the whole model {facts.similarity:.4f} on {facts.texts:,} texts"
     return f"from `{lineage.name_of(settings.from_)}`, {kept}, {near} ({facts.first_layers:.4f} by the first {len(facts.kept)}), {sizes}"
+
+
+def _centre(lineage: Lineage, settings: Centre, facts: CentreFacts) -> str:
+    cosine = f"mean cosine of two of them {facts.cosine_before:.3f} before, {facts.cosine_after:.3f} after"
+    return f"from `{lineage.name_of(settings.from_)}`, less {settings.share:g} of the mean vector of {facts.texts:,} texts: {cosine}"
 
 
 def _examples(lineage: Lineage, settings: Examples, facts: ExamplesFacts) -> str:

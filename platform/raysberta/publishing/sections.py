@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from raysberta import pictures
+from raysberta.centring.facts import CentreFacts
 from raysberta.composing.facts import ComposeFacts
 from raysberta.corpus.facts import CorpusFacts, Repeats
 from raysberta.evaluation.facts import BenchmarkFacts, TasksFacts
@@ -179,7 +180,7 @@ def trained(lineage: Lineage) -> list[Part]:
                 found += _training(lineage, node, facts)
             case MergePhase() as settings, MergeFacts() as facts:
                 found.append(_merge(lineage, node, settings, facts))
-            case _, ComposeFacts():
+            case _, ComposeFacts() | CentreFacts():
                 found.append(Part(node.name, node.kind, _told(lineage, node.name)))
             case _, PruneFacts() as facts:
                 found.append(_prune(lineage, node, facts))

@@ -64,8 +64,13 @@ class Embedder:
             for transformer in self.model.transformers():
                 arranged(transformer, self.token_budget)
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """L2-normalised vectors, float32 [len(texts), dimension], in the order given; each distinct text is embedded once."""
+    def encode(self, texts: Sequence[str], normalised: bool = True) -> np.ndarray:
+        """Vectors, float32 [len(texts), dimension], in the order given; each distinct text is embedded once.
+
+        Args:
+            texts: With their prefixes.
+            normalised: To length 1 (L2); otherwise as they come out of the model.
+        """
         distinct = list(dict.fromkeys(texts))
         if not distinct:
             return np.zeros((0, self.model.dimension), np.float32)
@@ -77,7 +82,8 @@ class Embedder:
         vectors = np.empty((len(ids), self.model.dimension), np.float32)
         done, shown = 0, time.monotonic()
         for rows in self._batches(order, ids):
-            vectors[rows] = self._forward([ids[row] for row in rows], [self._prompt(distinct[row]) for row in rows])
+            found = self._forward([ids[row] for row in rows], [self._prompt(distinct[row]) for row in rows])
+            vectors[rows] = (F.normalize(found, dim=-1) if normalised else found).cpu().numpy()
             done += len(rows)
             if time.monotonic() - shown > PROGRESS_SECONDS:
                 log.info("embedded %d of %d texts", done, len(ids))
@@ -100,7 +106,7 @@ class Embedder:
         yield batch
 
     @torch.inference_mode()
-    def _forward(self, ids: list[list[int]], prompts: list[int]) -> np.ndarray:
+    def _forward(self, ids: list[list[int]], prompts: list[int]) -> torch.Tensor:
         width = max(len(row) for row in ids)
         tokens = torch.full((len(ids), width), self.tokenizer.pad_token_id or 0)
         mask = torch.zeros((len(ids), width), dtype=torch.long)
@@ -109,8 +115,8 @@ class Embedder:
             mask[number, : len(row)] = 1
         tokens, mask = tokens.to(self.device), mask.to(self.device)
         with _on(self.device, self.products):
-            vectors = self.model(mask, torch.tensor(prompts, device=self.device), input_ids=tokens)
-            return F.normalize(vectors, dim=-1).cpu().numpy()
+            found: torch.Tensor = self.model(mask, torch.tensor(prompts, device=self.device), input_ids=tokens)
+        return found
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""What is the same in all vectors of a model, taken away from each."""
