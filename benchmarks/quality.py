@@ -27,7 +27,8 @@ Figure = dict[str, Any]
 NO_BRANCH = ("phases.softened=null", "phases.adapted=null", "phases.settled=null", "phases.trimmed=null")
 NOT_MERGED = ("phases.merged=null",)
 HALVED = ("phases.tuned.examples=[drawn]", "phases.tuned.negatives=0", *NO_BRANCH)  # and what `halves` adds
-SURGERY = ("final=settled", *NOT_MERGED, "phases.tuned=null", "phases.softened=null", "phases.adapted=null")
+NOT_CENTRED = ("phases.centred=null",)
+SURGERY = ("final=settled", *NOT_CENTRED, *NOT_MERGED, "phases.tuned=null", "phases.softened=null", "phases.adapted=null")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "without distil": ("phases.adapted.from=trimmed", "phases.softened.of=[adapted, trimmed]", "phases.settled=null"),
     "without general text": ("phases.trimmed.documents=null", "phases.settled.documents=null"),
@@ -40,7 +41,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "phases.merged.weights=[1.0, 0.15]",
         "phases.merged.search.over={weights.1: [0.0, 0.15]}",
     ),
-    "without soup": ("final=tuned", *NOT_MERGED, *NO_BRANCH),
+    "without soup": ("phases.centred.from=tuned", *NOT_MERGED, *NO_BRANCH),
+    "without centring": ("final=merged", *NOT_CENTRED),
     "two mixtures, a greedy soup": (
         *HALVED,
         "phases.merged={kind: merge, of: [tuned, found, e5], choose: {kind: greedy, "

@@ -1,5 +1,6 @@
 """The stage on a small real model: what it reads, what the layer does, and what it tells."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from raysberta.retrieval.embed import Embedder
 from raysberta.schema import PAIR
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.work import Work
+from recording import RECORDED, Recording, read
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -101,3 +103,9 @@ def test_a_mean_of_no_texts_names_the_pairs(store: Store, inputs: dict[str, Arti
     none = {**inputs, "natural": store.commit(draft, "pairs", "none", {}, {}, 1, 0.0)}
     with pytest.raises(InputError, match=r"phases\.centred: pairs: 0 training texts in natural, a mean needs 2 or more"):
         made(store, none, "nothing")
+
+
+def test_the_stage_reads_what_identity_knows_of(store: Store, inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    phase = Centre.model_validate({"kind": "centre", "from": "base"})
+    Recording(run, str(tmp_path / "centre.reads"))(Work(phase, inputs, store.draft("centre", "recorded"), node="centred"))
+    assert read(tmp_path)["centre"] == json.loads(RECORDED.read_text(encoding="utf-8"))["centre"]

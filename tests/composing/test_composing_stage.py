@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
@@ -17,6 +18,7 @@ from raysberta.models.settings import Model
 from raysberta.prefixes import NONE, Prefixes
 from raysberta.publishing.export import export
 from raysberta.retrieval.embed import Embedder
+from raysberta.schema import DOCUMENT
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.work import Work
 from recording import RECORDED, Recording, read
@@ -100,6 +102,28 @@ def test_a_setting_that_does_not_fit_names_the_phase(store: Store, inputs: dict[
     said = "phases.broken: connector: states of minilm are 384 wide, llm reads 576; right would be connector"
     with pytest.raises(InputError, match=said):
         made(store, inputs, "broken", encoder="minilm")
+
+
+def test_a_connector_is_fitted_to_training_documents(store: Store, inputs: dict[str, Artifact]) -> None:
+    """Whatever their order; documents held out are not read, and where none is left that is said."""
+    texts = list(dict.fromkeys(text[:300] for text in (str(getattr(np, name).__doc__) for name in dir(np)) if len(text) > 100))[:64]
+    empty = {**dict.fromkeys(DOCUMENT.names, ""), "sections": []}
+    rows = [{**empty, "split": ("train", "dev")[number % 4 == 0], "text": text} for number, text in enumerate(texts)]
+    found = []
+    for name, some in (("forth", rows), ("back", rows[::-1]), ("none", rows[::4])):
+        draft = store.draft("corpus", name)
+        draft.write_table("documents", pa.Table.from_pylist(some, DOCUMENT))
+        inputs = {**inputs, name: store.commit(draft, "corpus", name, {}, {}, 1, 0.0)}
+        if name != "none":
+            folder, facts = made(store, inputs, name, encoder="minilm", connector={"hidden": 96, "documents": name})
+            assert facts.fitted is not None and facts.fitted.texts == 48
+            found.append((facts.fitted, Embedder(folder, precision="fp32", device="cpu").encode(QUESTIONS)))
+    (forth, one), (back, other) = found
+    assert forth == back and np.array_equal(one, other)
+    plain = Embedder(made(store, inputs, "plain", encoder="minilm", connector={"hidden": 96})[0], precision="fp32", device="cpu")
+    assert np.abs(plain.encode(QUESTIONS) - one).max() > 0.01
+    with pytest.raises(InputError, match=r"phases\.none: connector\.documents: none has no training documents; right would be"):
+        made(store, inputs, "none", encoder="minilm", connector={"documents": "none"})
 
 
 def test_the_stage_reads_what_identity_knows_of(store: Store, inputs: dict[str, Artifact], tmp_path: Path) -> None:
