@@ -13,6 +13,7 @@ from raysberta.storage.artifacts import Store
 from raysberta.storage.leases import Leases
 
 KIND, MARK = "pairs", "f" * 16
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")  # read where the server below starts: it forks, and has no thread
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])
 
