@@ -21,7 +21,7 @@ class Centre(Section):
     from_: EncoderRef = Field(alias="from")
     """The model whose vectors they are: an entry of `models`, or another phase."""
     share: Share = 0.8
-    """Of the mean that is taken away. All of it loses in retrieval what less of it leaves (docs/quality.md)."""
+    """Of the mean that is taken away. All of it loses in retrieval what less of it leaves (docs/decisions.md)."""
     pairs: tuple[PairsRef, ...] = Field(default=(PairsRef("natural"),), min_length=1)
     """What the mean is of: texts of the training pairs, each as the model reads it."""
     texts: Texts = 1024
