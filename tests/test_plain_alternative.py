@@ -54,7 +54,7 @@ def recipe(tmp_path: Path) -> Recipe:
         if item.node.kind == "tasks":
             facts = TasksFacts(tasks=TOLD)
         if item.node.kind == "score":
-            scores = dict.fromkeys((*TOLD, "a public task"), 0.75 if item.node.name == "score_merged" else 0.5)
+            scores = dict.fromkeys((*TOLD, "a public task"), 0.75 if item.node.name == "score_centred" else 0.5)
             draft.write_table("draws", pa.Table.from_pylist([{"task": name, "draws": [0.25, 0.75]} for name in scores], DRAWS))
             facts = ScoresFacts(scores=scores, details={}, seconds={}, pooling="mean", prefixes={})
         store.commit(draft, item.node.kind, item.fingerprint, item.identity, item.inputs, item.seed, time.time() - 30, facts)
@@ -64,7 +64,7 @@ def recipe(tmp_path: Path) -> Recipe:
 def test_a_finished_run_is_found(recipe: Recipe) -> None:
     run = finished(recipe)
     assert run.pairs.to_pylist() == a_table(["a", "b", "c"]).to_pylist()
-    assert (run.base, run.final, run.models[run.final].manifest.kind) == ("e5", "merged", "merge")
+    assert (run.base, run.final, run.models[run.final].manifest.kind) == ("e5", "centred", "centre")
     assert run.scores(run.base) == dict.fromkeys(TOLD, 0.5) and run.scores(run.final) == dict.fromkeys(TOLD, 0.75)
     assert 30 <= run.seconds < 60  # the nodes overlap
 

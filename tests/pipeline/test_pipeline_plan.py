@@ -125,7 +125,7 @@ def test_what_is_there_is_found_and_times_are_estimated_from_it(tmp_path: Path) 
 def test_every_kind_has_a_stage_and_a_place() -> None:
     made: Plan = plan([load(SMOKE)], Store("unused"))
     kinds = {item.node.kind for item in made.nodes}
-    assert kinds == set(KINDS) - {"benchmark", "compose", "align"}
+    assert kinds == set(KINDS) - {"benchmark", "centre", "compose", "align"}
     for item in made.nodes:
         assert item.stage == stage_of(item.node)
         assert item.stage.version >= 1
