@@ -47,6 +47,8 @@ NEGATIVES = {"parquet": 1, "jsonl": 8}
 LABELLED = 2
 PARTS = 3
 """Of a text that comes in parts, at most."""
+ROOM = 4
+"""Numbers of texts for each item: its positives, and what stands beside them. Queries of several sentences have as many again."""
 
 
 def cap(limit: int, size: float) -> int:
@@ -152,7 +154,7 @@ class Group:
         first = self.entries[0]
         pool = pools[first.query_language]
         grouped = self.labelled or first.source.order_field
-        query = pool.text(first.offset + item, 2, 2) if grouped else pool.query(first.offset + item)
+        query = pool.text(first.offset + ROOM * self.items + item, 2, 2) if grouped else pool.query(first.offset + item)
         positives = {entry.name: self._positives(entry, fate, number, item, pools) for entry in self.entries}
         if fate == "empty_query":
             query = ""
@@ -254,8 +256,8 @@ def _group(named: Sequence[tuple[str, DatasetSource]], offsets: Counter[str], la
     for name, each in named:
         entry = Entry(name, each, 0)
         entries.append(Entry(name, each, offsets[entry.language]))
-        offsets[entry.language] += 4 * sum(counts.values())
-        offsets[entry.query_language] += 4 * sum(counts.values())
+        offsets[entry.language] += ROOM * sum(counts.values())
+        offsets[entry.query_language] += ROOM * sum(counts.values())
     group = Group(tuple(entries), counts, copied)
     if plain:
         last[alike] = group

@@ -216,6 +216,8 @@ def count(name: str, source: DatasetSource, place: Path, texts: set, passages: s
             own.passages += bool(runs & passages) and not runs & texts and key not in keys
             if min(map(len, key)) < 3:
                 own.rejected["too_short"] += 1
+            elif key[0] == key[1]:
+                own.rejected["query_equals_positive"] += 1
             elif len(positive.split()) > 500:
                 own.rejected["too_long"] += 1
             elif key in keys:
