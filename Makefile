@@ -47,7 +47,7 @@ systems: $(VENV)/ready
 	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/systems.py $(SYSTEMS)
 
 # the published recipe's graph at a share of its row count, on two Ray nodes of this machine, with kills; goes on from what is there.
-# SIZE=0.02 takes minutes, SIZE=1 hours; REHEARSAL='--only data', '--only s3'
+# SIZE=0.02 takes minutes, SIZE=1 hours; REHEARSAL='--only data --only killed', '--only s3'
 SIZE ?= 0.02
 REHEARSAL ?=
 rehearsal: $(VENV)/ready $(VENV)/s3/ready

@@ -31,7 +31,9 @@ from rehearsal_watch import read_looks
 
 WORKERS, OTHER_WORKERS = 2, 3
 """Of the run with the kills, and of the one that it is compared with."""
-FIGURES = "figures.jsonl"
+STEPS = ("data", "killed", "other", "s3")
+ON_DISK = STEPS[:3]
+"""What is done where nothing is asked for, and compared with a tenth of the size."""
 
 
 class Rehearsal:
@@ -71,16 +73,20 @@ class Rehearsal:
         for line in peak(read_looks(looks)):
             yield line | {"name": "largest process of the snapshot, MiB of its own"}
 
-    def on_disk(self) -> Iterator[Figure]:
-        """The run with the kills and the one with another number of workers, both on a local disk."""
+    def killed(self) -> Iterator[Figure]:
+        """The run with the kills, on a local disk."""
         recipe, file = self.recipe("killed", str(self.place / "killed"), WORKERS)
         sitting = run(file, ROOT / "runs", self.place / "run-killed", kills=True)
         yield from self.about(recipe, sitting, "run-killed")
-        other, other_file = self.recipe("other", str(self.place / "other"), OTHER_WORKERS)
-        run(other_file, ROOT / "runs", self.place / "run-other", kills=False)
-        yield from same(made(recipe), made(other))
 
-    def on_s3(self) -> Iterator[Figure]:
+    def other(self) -> Iterator[Figure]:
+        """The one with another number of workers, and whether it gives the same."""
+        killed, _ = self.recipe("killed", str(self.place / "killed"), WORKERS)
+        recipe, file = self.recipe("other", str(self.place / "other"), OTHER_WORKERS)
+        run(file, ROOT / "runs", self.place / "run-other", kills=False)
+        yield from same(made(killed), made(recipe))
+
+    def s3(self) -> Iterator[Figure]:
         """A run on an S3 server of this machine, whose requests are counted; in one sitting, for the server forgets."""
         requests = self.place / "requests.jsonl"
         requests.unlink(missing_ok=True)
@@ -91,6 +97,17 @@ class Rehearsal:
             for line in self.about(recipe, sitting, "run-s3"):
                 yield line | {"storage": "s3"}
             yield from storage(made(recipe), requests, _vectors(recipe))
+
+    def do(self, step: str) -> list[Figure]:
+        """One of STEPS; its lines are printed as they come, and kept."""
+        lines: list[Figure] = []
+        for line in getattr(self, step)():
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+            lines.append(line)
+        file = _figures(self.place, step)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
+        return lines
 
     def about(self, recipe: Recipe, sitting: Sitting, name: str) -> Iterator[Figure]:
         """What a run came to."""
@@ -116,28 +133,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=float, default=0.02, help="share of the published row count (default: %(default)s)")
     parser.add_argument("--place", type=Path, default=ROOT / "runs" / "rehearsal", help="where all of it lies")
-    parser.add_argument("--only", choices=["data", "disk", "s3"], action="append", help="these steps only; may be repeated")
+    parser.add_argument("--only", choices=STEPS, action="append", help="these steps only; may be repeated")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="processes that write the data sets")
     arguments = parser.parse_args()
     rehearsal = Rehearsal(arguments.size, arguments.place.absolute(), arguments.cores)
-    steps = {"data": rehearsal.data, "disk": rehearsal.on_disk, "s3": rehearsal.on_s3}
-    lines: list[Figure] = []
     try:
-        for name in arguments.only or ["data", "disk"]:
-            for line in steps[name]():
-                print(json.dumps(line, ensure_ascii=False), flush=True)
-                lines.append(line)
+        lines = [line for step in arguments.only or ON_DISK for line in rehearsal.do(step)]
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    tenth = arguments.place / f"{arguments.size / 10:g}" / FIGURES
-    if tenth.exists():
-        for line in growth(lines, [json.loads(each) for each in tenth.read_text().splitlines()]):
-            print(json.dumps(line, ensure_ascii=False), flush=True)
-            lines.append(line)
-    with (rehearsal.place / FIGURES).open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    tenth = arguments.place.absolute() / f"{arguments.size / 10:g}"
+    for line in growth(_kept(rehearsal.place), _kept(tenth)):
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+        lines.append(line)
     return 0 if all(line["met"] is not False for line in lines) else 1
+
+
+def _figures(place: Path, step: str) -> Path:
+    return place / "figures" / f"{step}.jsonl"
+
+
+def _kept(place: Path) -> list[Figure]:
+    """The lines of all steps on a local disk that were done there."""
+    files = (_figures(place, step) for step in ON_DISK)
+    return [json.loads(line) for file in files if file.exists() for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

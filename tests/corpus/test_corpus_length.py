@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from raysberta.corpus import length
-from raysberta.corpus.length import counted_by, token_counts
+from raysberta.corpus.length import SPECIAL, counted_by, surely_within, token_counts
 from raysberta.errors import InputError
 from raysberta.storage.artifacts import Artifact, Store
 
@@ -69,3 +71,18 @@ def test_a_model_without_a_tokenizer_is_named(tmp_path: Path, small_model: Calla
     assert counted_by(inputs, None, "corpus.tokenizer") is None
     with pytest.raises(InputError, match=r"^corpus\.tokenizer: bare has no tokenizer\.json; right would be"):
         counted_by(inputs, "bare", "corpus.tokenizer")
+
+
+@settings(max_examples=200)
+@given(st.one_of(st.text(max_size=60), st.text(st.sampled_from("aя Ж.…½ﷺ㎏ﬃ中한é\u0301\n"), max_size=60)), st.integers(1, 80))
+def test_what_is_surely_within_is(e5_folder: Path, smollm_folder: Path, tokenizer_file: Path, text: str, most: int) -> None:
+    """Pieces of a unigram model, and of bytes; characters that a normaliser takes apart are among them."""
+    if surely_within(text, most):
+        for file in (e5_folder / "tokenizer.json", smollm_folder / "tokenizer.json", tokenizer_file):
+            assert token_counts([text], file, special=True)[0] <= most
+
+
+def test_surely_within_counts_bytes_and_leaves_room_for_special_tokens() -> None:
+    assert surely_within("x" * 92, 92 + SPECIAL) and not surely_within("x" * 93, 92 + SPECIAL)
+    assert surely_within("я" * 46, 92 + SPECIAL) and not surely_within("я" * 47, 92 + SPECIAL)
+    assert not surely_within("\ufdfa", 100), "one character of three bytes that becomes eighteen"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.small_stages import RECIPE, Seen, breaks, dies, planned, wrong_input
+from pipeline.small_stages import RECIPE, Seen, breaks, dies, dies_twice, planned, wrong_input
 from raysberta import telemetry
 from raysberta.errors import InputError, StageFailed
 from raysberta.evaluation.facts import ScoresFacts
@@ -54,7 +54,11 @@ def test_nodes_overlap_where_cores_allow_and_are_reused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize(
     ("run", "error", "says"),
-    [(wrong_input, InputError, "b: sources.d.path: no such folder"), (breaks, StageFailed, "b: .*by hand"), (dies, StageFailed, "b: ")],
+    [
+        (wrong_input, InputError, "b: sources.d.path: no such folder"),
+        (breaks, StageFailed, "b: .*by hand"),
+        (dies, StageFailed, "b: its process was lost 4 times, the last time: "),
+    ],
 )
 def test_a_failure_names_its_node_and_leaves_the_rest_committed(tmp_path: Path, run: Run, error: type[Exception], says: str) -> None:
     store = Store(str(tmp_path))
@@ -64,6 +68,18 @@ def test_a_failure_names_its_node_and_leaves_the_rest_committed(tmp_path: Path, 
     again = planned(store, ("a", (), {}), ("b", ("a",), {}))
     assert [item.artifact is not None for item in again.nodes] == [True, False]
     assert execute(again, store, Seen()).reused == ["a"]
+    assert not list(tmp_path.rglob("claim-*"))
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_stage_whose_process_is_lost_is_started_again(tmp_path: Path) -> None:
+    store, seen, mark = Store(str(tmp_path / "store")), Seen(), tmp_path / "mark"
+    plan = planned(store, ("a", (), {"run": dies_twice, "mark": str(mark)}), ("b", ("a",), {}))
+    assert execute(plan, store, seen).artifacts.keys() == {item.id for item in plan.nodes}
+    assert len(mark.read_text().splitlines()) == 4, "three starts, and the line of the row"
+    warned = [event.text for event in seen.events if event.what == "warned" and "lost" in event.text]
+    assert len(warned) == 2 and all(text.startswith("a: its process was lost and is started again (") for text in warned)
+    assert [event.node for event in seen.events if event.what == "started"] == ["a", "a", "a", "b"]
     assert not list(tmp_path.rglob("claim-*"))
 
 

@@ -70,3 +70,12 @@ def test_the_live_view_has_a_line_a_running_node_and_what_is_done_above() -> Non
     assert drawn.count("waiting for that") >= 1
     assert "tuned" in drawn and "10 of 40 steps" in drawn
     assert drawn.rindex("corpus: done") < drawn.rindex("10 of 40 steps"), "finished ones stand above"
+
+
+def test_a_node_whose_process_was_lost_has_one_line_when_it_is_started_again() -> None:
+    out = io.StringIO()
+    with Live(Console(file=out, force_terminal=True, width=120, color_system=None)) as view:
+        for event in (Event("started", "mined"), Event("warned", "mined", "mined: its process was lost"), Event("started", "mined")):
+            view.show(event)
+        assert [task.description for task in view._progress.tasks] == ["mined"]
+    assert "warning: mined: its process was lost" in out.getvalue()

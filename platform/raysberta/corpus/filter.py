@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from raysberta.corpus.documents import CANDIDATE
 from raysberta.corpus.duplicates import BANDS, bands, minhashes
 from raysberta.corpus.language import identify
-from raysberta.corpus.length import token_counts
+from raysberta.corpus.length import surely_within, token_counts
 from raysberta.corpus.normal import content_key
 from raysberta.corpus.personal import KINDS, mask
 from raysberta.corpus.quality import judge
@@ -167,8 +167,8 @@ def _lengths(titles: Sequence[str], texts: Sequence[str], rules: Corpus, tokeniz
 
 
 def _surely_within(title: str, text: str, rules: Corpus) -> bool:
-    """Whether counting can be spared: a word has at least one token, and a token at least one byte."""
-    return len(text.split()) >= rules.min_tokens and len(title.encode()) + len(text.encode()) < rules.max_tokens
+    """Whether counting can be spared: a word has at least one token."""
+    return surely_within(f"{title}\n{text}", rules.max_tokens) and len(text.split()) >= rules.min_tokens
 
 
 def _with_columns(

@@ -1,5 +1,6 @@
 """Length in tokens of a model's tokenizer, many texts at once. Reads tokenizer.json alone: no model library is loaded, no weights come."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ FILE = "model/tokenizer.json"
 CHARACTERS_PER_TOKEN = 24
 """No text has fewer tokens than its characters by this: longer ones are cut before counting."""
 BATCH = 1024
+SPECIAL = 8
+"""Tokens that a post-processor or a pre-tokenizer puts around a text, at most."""
 
 
 def counted_by(inputs: Mapping[str, Artifact], name: str | None, key: str) -> Artifact | None:
@@ -49,6 +52,18 @@ def tokenizer(file: Path) -> Tokenizer:
     loaded.no_truncation()
     loaded.no_padding()
     return loaded
+
+
+def surely_within(text: str, most: int) -> bool:
+    """Whether a text has at most so many tokens, special ones with it, without cutting it: each of the others has a byte of its own.
+
+    A normaliser may take away or compose; one that takes compatibility characters apart (NFKC) finds none.
+    """
+    return (
+        len(text) + SPECIAL <= most
+        and len(text.encode("utf-8", "surrogatepass")) + SPECIAL <= most
+        and unicodedata.is_normalized("NFKC", text)
+    )
 
 
 def token_counts(texts: Sequence[str], file: Path, most: int | None = None, special: bool = False) -> np.ndarray:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from raysberta.corpus.length import surely_within
 from raysberta.pairs.settings import Pairs
 from raysberta.pairs.text import normalise
 from raysberta.schema import REJECTED_PAIR, SELF_PAIR
@@ -39,7 +40,7 @@ def judge(pairs: pa.Table, rules: Pairs, count_tokens: CountTokens | None = None
     scores: list[float | None] = [None] * len(queries)
     longest = np.zeros(len(queries), dtype=np.int64)
     if rules.max_tokens is not None and count_tokens is not None:
-        longest = np.maximum(count_tokens(pairs["query"].to_pylist()), count_tokens(pairs["positive"].to_pylist()))
+        longest = np.maximum(*(_counts(pairs[side].to_pylist(), rules.max_tokens, count_tokens) for side in ("query", "positive")))
     for number, (query, positive, kind) in enumerate(zip(queries, positives, pairs["kind"].to_pylist(), strict=True)):
         if min(len(query), len(positive)) < rules.min_characters:
             reasons[number] = "too_short"
@@ -52,6 +53,14 @@ def judge(pairs: pa.Table, rules: Pairs, count_tokens: CountTokens | None = None
     training = pc.equal(pairs["split"], "train").to_numpy()[good]
     keys = _keys([queries[number] for number in good], [positives[number] for number in good], training, numbers(pairs["pair_id"])[good])
     return judged.cast(REJECTED_PAIR), keys
+
+
+def _counts(texts: Sequence[str], most: int, count_tokens: CountTokens) -> np.ndarray:
+    """Tokens of each text, 0 of one that surely has no more than `most`."""
+    counts = np.zeros(len(texts), dtype=np.int64)
+    unsure = [row for row, text in enumerate(texts) if not surely_within(text, most)]
+    counts[unsure] = count_tokens([texts[row] for row in unsure])
+    return counts
 
 
 def _keys(queries: Sequence[str], positives: Sequence[str], training: np.ndarray, ids: np.ndarray) -> pa.Table:

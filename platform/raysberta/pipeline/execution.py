@@ -6,6 +6,7 @@ Every node is made under a lease, so runs that share nodes make each once: the o
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ WORKER_ENVIRONMENT = {
 }
 LOOK_SECONDS = 1.0
 """Between two looks at what runs, what is said, and what other runs have made."""
+RESTARTS = 3
+"""Of a node whose process, or machine, is gone. What kills its process by itself does so again, and is told then."""
 
 
 @dataclass
@@ -48,6 +51,10 @@ class _Running:
     planned: Planned
     draft: Draft
     started: float
+
+
+class _Lost(Exception):
+    """The process that led a stage is gone, by itself or with its machine."""
 
 
 @dataclass
@@ -87,7 +94,8 @@ def execute(plan: Plan, store: Store, view: View) -> Outcome:
 
     Raises:
         InputError: a stage found its input to be wrong, or asks for more than the cluster has.
-        StageFailed: a stage broke. What was committed stays; what runs beside it is stopped.
+        StageFailed: a stage broke, or its process was lost more than RESTARTS times. What was committed stays; what runs beside it is
+            stopped.
     """
     limits = plan.recipes[0].limits
     run = _Run(plan, store, view, Leases(store, limits.lease_seconds), Cluster(limits.wait_for_nodes, 60 * limits.wait_minutes))
@@ -108,6 +116,8 @@ class _Run:
         order = {item.id: (-plan.chains[item.id], place) for place, item in enumerate(plan.nodes)}
         self.waiting = sorted((item for item in plan.nodes if item.artifact is None), key=lambda item: order[item.id])
         self.told_to_wait: set[str] = set()
+        self.lost: Counter[str] = Counter()
+        """How often each node's process was."""
 
     def all(self) -> Outcome:
         """Everything, until it is done."""
@@ -196,7 +206,11 @@ class _Run:
     def _finish(self, ref: ray.ObjectRef) -> None:
         item = self.running.pop(ref)
         planned, title = item.planned, item.planned.title
-        draft, facts = _result(ref, title)
+        try:
+            draft, facts = _result(ref, title)
+        except _Lost as error:
+            self._again(planned, str(error))
+            return
         if not self.leases.holds(planned.node.kind, planned.fingerprint):
             raise StageFailed(f"{title}: this run stood still for so long that its lease ran out; run it again")
         artifact = self.store.commit(
@@ -206,6 +220,15 @@ class _Run:
         self.outcome.artifacts[planned.id] = artifact
         self.view.show(Event("done", title, _told(artifact, time.monotonic() - self.begun)))
         _measure(title, artifact)
+
+    def _again(self, item: Planned, why: str) -> None:
+        """Let a node whose process is gone wait for its turn once more: it goes on from what it has kept on storage."""
+        self.lost[item.id] += 1
+        if self.lost[item.id] > RESTARTS:
+            raise StageFailed(f"{item.title}: its process was lost {self.lost[item.id]} times, the last time: {why}")
+        self.leases.give(item.node.kind, item.fingerprint)
+        self.waiting.insert(0, item)
+        self.view.show(Event("warned", item.title, f"{item.title}: its process was lost and is started again ({why})"))
 
     def _show(self, board: Any) -> None:
         """What the processes of the run have said."""
@@ -229,6 +252,8 @@ def _result(ref: ray.ObjectRef, title: str) -> tuple[Draft, Facts]:
         if wrong is not None:
             raise InputError(f"{title}: {wrong}") from error
         raise StageFailed(f"{title}: {_last_line(error)}") from error
+    except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError) as error:
+        raise _Lost(_last_line(error)) from error
     except ray.exceptions.RayError as error:
         raise StageFailed(f"{title}: {_last_line(error)}") from error
 

@@ -19,7 +19,7 @@ LINES_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a node, or a line that belongs to none."""
+    """Something that happened to a node, or a line that belongs to none. A warning that names a node says that it does not run any more."""
 
     what: Literal["said", "started", "progress", "done", "waits", "warned"]
     node: str = ""
@@ -121,7 +121,7 @@ class Live:
             if event.node in self._tasks:
                 self._progress.update(self._tasks[event.node], completed=event.done, total=event.total, what=event.text)
         elif event.what != "waits" or event.node not in self._waiting:
-            if event.what == "done" and event.node in self._tasks:
+            if event.what in ("done", "warned") and event.node in self._tasks:
                 self._progress.remove_task(self._tasks.pop(event.node))
             if event.what == "waits":
                 self._waiting.add(event.node)
