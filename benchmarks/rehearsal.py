@@ -6,6 +6,7 @@ Every step goes on from what is there, so a rehearsal may be split over several 
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -136,6 +137,7 @@ def main() -> int:
     parser.add_argument("--only", choices=STEPS, action="append", help="these steps only; may be repeated")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="processes that write the data sets")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # both nodes and the job end with this process
     rehearsal = Rehearsal(arguments.size, arguments.place.absolute(), arguments.cores)
     try:
         lines = [line for step in arguments.only or ON_DISK for line in rehearsal.do(step)]

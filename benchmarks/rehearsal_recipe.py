@@ -24,6 +24,8 @@ SHORTENED = {
     "adapted": {**TRAINING, "steps": 4, "batch_size": 32},
     "tuned": {**TRAINING, "steps": 4, "batch_size": 8, "device_batches": 2},
 }
+TRAINERS = 2
+"""Processes that train, and make texts into tokens before; a core each, in every run."""
 LIMITS = {"min_free_gib": 2, "lease_seconds": 30, "wait_for_nodes": False}
 
 
@@ -52,7 +54,7 @@ def rehearsed(size: float, data: str, models: Path, storage: str, workers: int) 
     settings += [f"phases.{phase}.{key}={value}" for phase, own in SHORTENED.items() for key, value in own.items()]
     each = f"{{workers: {workers}, cpus: {1 / -(-workers // 2)}}}"  # of two nodes with a core each
     settings += [f"resources.{kind}={each}" for kind in ("corpus", "natural", "examples", "score")]
-    settings += [f"resources.{kind}={{workers: 1, cpus: 1}}" for kind in ("mlm", "contrastive")]
+    settings += [f"resources.{kind}={{workers: {TRAINERS}, cpus: 1}}" for kind in ("mlm", "contrastive")]
     settings += [f"limits.{key}={str(value).lower()}" for key, value in LIMITS.items()]
     return load(PUBLISHED, settings)
 

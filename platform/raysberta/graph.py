@@ -53,6 +53,8 @@ Number = Annotated[float, Field(strict=True)]
 PositiveNumber = Annotated[float, Field(strict=True, gt=0.0)]
 NaturalNumber = Annotated[float, Field(strict=True, ge=0.0)]
 Share = Annotated[float, Field(strict=True, ge=0.0, le=1.0)]
+SampleSize = Annotated[int, Field(strict=True, ge=2, le=2**14)]
+"""Texts that a phase measures a model on, and whose vectors it holds; of a single one nothing is left once the mean is taken away."""
 
 
 def _language(code: str) -> str:

@@ -10,6 +10,12 @@ from raysberta.storage.runs import Run
 from raysberta.work import Workers
 
 
+def alone(function: Callable[..., Any], workers: Workers, name: str, *arguments: Any) -> Any:
+    """The result of one task with a worker's cores and GPUs. It is done once: what it raises, its stage raises."""
+    task = ray.remote(function).options(name=name, num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0)
+    return ray.get(task.remote(*arguments))
+
+
 def spread(function: Callable[..., Any], arguments: Iterable[Sequence[Any]], workers: Workers) -> list[Any]:
     """References to the results, in order. At most twice as many tasks as workers wait or run at once."""
     task = ray.remote(num_cpus=workers.cpus)(function)

@@ -15,7 +15,7 @@ from raysberta.errors import InputError
 from raysberta.models.describe import check_loads, describe
 from raysberta.models.fetch import fetch
 from raysberta.models.settings import Model
-from raysberta.pruning.texts import chosen_texts
+from raysberta.pairs.sample import chosen_texts
 from raysberta.publishing.export import export
 from raysberta.retrieval.embed import Embedder
 from raysberta.schema import PAIR
@@ -101,7 +101,7 @@ def test_a_mean_of_no_texts_names_the_pairs(store: Store, inputs: dict[str, Arti
     draft = store.draft("pairs", "none")
     draft.write_table("pairs", pa.Table.from_pylist([], PAIR))
     none = {**inputs, "natural": store.commit(draft, "pairs", "none", {}, {}, 1, 0.0)}
-    with pytest.raises(InputError, match=r"phases\.centred: pairs: 0 training texts in natural, a mean needs 2 or more"):
+    with pytest.raises(InputError, match=r"phases\.centred: pairs: 0 training texts in natural, 2 or more are needed"):
         made(store, none, "nothing")
 
 

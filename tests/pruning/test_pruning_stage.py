@@ -16,11 +16,11 @@ from raysberta.models.fetch import fetch
 from raysberta.models.head import load_head
 from raysberta.models.load import load_encoder
 from raysberta.models.settings import Model
+from raysberta.pairs.sample import chosen_texts
 from raysberta.prefixes import E5
 from raysberta.pruning.facts import PruneFacts
 from raysberta.pruning.settings import Prune
 from raysberta.pruning.stage import run
-from raysberta.pruning.texts import chosen_texts
 from raysberta.retrieval.embed import Embedder
 from raysberta.schema import PAIR
 from raysberta.storage.artifacts import Artifact, Store
@@ -120,8 +120,7 @@ def test_all_layers_are_the_model_itself(store: Store, inputs: dict[str, Artifac
         ({"layers": [0, 3], "pairs": []}, "phases.thinned: layers: 3 is none of the 3 of base; right would be 0 to 2"),
         (
             {"keep": 2, "pairs": ["held"]},
-            "phases.thinned: pairs: 0 training texts in held, measuring needs 2 or more; "
-            "right would be other pairs, or layers: [..] with pairs: []",
+            "phases.thinned: pairs: 0 training texts in held, 2 or more are needed; right would be other pairs",
         ),
     ],
 )

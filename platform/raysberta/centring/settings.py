@@ -1,16 +1,13 @@
 """How much of their mean is taken away from vectors, and what it is the mean of."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from raysberta.graph import EncoderRef, PairsRef, Positive, Section, Share
+from raysberta.graph import EncoderRef, PairsRef, Positive, SampleSize, Section, Share
 
 VERSION: int = 1
 """Of the results; bumped when the same settings and inputs give another result."""
-
-Texts = Annotated[int, Field(strict=True, ge=2, le=2**14)]
-"""Memory holds the texts and their vectors."""
 
 
 class Centre(Section):
@@ -24,7 +21,7 @@ class Centre(Section):
     """Of the mean that is taken away. All of it loses in retrieval what less of it leaves (docs/decisions.md)."""
     pairs: tuple[PairsRef, ...] = Field(default=(PairsRef("natural"),), min_length=1)
     """What the mean is of: texts of the training pairs, each as the model reads it."""
-    texts: Texts = 1024
+    texts: SampleSize = 1024
     """How many of them, of all languages equally many."""
     max_tokens: Positive = 128
     """Longer texts are cut for the mean; the model's own length stays as it is."""

@@ -4,7 +4,6 @@ import logging
 from typing import cast
 
 import numpy as np
-import ray
 import torch
 
 from raysberta.board import attach
@@ -15,8 +14,9 @@ from raysberta.errors import InputError
 from raysberta.models.describe import describe, write_description
 from raysberta.models.load import load_tokenizer
 from raysberta.models.model import load_model, save_model
-from raysberta.pruning.texts import chosen_texts
+from raysberta.pairs.sample import measured_on
 from raysberta.retrieval.embed import Embedder
+from raysberta.spread import alone
 from raysberta.storage.artifacts import Artifact
 from raysberta.work import Work
 
@@ -31,11 +31,11 @@ def run(work: Work[Centre]) -> CentreFacts:
     """
     settings, base = work.settings, work.inputs[work.settings.from_]
     description = describe(base.folder("model"))
-    texts = chosen_texts([work.inputs[name].dataset("pairs") for name in settings.pairs], description.prefixes, settings.texts)
-    if len(texts) < 2:
-        there = f"{len(texts)} training text{'' if len(texts) == 1 else 's'} in {', '.join(settings.pairs)}"
-        raise InputError(f"phases.{work.node}: pairs: {there}, a mean needs 2 or more; right would be other pairs")
-    vectors = _vectors(work, base, texts)
+    try:
+        texts = measured_on(work.inputs, settings.pairs, description.prefixes, settings.texts)
+    except InputError as error:
+        raise InputError(f"phases.{work.node}: {error}") from error
+    vectors = cast(np.ndarray, alone(_embed, work.workers, work.node, base, texts, settings.max_tokens, work.workers.cpus))
     mean = mean_of(vectors)
     model, tokenizer = centred(load_model(base.folder("model")), mean, settings.share), load_tokenizer(base.folder("model"))
     with work.draft.folder("model") as folder:
@@ -45,13 +45,6 @@ def run(work: Work[Centre]) -> CentreFacts:
     before, after = (round(mean_cosine(vectors, share * mean), 4) for share in (0.0, settings.share))
     log.info("%s: mean cosine of two of %d texts %.4f to %.4f", work.node, len(texts), before, after)
     return CentreFacts(texts=len(texts), cosine_before=before, cosine_after=after)
-
-
-def _vectors(work: Work[Centre], base: Artifact, texts: list[str]) -> np.ndarray:
-    """Of the texts, not normalised, by one worker with the cores and GPUs of this node."""
-    asked = {"num_cpus": work.workers.cpus, "num_gpus": work.workers.gpus, "max_retries": 0}
-    task = ray.remote(_embed).options(name=work.node, **asked)
-    return cast(np.ndarray, ray.get(task.remote(base, texts, work.settings.max_tokens, work.workers.cpus)))
 
 
 def _embed(base: Artifact, texts: list[str], max_tokens: int, cpus: float) -> np.ndarray:

@@ -1,17 +1,14 @@
 """Which layers of an encoder are kept, and what they are chosen by."""
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from raysberta.graph import EncoderRef, Natural, PairsRef, Positive, Section
+from raysberta.graph import EncoderRef, Natural, PairsRef, Positive, SampleSize, Section
 
 VERSION: int = 1
 """Of the results; bumped when the same settings and inputs give another result."""
-
-Texts = Annotated[int, Field(strict=True, ge=2, le=2**14)]
-"""Two or more, for of a single text nothing is left once the mean is subtracted; memory holds a vector of each for every layer."""
 
 
 class Prune(Section):
@@ -27,7 +24,7 @@ class Prune(Section):
     """Which layers are kept instead, counted from 0, rising."""
     pairs: tuple[PairsRef, ...] = (PairsRef("natural"),)
     """What is measured on: texts of the training pairs. With `layers` it may be empty; then nothing is measured."""
-    texts: Texts = 512
+    texts: SampleSize = 512
     """How many of them, of all languages equally many."""
     max_tokens: Positive = 128
     """Longer texts are cut while measuring; the model's own length stays as it is."""

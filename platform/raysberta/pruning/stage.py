@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import ray
@@ -14,12 +13,13 @@ from raysberta.errors import InputError
 from raysberta.models.describe import describe, write_description
 from raysberta.models.head import load_head, save_head
 from raysberta.models.load import load_encoder, load_tokenizer, save
+from raysberta.pairs.sample import measured_on
 from raysberta.progress import progress
 from raysberta.pruning.facts import PruneFacts, Removal
 from raysberta.pruning.layers import encoder_of, layers_of
 from raysberta.pruning.prune import TOLERANCE, Stack, batches, removals, similarity, vectors
 from raysberta.pruning.settings import Prune
-from raysberta.pruning.texts import chosen_texts
+from raysberta.spread import alone
 from raysberta.storage.artifacts import Artifact
 from raysberta.work import Work
 
@@ -57,7 +57,7 @@ def _pruned(work: Work[Prune]) -> PruneFacts:
     description, tokenizer, model = describe(base), load_tokenizer(base), load_encoder(base)
     count = len(layers_of(model)[1])
     _check_there(work.settings, count)
-    texts = _texts(work, base)
+    texts = measured_on(work.inputs, work.settings.pairs, description.prefixes, work.settings.texts) if work.settings.pairs else []
     measured = _measured(work, texts) if texts else None
     kept = measured.kept if measured else list(work.settings.layers)
     smaller = encoder_of(model, kept)
@@ -87,23 +87,10 @@ def _check_there(settings: Prune, count: int) -> None:
         raise InputError(f"layers: {settings.layers[-1]} is none of the {count} of {settings.from_}; right would be 0 to {count - 1}")
 
 
-def _texts(work: Work[Prune], base: Path) -> list[str]:
-    """What is measured on; empty where nothing is to be measured."""
-    settings = work.settings
-    if not settings.pairs:
-        return []
-    texts = chosen_texts([work.inputs[name].dataset("pairs") for name in settings.pairs], describe(base).prefixes, settings.texts)
-    if len(texts) < 2:
-        there = f"{len(texts)} training text{'' if len(texts) == 1 else 's'} in {', '.join(settings.pairs)}"
-        raise InputError(f"pairs: {there}, measuring needs 2 or more; right would be other pairs, or layers: [..] with pairs: []")
-    return texts
-
-
 def _measured(work: Work[Prune], texts: list[str]) -> _Measured:
-    """What the layers are worth, found by one worker with the cores and GPUs of this node."""
-    asked = {"num_cpus": work.workers.cpus, "num_gpus": work.workers.gpus, "max_retries": 0}
-    task = ray.remote(_measure).options(name=work.node, **asked)
-    return cast(_Measured, ray.get(task.remote(work.inputs[work.settings.from_], texts, work.settings, work.node, work.workers.cpus)))
+    """What the layers are worth."""
+    given = work.inputs[work.settings.from_], texts, work.settings, work.node, work.workers.cpus
+    return cast(_Measured, alone(_measure, work.workers, work.node, *given))
 
 
 def _measure(base: Artifact, texts: list[str], settings: Prune, node: str, cpus: float) -> _Measured:

@@ -27,6 +27,7 @@ from raysberta.pairs.text import normalise
 from raysberta.progress import progress
 from raysberta.retrieval.workers import embed_texts, pooled
 from raysberta.schema import PAIR
+from raysberta.spread import alone
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import join
 from raysberta.synthesis.answers import FOLDER, Answers, Kept, batches, with_answers
@@ -105,8 +106,7 @@ def _requests(work: Work[WrittenPairs], engine: str, kinds: list[str]) -> pa.Tab
 def _llm(work: Work[WrittenPairs], how: LlmPairs) -> tuple[str, pa.Table]:
     """Which engine answered, and a decoder's answers."""
     table = _requests(work, "llm", [f"llm_{task}" for task in how.tasks])
-    workers = work.workers  # looked at as an engine would see it, in a process of its own
-    found = ray.get(ray.remote(_look).options(num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0).remote())
+    found = alone(_look, work.workers, work.node)  # as an engine would see it, in a process of its own
     engine = f"transformers {version('transformers')}" if found.problem else f"vllm {found.version}"
     if found.problem:
         log.info("%s: vllm cannot run (%s): the same prompts go through transformers", work.node, found.problem)

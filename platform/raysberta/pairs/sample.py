@@ -1,17 +1,32 @@
-"""The texts that layers are measured on: sides of training pairs as the model reads them."""
+"""The few texts that a phase measures a model on: sides of training pairs as the model reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from raysberta.errors import InputError
 from raysberta.prefixes import Prefixes
+from raysberta.storage.artifacts import Artifact
 
 TRAIN = pads.field("split") == "train"
 COLUMNS = ["pair_id", "language", "task", "query", "positive"]
 BATCH = 4096
 """Most pairs that are read at once."""
+
+
+def measured_on(inputs: Mapping[str, Artifact], names: Sequence[str], prefixes: Prefixes, most: int) -> list[str]:
+    """`chosen_texts` of the inputs of these names.
+
+    Raises:
+        InputError: there are fewer than two: of a single text nothing is left once the mean is taken away.
+    """
+    texts = chosen_texts([inputs[name].dataset("pairs") for name in names], prefixes, most)
+    if len(texts) < 2:
+        there = f"{len(texts)} training text{'' if len(texts) == 1 else 's'}"
+        raise InputError(f"pairs: {there} in {', '.join(names)}, 2 or more are needed; right would be other pairs")
+    return texts
 
 
 def chosen_texts(pairs: Sequence[pads.Dataset], prefixes: Prefixes, most: int) -> list[str]:
