@@ -5,7 +5,7 @@ give the same scores. Nothing of one half is in the other, and nothing that trai
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ FOLDER = "tasks"
 INDEX = "tasks.json"
 HALVES: tuple[Half, Half] = ("test", "dev")
 AT_LEAST = 20
+BATCH = 4096
 
 
 class Index(BaseModel):
@@ -48,6 +49,8 @@ def write(
 ) -> Index:
     """Build both halves of every task and write them.
 
+    Memory: the dev and test rows of the tasks' sources, and BATCH training rows at once.
+
     Args:
         folder: An empty folder.
         tasks: The tasks to build.
@@ -60,14 +63,15 @@ def write(
         InputError: a half comes out with fewer than 20 queries, pairs or texts, or a task bears a public task's name.
     """
     check_own_names(tasks)
-    taken = _training_texts(tasks, pairs, documents)
+    held_out = {(name, half): _rows(task, half, pairs, documents) for name, task in tasks.items() for half in HALVES}
+    taken = _in_training({key for rows in held_out.values() for key in _row_keys(rows)}, tasks, pairs, documents)
     left_out: dict[str, int] = {}
     entries: dict[str, TaskFacts] = {}
     for name, task in tasks.items():
         halves: dict[str, HalfFacts] = {}
         in_test: set[str] = set()
         for half in HALVES:  # the test half first: what both would hold stays there
-            rows, repeats = _unseen(_rows(task, half, pairs, documents), taken | in_test)
+            rows, repeats = _unseen(held_out[name, half], taken | in_test)
             if repeats:
                 left_out[f"{name}/{half}"] = repeats
             tables, scored = build(task, rows, seed)
@@ -115,14 +119,14 @@ def _row_keys(rows: pa.Table | pa.RecordBatch) -> list[str]:
     return [text_id(same(text)) for text in rows.column("text").to_pylist()]
 
 
-def _training_texts(tasks: Mapping[str, OwnTask], pairs: pads.Dataset, documents: pads.Dataset) -> set[str]:
-    """Keys of all training rows, of the tables that some task needs."""
+def _in_training(keys: Set[str], tasks: Mapping[str, OwnTask], pairs: pads.Dataset, documents: pads.Dataset) -> set[str]:
+    """Those of the keys that a training row has, of the tables that some task is made from."""
     found: set[str] = set()
     kinds = {reads(task) for task in tasks.values()}
     for dataset, columns, needed in ((pairs, PAIR_COLUMNS, True in kinds), (documents, ["text"], False in kinds)):
         if needed:
-            for batch in dataset.to_batches(columns=columns, filter=pc.field("split") == "train"):
-                found.update(_row_keys(batch))
+            for batch in dataset.to_batches(columns=columns, filter=pc.field("split") == "train", batch_size=BATCH):
+                found.update(keys & set(_row_keys(batch)))
     return found
 
 
