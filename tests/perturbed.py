@@ -1,6 +1,6 @@
 """Each field of a recipe changed by itself, to another value of its type."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -16,10 +16,12 @@ ALIKE = 2
 """Entries of one mapping and one kind that are changed: of 54 data sets the others tell nothing new, two merges can be unlike."""
 
 
-def perturbed(recipe: Recipe) -> Iterator[tuple[str, Recipe, dict[str, Node]]]:
-    """The dotted name of each field that can be changed by itself, the recipe with that field changed, and its nodes."""
+def perturbed(recipe: Recipe, wanted: Callable[[Keys], bool]) -> Iterator[tuple[Keys, Recipe, dict[str, Node]]]:
+    """Each field that is wanted and can be changed by itself, the recipe with that field changed, and its nodes."""
     nodes = nodes_of(recipe)
     for keys, annotation, value in leaves(recipe, ()):
+        if not wanted(keys):
+            continue
         found = None
         for other in _others(annotation, value, nodes):
             if other == value:
@@ -34,7 +36,7 @@ def perturbed(recipe: Recipe) -> Iterator[tuple[str, Recipe, dict[str, Node]]]:
                 found = changed, after
                 break
         if found:
-            yield ".".join(keys), *found
+            yield keys, *found
 
 
 def leaves(value: Section, keys: Keys) -> Iterator[tuple[Keys, Any, Any]]:
