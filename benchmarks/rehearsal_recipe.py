@@ -51,7 +51,6 @@ def rehearsed(size: float, data: str, models: Path, storage: str, workers: int) 
     settings.append(f"models.base={{from: 'path:{models / 'base'}', pooling: cls, prefixes: none}}")
     settings.append(f"models.english={{from: 'path:{models / 'english'}', kind: tokenizer}}")
     settings.append("pairs.tokenizer=e5")  # the small base has pieces of Russian alone: to it most English texts are over 500 tokens
-    settings.append("examples.mined.mine.search=ivf")  # the published search looks at all passages: a GPU's work, three hours of two cores
     settings += [f"phases.{phase}.{key}={value}" for phase, own in SHORTENED.items() for key, value in own.items()]
     each = f"{{workers: {workers}, cpus: {1 / -(-workers // 2)}}}"  # of two nodes with a core each
     settings += [f"resources.{kind}={each}" for kind in ("corpus", "natural", "examples", "score")]
