@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysberta.evaluation import units
-from raysberta.evaluation.texts import ASKED, digests
-from raysberta.evaluation.units import Stored, embed, missing, plan
+from raysberta.evaluation.units import ASKED, Stored, digests, embed, missing, plan
 from raysberta.retrieval.embed import Embedder
 
 WORDS = [f"слово {number}" for number in range(12)]

@@ -221,7 +221,7 @@ def _spread(work: Work[ModelScores], step: Callable[..., None], arguments: Itera
 
 def _embed(work: Work[ModelScores], job: Job, units: "list[Unit]") -> None:
     """Units over the pool of actors that mining embeds with."""
-    from raysberta.evaluation.steps import UnitEmbedder
+    from raysberta.evaluation.units import UnitEmbedder
     from raysberta.retrieval.workers import pooled
 
     done, total = 0, sum(len(unit.rows) for unit in units)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.fs as pafs
 import torch
 from mteb.abstasks import AbsTask
@@ -23,9 +22,8 @@ from raysberta.evaluation.job import Job, Wanted
 from raysberta.evaluation.kept import Score
 from raysberta.evaluation.score import score_tasks
 from raysberta.evaluation.texts import list_texts
-from raysberta.evaluation.units import Places, Stored, Unit, embed, missing, plan
+from raysberta.evaluation.units import Places, Stored, Unit, UnitEmbedder, embed, missing, plan
 from raysberta.progress import progress
-from raysberta.retrieval.embed import Embedder
 from raysberta.storage.artifacts import OBJECT_STORES
 from raysberta.storage.location import filesystem
 
@@ -97,18 +95,6 @@ def score_task(job: Job, wanted: Wanted, places: Places) -> None:
     drawn = None if table is None else items.draws(table, items.seed_of(wanted.key, result["dataset_revision"]))
     of_it = scored.scores[wanted.key], result, scored.seconds[wanted.key], scored.types[wanted.key]
     job.keep(wanted, Score(*of_it, table, drawn))
-
-
-class UnitEmbedder:
-    """A process that embeds units, with the model fetched to its own node where storage is remote. Memory: the model and a unit."""
-
-    def __init__(self, job: Job) -> None:
-        _prepare(job)
-        self.embedder = Embedder(job.model.folder("model"), job.how.max_tokens, job.how.precision)
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Embed units, a row each; how many texts each has, column `rows`."""
-        return pa.table({"rows": [embed(Unit(**row), self.embedder) for row in batch.to_pylist()]})
 
 
 def _prepare(job: Job) -> None:

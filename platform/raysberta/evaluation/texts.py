@@ -4,7 +4,6 @@ So they are as mteb itself chooses, draws and joins them; a text that several ta
 whatever its tasks are. They lie on storage, one file a task, for all models that are given the same prefixes.
 """
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,18 +17,8 @@ from mteb.abstasks import AbsTask
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from raysberta.evaluation.encoder import PrefixedEncoder
+from raysberta.evaluation.units import ASKED, UNIT, digests
 from raysberta.prefixes import Prefixes
-
-UNIT = 4096
-"""Texts of a row group: those of them that no earlier one holds are embedded together. Part of what a vector is."""
-ASKED = pa.schema([("text", pa.string()), ("digest", pa.uint64())])
-"""A text with its prefix, and 64 bits of its hash: of ten million texts two share one with a probability of 3 in a million."""
-
-
-def digests(texts: Sequence[str]) -> np.ndarray:
-    """uint64 [n]."""
-    data = b"".join(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts)
-    return np.frombuffer(data, "<u8")
 
 
 def list_texts(task: AbsTask, prefixes: Prefixes, overrides: Mapping[str, str] | None, file: Path) -> int:

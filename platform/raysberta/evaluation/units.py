@@ -2,7 +2,8 @@
 
 A unit is what a row group of a task's texts (texts.py) holds that no earlier row group of any task does. What is in it follows from the
 tasks and their order alone, so vectors are the same to the last bit whatever the number of workers and whenever a run was killed. Its
-vectors are one file, named by its texts: one that is there is never made again, for whatever scores it was made.
+vectors are one file, named by its texts: one that is there is never made again, for whatever scores it was made. Nothing of mteb is loaded
+here: an actor that embeds is ready that much sooner.
 """
 
 import hashlib
@@ -14,14 +15,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+import torch
 
-from raysberta.evaluation.texts import UNIT, digests
+from raysberta.evaluation.job import Job
 from raysberta.retrieval.embed import Embedder
 from raysberta.storage.artifacts import write_whole
 from raysberta.storage.local_copy import local_file
 from raysberta.storage.location import filesystem, join, last
 
 SINGLE = np.dtype("<f4")
+UNIT = 4096
+"""Texts of a row group: those of them that no earlier one holds are embedded together. Part of what a vector is."""
+ASKED = pa.schema([("text", pa.string()), ("digest", pa.uint64())])
+"""A text with its prefix, and 64 bits of its hash: of ten million texts two share one with a probability of 3 in a million."""
+
+
+def digests(texts: Sequence[str]) -> np.ndarray:
+    """uint64 [n]."""
+    data = b"".join(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts)
+    return np.frombuffer(data, "<u8")
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,18 @@ def embed(unit: Unit, embedder: Embedder) -> int:
     fs.create_dir(path.rpartition("/")[0], recursive=True)
     write_whole(fs, path, np.ascontiguousarray(vectors, SINGLE).tobytes())
     return len(vectors)
+
+
+class UnitEmbedder:
+    """A process that embeds units, with the model fetched to its own node where storage is remote. Memory: the model and a unit."""
+
+    def __init__(self, job: Job) -> None:
+        torch.set_num_threads(max(1, int(job.cpus)))
+        self.embedder = Embedder(job.model.folder("model"), job.how.max_tokens, job.how.precision)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Embed units, a row each; how many texts each has, column `rows`."""
+        return pa.table({"rows": [embed(Unit(**row), self.embedder) for row in batch.to_pylist()]})
 
 
 class Stored:
