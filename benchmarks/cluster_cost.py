@@ -52,6 +52,8 @@ LARGE = Sizes(1024, 4096, 24, 98_505, 514, gated=False)
 """ruRoberta-large with its vocabulary extended."""
 SMALL = Sizes(384, 1536, 12, 250_037, 512, gated=False)
 """multilingual-e5-small, which mines."""
+BASE = Sizes(768, 3072, 12, 501_153, 512, gated=False)
+"""LaBSE, which compares the sides of translations."""
 
 
 def forward(model: Sizes, length: float) -> float:
@@ -89,6 +91,8 @@ START = 60.0
 """Seconds of every stage in which its processes start and load."""
 EMPTY = 900.0
 """Seconds that a GPU node is paid for and does not work: it starts and installs, and idles at the end."""
+SPARE = 2
+"""Translations that are compared for each that stays."""
 SCORE_CPU = 900.0
 """Seconds of the classifiers, clusterings and rankings of a model's scores."""
 
@@ -130,7 +134,11 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
     """Those of the longest way, one after the other."""
     pairs, cores = pairs_of(recipe), recipe.resources["natural"].workers
     work = f"{pairs / 1e6:.2f}M pairs, {pairs * PAIR_BYTES / 1e9:.1f} GB: rules, repeats"
-    yield Stage("natural", work, pairs * (PAIR_BYTES / RULES + BOTH / TOKENISED), cores)
+    compared = SPARE * pairs_of(recipe, [f"{name.partition('/')[0]}/" for name in (recipe.pairs.alike.least if recipe.pairs.alike else ())])
+    if compared:
+        work += f"; {2 * compared / 1e6:.2f}M texts compared"
+    operations = 2 * compared * QUERY * forward(BASE, QUERY)
+    yield Stage("natural", work, pairs * (PAIR_BYTES / RULES + BOTH / TOKENISED), cores, operations, PEAK * SHARE_SMALL)
     yield from mining(recipe)
     yield Stage("extended", "48 thousand pieces", more=120)
     for name, phase in recipe.phases.items():
@@ -144,13 +152,14 @@ def stages(recipe: Recipe) -> Iterator[Stage]:
 
 
 def mining(recipe: Recipe) -> Iterator[Stage]:
-    """Vectors of all queries and positives, and the search of each query among all positives."""
+    """Vectors of all queries and positives, and the search of each query among the positives of its data set."""
     mined = sum(pairs_of(recipe, examples.only) for examples in recipe.examples.values() if examples.mine)
     tokens = mined * (BOTH + 2 * PREFIX)
     work = f"{2 * mined / 1e6:.2f}M texts, {tokens / 1e9:.2f}G tokens through the mining encoder"
     yield Stage("mined, vectors", work, tokens / TOKENISED, 4 * GPUS, tokens * forward(SMALL, LONG), PEAK * SHARE_SMALL)
-    work = f"{mined / 1e6:.2f}M queries x {mined / 1e6:.2f}M passages, exact"
-    yield Stage("mined, search", work, operations=2 * SMALL.hidden * mined**2, rate=PEAK_FP32 * SHARE_SEARCH)
+    products = sum(pairs_of(recipe, [pattern]) ** 2 for examples in recipe.examples.values() if examples.mine for pattern in examples.only)
+    work = f"{mined / 1e6:.2f}M queries, each among the passages of its data set, {products / 1e9:.0f}G products, exact"
+    yield Stage("mined, search", work, operations=2 * SMALL.hidden * products, rate=PEAK_FP32 * SHARE_SEARCH)
 
 
 def mlm(name: str, phase: Mlm, pairs: int) -> Stage:

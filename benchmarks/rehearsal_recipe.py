@@ -50,6 +50,9 @@ def rehearsed(size: float, data: str, models: Path, storage: str, workers: int) 
     settings.append(f"models.e5={{from: 'path:{models / 'e5'}', pooling: mean, prefixes: e5}}")
     settings.append(f"models.base={{from: 'path:{models / 'base'}', pooling: cls, prefixes: none}}")
     settings.append(f"models.english={{from: 'path:{models / 'english'}', kind: tokenizer}}")
+    settings.append("models.labse={from: 'path:%s', pooling: mean, prefixes: e5}" % (models / "e5"))
+    # what so small an encoder finds alike says nothing: all are compared, and none goes
+    settings.append("pairs.alike={by: labse, least: {multi_para_crawl/dataset: -1.0, news_commentary/dataset: -1.0}}")
     settings.append("pairs.tokenizer=e5")  # the small base has pieces of Russian alone: to it most English texts are over 500 tokens
     settings += [f"phases.{phase}.{key}={value}" for phase, own in SHORTENED.items() for key, value in own.items()]
     each = f"{{workers: {workers}, cpus: {1 / -(-workers // 2)}}}"  # of two nodes with a core each

@@ -323,7 +323,7 @@ def test_shipped_recipes_give_their_graphs() -> None:
     small = {f"{name}_small" for name in ("gritlm", "llm2vec", "lusifer", "nv_embed", "udever")}
     large = {"berta", "c_pack", "ru_en_rosberta", "ru_en_rosberta_plus", "rubert_mini_frida"} | decoders
     assert found.keys() == large | small | {"evening", "laptop", "smoke", "teach_russian"}
-    assert len(found["c_pack"]) == 17 and len(found["ru_en_rosberta"]) == 18
+    assert len(found["c_pack"]) == 17 and len(found["ru_en_rosberta"]) == 19
     for name in ("rubert_mini_frida", "berta"):
         assert found[name]["others"].made_from == ("base", "frida_others", "natural", "corpus")
         assert found[name]["taught"].made_from == ("others", "frida", "natural", "questions", "news", "corpus")
@@ -370,3 +370,13 @@ def test_a_model_that_began_with_a_decoder_alone_is_compared_with_that_decoder_u
     trained = "phases.trained={kind: contrastive, from: alone, examples: [mined]}"
     release = graph(alone, trained, "final=trained")["release"].settings
     assert (release.base, release.final) == ("alone", "trained")  # type: ignore[attr-defined]
+
+
+def test_pairs_that_an_encoder_compares_are_there_and_so_is_it(graph: Graph) -> None:
+    asked = "pairs.alike={by: base, least: {words/term_definition: 0.8}}"
+    assert "base" in graph(asked)["natural"].made_from and "base" not in graph()["natural"].made_from
+    said = graph.refusal(asked.replace("words/", "wordz/"))
+    assert (
+        said.startswith("pairs.alike.least: there are no pairs wordz/term_definition; right would be ") and "words/term_definition" in said
+    )
+    assert graph.refusal(asked.replace("by: base", "by: nobody")).startswith("pairs.alike.by: nothing in the recipe is called 'nobody'")

@@ -179,6 +179,9 @@ def _texts(recipe: Recipe) -> Iterator[Node]:
         decontaminate_ngram=recipe.corpus.decontaminate_ngram,
         decontaminate_passages=recipe.corpus.decontaminate_passages,
     )
+    for name in recipe.pairs.alike.least if recipe.pairs.alike else ():
+        if name not in settings.names:
+            raise InputError(f"pairs.alike.least: there are no pairs {name}; right would be {', '.join(settings.names)}")
     yield Node(NATURAL, "natural", "pairs", settings, "pairs")
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from raysberta.corpus.documents import CANDIDATE, to_tables
 from raysberta.corpus.packaged import wiktionary
-from raysberta.pairs.compare import OPEN, REPEATED, VERDICTS, Settled, compare, good_pairs, settle
+from raysberta.pairs.compare import OPEN, REPEATED, UNLIKE, VERDICTS, Settled, compare, good_pairs, settle
 from raysberta.pairs.filter import KEYS, judge
 from raysberta.pairs.make import make
 from raysberta.pairs.settings import Pairs
@@ -35,7 +35,9 @@ def pair(query: str, positive: str, split: str = "train", name: str = "a/k", neg
     }  # fmt: skip
 
 
-def in_one_pass(rows: list[dict], limits: Mapping[str, int], repeated: Mapping[str, str]) -> list[tuple[str, str, str]]:
+def in_one_pass(
+    rows: list[dict], limits: Mapping[str, int], repeated: Mapping[str, str], unlike: Mapping[str, float]
+) -> list[tuple[str, str, str, float | None]]:
     """Every row's id, negatives and what becomes of it, by id: the rules as one would write them down for a list."""
     ordered = sorted(rows, key=lambda row: (row["pair_id"], text_id(str(sorted({**row, **alone(row)}.items())))))
     reasons = [alone(row)["reason"] for row in ordered]
@@ -47,6 +49,10 @@ def in_one_pass(rows: list[dict], limits: Mapping[str, int], repeated: Mapping[s
             reasons[number] = "duplicate" if key in seen else ""
             seen.add(key)
     held_out = {text for own, train, reason in zip(sides, training, reasons, strict=True) if not train and not reason for text in own}
+    scores: list[float | None] = [None] * len(ordered)
+    for number, row in enumerate(ordered):
+        if not alone(row)["reason"] and row["pair_id"] in unlike:
+            reasons[number], scores[number] = "unlike", unlike[row["pair_id"]]
     counts = Counter()
     for number, row in enumerate(ordered):
         if training[number] and not reasons[number]:
@@ -57,7 +63,8 @@ def in_one_pass(rows: list[dict], limits: Mapping[str, int], repeated: Mapping[s
             counts[key] += 1
             if counts[key] > limits.get(key, len(rows)):
                 reasons[number] = "over_limit"
-    return [(row["pair_id"], json.dumps(row["negatives"]), reason) for row, reason in zip(ordered, reasons, strict=True)]
+    given = zip(ordered, reasons, scores, strict=True)
+    return [(row["pair_id"], json.dumps(row["negatives"]), reason, score) for row, reason, score in given]
 
 
 def alone(row: dict) -> dict:
@@ -67,11 +74,18 @@ def alone(row: dict) -> dict:
 
 
 def by_ranges(
-    rows: list[dict], limits: Mapping[str, int], repeated: Mapping[str, str], folder: str, cut: int, most: int, parts: int
+    rows: list[dict],
+    limits: Mapping[str, int],
+    repeated: Mapping[str, str],
+    unlike: Mapping[str, float],
+    folder: str,
+    cut: int,
+    most: int,
+    parts: int,
 ) -> list[Settled]:
     """The same by the steps of the stage, tables of `cut` rows and runs of `most` bytes."""
     kinds = sorted({f"{row['source']}/{row['kind']}" for row in rows})
-    names = ("pairs", "keys", "open", "repeated", "verdicts")
+    names = ("pairs", "keys", "open", "repeated", "unlike", "verdicts")
     writers = {name: RunWriter(Place(folder, 64, most), name) for name in names}
     for start in range(0, len(rows), cut):
         judged, keys = judge(pa.Table.from_pylist(rows[start : start + cut], PAIR), Pairs())
@@ -82,6 +96,8 @@ def by_ranges(
         writers["open"].add(still, still["pair"].to_numpy())
     known = numbers(pa.array(list(repeated), pa.string()))
     writers["repeated"].add(pa.table([known, pa.array(list(repeated.values()), pa.string())], REPEATED), known)
+    odd = numbers(pa.array(list(unlike), pa.string()))
+    writers["unlike"].add(pa.table([odd, pa.array(list(unlike.values()), pa.float32())], UNLIKE), odd)
     runs: dict[str, list[Run]] = {name: writer.done() for name, writer in writers.items() if name != "verdicts"}
     for first, last in ranges(64, parts):
         found = compare(read_runs(runs["keys"], first, last, KEYS))
@@ -90,12 +106,11 @@ def by_ranges(
     settled, before = [], [0] * len(kinds)
     for first, last in ranges(64, parts):
         room = {name: max(0, limits[name] - before[kinds.index(name)]) for name in limits if name in kinds}
-        still, verdicts, again = (
-            read_runs(runs[name], first, last, schema) for name, schema in (("open", OPEN), ("verdicts", VERDICTS), ("repeated", REPEATED))
-        )
-        good = good_pairs(still, verdicts, again, len(kinds))
+        named = {"open": OPEN, "verdicts": VERDICTS, "repeated": REPEATED, "unlike": UNLIKE}
+        still, verdicts, again, apart = (read_runs(runs[name], first, last, schema) for name, schema in named.items())
+        good = good_pairs(still, verdicts, again, apart, len(kinds))
         before = [had + more for had, more in zip(before, good.tolist(), strict=True)]
-        settled.append(settle(read_runs(runs["pairs"], first, last, REJECTED_PAIR), verdicts, again, room))
+        settled.append(settle(read_runs(runs["pairs"], first, last, REJECTED_PAIR), verdicts, again, apart, room))
     return settled
 
 
@@ -119,26 +134,30 @@ ROWS = st.lists(
     rows=ROWS,
     limits=st.dictionaries(st.sampled_from(KINDS), st.integers(1, 6)),
     share=st.integers(0, 4),
+    odd=st.integers(0, 4),
     cut=st.integers(1, 60),
     most=st.sampled_from([1, 2000, 1 << 20]),
     parts=st.sampled_from([1, 2, 8, 64]),
 )
-def test_ranges_give_what_one_pass_gives(rows: list[dict], limits: dict, share: int, cut: int, most: int, parts: int):
+def test_ranges_give_what_one_pass_gives(rows: list[dict], limits: dict, share: int, odd: int, cut: int, most: int, parts: int):
     training = sorted({row["pair_id"] for row in rows if row["split"] == "train"})
     repeated = {pair_id: "Set#1" for number, pair_id in enumerate(training) if share and number % share == 0}
-    check(rows, limits, repeated, cut, most, parts)
+    every = sorted({row["pair_id"] for row in rows})
+    unlike = {pair_id: number / 64 for number, pair_id in enumerate(every) if odd and number % odd == 1}
+    check(rows, limits, repeated, unlike, cut, most, parts)
 
 
-def check(rows: list[dict], limits: dict, repeated: dict, cut: int, most: int, parts: int) -> Counter[str]:
+def check(rows: list[dict], limits: dict, repeated: dict, unlike: dict, cut: int, most: int, parts: int) -> Counter[str]:
     with TemporaryDirectory() as folder:
-        settled = by_ranges(rows, limits, repeated, folder, cut, most, parts)
-    expected = in_one_pass(rows, limits, repeated)
+        settled = by_ranges(rows, limits, repeated, unlike, folder, cut, most, parts)
+    expected = in_one_pass(rows, limits, repeated, unlike)
     kept = [(row["pair_id"], json.dumps(row["negatives"])) for own in settled for row in own.kept.to_pylist()]
-    rejected = [(row["pair_id"], json.dumps(row["negatives"]), row["reason"]) for own in settled for row in own.rejected.to_pylist()]
-    assert kept == [(pair_id, negatives) for pair_id, negatives, reason in expected if not reason]
+    gone = [row for own in settled for row in own.rejected.to_pylist()]
+    rejected = [(row["pair_id"], json.dumps(row["negatives"]), row["reason"], row["score"]) for row in gone]
+    assert kept == [(pair_id, negatives) for pair_id, negatives, reason, _ in expected if not reason]
     assert rejected == [row for row in expected if row[2] not in ("", "over_limit")]
     dropped = sum((own.dropped for own in settled), Counter())
-    assert dropped == Counter(reason for _, _, reason in expected if reason)
+    assert dropped == Counter(row[2] for row in expected if row[2])
     return dropped
 
 
@@ -151,13 +170,15 @@ def test_articles_of_a_dictionary(tmp_path: Path):
     mappings = {name: {"term_definition": "retrieval", "definition_usage": "topic"} for name in ("words", "again")}
     rows = make(pa.Table.from_pylist([*documents, *again], CANDIDATE), mappings, 120).to_pylist()
     repeated = {row["pair_id"]: "Set#1" for row in rows[::97] if row["split"] == "train"}
-    dropped = check(rows, {"words/term_definition": 700, "again/definition_usage": 9}, repeated, 300, 100_000, 16)
-    assert len(rows) > 3000 and {"duplicate", "in_evaluation", "over_limit"} <= dropped.keys()
+    limits = {"words/term_definition": 700, "again/definition_usage": 9}
+    dropped = check(rows, limits, repeated, {row["pair_id"]: 0.25 for row in rows[::83]}, 300, 100_000, 16)
+    assert len(rows) > 3000 and {"duplicate", "in_evaluation", "over_limit", "unlike"} <= dropped.keys()
     assert min(dropped.values()) > 10
 
 
 def settled(tmp_path: Path, *rows: dict, **limits: int) -> Settled:
-    (found,) = by_ranges(list(rows), {name.replace("_", "/"): most for name, most in limits.items()}, {}, str(tmp_path), 7, 1 << 20, 1)
+    named = {name.replace("_", "/"): most for name, most in limits.items()}
+    (found,) = by_ranges(list(rows), named, {}, {}, str(tmp_path), 7, 1 << 20, 1)
     return found
 
 

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,10 +17,12 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from raysberta.corpus.facts import Repeats
+from raysberta.corpus.packaged import interface
 from raysberta.errors import InputError
-from raysberta.pairs import match, stage, units
+from raysberta.pairs import alike, match, stage, units
 from raysberta.pairs.facts import PairsFacts
 from raysberta.pairs.settings import NaturalPairs
+from raysberta.retrieval.embed import Embedder
 from raysberta.schema import DOCUMENT, PAIR, REJECTED_PAIR, split_of, text_id
 from raysberta.storage.artifacts import Artifact, Draft, Store
 from raysberta.work import Work, Workers
@@ -274,6 +278,44 @@ def test_lengths_are_counted_with_the_special_tokens_of_the_named_tokenizer(tmp_
     assert kept and max(map(longest, kept)) <= 6
     long = [row for row in rejected if row["reason"] == "too_long"]
     assert long and all(row["score"] == longest(row) > 6 for row in long)
+
+
+def test_pairs_whose_sides_an_encoder_finds_unlike_go(tmp_path: Path, e5_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Real translations, a third of them given to another text: by rows one after the other, and by ranges."""
+    store = Store(str(tmp_path / "store"))
+    model = store.draft("model", "m")
+    with model.folder("model") as folder:
+        shutil.copytree(e5_folder, folder, dirs_exist_ok=True)
+    e5 = store.commit(model, "model", "m", {}, {}, 42, time.time())
+    both = translations()[:45]
+    rows = [(left, both[number - 3][1] if number % 3 == 2 else right) for number, (left, right) in enumerate(both)]
+    for number in range(0, 45, 20):
+        lines = [json.dumps({"query": left, "positive": right}) for left, right in rows[number : number + 20]]
+        (tmp_path / f"bitext-{number}.jsonl").write_text("\n".join(lines))
+    asked = settings(tmp_path, alike={"by": "e5", "least": {"given/dataset": 0.85}}, limits={"given/dataset": 20})
+    _, artifact = ran(store, asked, e5=e5)
+    found = [row for row in artifact.table("rejected").to_pylist() if row["reason"] == "unlike"]
+    kept = [row for row in artifact.table("pairs").to_pylist() if row["source"] == "given"]
+    sides = [[f"query: {row[side]}" for row in (*found, *kept)] for side in ("query", "positive")]
+    cosines = (Embedder(e5_folder, 128).encode(sides[0]) * Embedder(e5_folder, 128).encode(sides[1])).sum(1)
+    assert (cosines[: len(found)] < 0.85).all() and (cosines[len(found) :] >= 0.85).all()
+    np.testing.assert_allclose([row["score"] for row in found], cosines[: len(found)], atol=1e-5)
+    shuffled = {pair for number, pair in enumerate(rows) if number % 3 == 2}
+    assert len(kept) == 20, "the limit counts what is left"
+    wrong = sum((row["query"], row["positive"]) in shuffled for row in found)
+    assert wrong > 10 and len(found) - wrong < 5
+    monkeypatch.setattr(stage, "PART_BYTES", 8000)
+    monkeypatch.setattr(alike, "ROWS", 15)
+    _, again = ran(store, asked, 3, e5=e5)
+    ids = [{row["pair_id"]: row["reason"] for row in each.table("rejected").to_pylist()} for each in (artifact, again)]
+    assert ids[0] == ids[1]
+    assert again.table("pairs")["pair_id"].to_pylist() == artifact.table("pairs")["pair_id"].to_pylist()
+
+
+def translations() -> list[tuple[str, str]]:
+    """Real ones: strings of an interface."""
+    found = [each for part in interface.parts() for each in interface.read(part, "sources.interface") if not each.reason]
+    return list(dict.fromkeys((each.text, each.sections[0][1]) for each in found if 30 < len(each.text) < 200))
 
 
 def test_credentials_are_in_no_message(tmp_path: Path):

@@ -22,6 +22,9 @@ OPEN = pa.schema([("pair", pa.uint64()), ("kind", pa.int32())])
 REPEATED = pa.schema([("id", pa.uint64()), ("name", pa.string())])
 """Pairs that repeat an item of an evaluation set, and the item."""
 
+UNLIKE = pa.schema([("pair", pa.uint64()), ("cosine", pa.float32())])
+"""Pairs whose sides an encoder finds unlike, and how much."""
+
 
 def compare(keys: pa.Table) -> pa.Table:
     """What speaks against pairs within a range of keys, schema VERDICTS.
@@ -41,17 +44,18 @@ def compare(keys: pa.Table) -> pa.Table:
     return pa.table([np.r_[copies, leaks], np.r_[np.ones(len(copies), bool), np.zeros(len(leaks), bool)]], VERDICTS)
 
 
-def good_pairs(open_pairs: pa.Table, verdicts: pa.Table, repeated: pa.Table, kinds: int) -> np.ndarray:
+def good_pairs(open_pairs: pa.Table, verdicts: pa.Table, repeated: pa.Table, unlike: pa.Table, kinds: int) -> np.ndarray:
     """Training pairs of a range of ids that only a limit can drop, by number of source and kind, int64 [kinds].
 
     Args:
         open_pairs: Schema OPEN.
         verdicts: Schema VERDICTS.
         repeated: Schema REPEATED.
+        unlike: Schema UNLIKE.
         kinds: How many numbers there are.
     """
     ids, rows = np.unique(open_pairs["pair"].to_numpy(), return_index=True)
-    gone = np.isin(ids, np.r_[verdicts["pair"].to_numpy(), repeated["id"].to_numpy()])
+    gone = np.isin(ids, np.r_[verdicts["pair"].to_numpy(), repeated["id"].to_numpy(), unlike["pair"].to_numpy()])
     return np.bincount(open_pairs["kind"].to_numpy()[rows[~gone]], minlength=kinds)
 
 
@@ -67,16 +71,18 @@ class Settled:
     """Reason -> rows, `over_limit` included."""
 
 
-def settle(pairs: pa.Table, verdicts: pa.Table, repeated: pa.Table, room: Mapping[str, int]) -> Settled:
+def settle(pairs: pa.Table, verdicts: pa.Table, repeated: pa.Table, unlike: pa.Table, room: Mapping[str, int]) -> Settled:
     """Keep what nothing speaks against.
 
-    Further reasons: `duplicate` (of a pair with a lower id, or of another row of its own id; either of training or of held-out data),
+    Further reasons: `unlike` (score: the cosine), `duplicate` (of a pair with a lower id, or of another row of its own id; either of
+    training or of held-out data; of an unlike one too, whose texts are the same),
     `in_evaluation` (a training pair one of whose texts a dev or test pair or an evaluation set has).
 
     Args:
         pairs: Schema REJECTED_PAIR, all of a range of ids, in any order.
         verdicts: Schema VERDICTS, of that range.
         repeated: Schema REPEATED, of that range.
+        unlike: Schema UNLIKE, of that range.
         room: How many training pairs of this range are kept, by `source/kind`; all where nothing is said.
     """
     ids = numbers(pairs["pair_id"])
@@ -87,6 +93,10 @@ def settle(pairs: pa.Table, verdicts: pa.Table, repeated: pa.Table, room: Mappin
     reasons = np.array(pairs["reason"].to_pylist(), dtype=object)
     training = pc.equal(pairs["split"], "train").to_numpy()
     again = np.r_[False, ids[1:] == ids[:-1]] if len(ids) else np.empty(0, bool)
+    scores = np.array(pairs["score"].to_pylist(), dtype=object)
+    cosine = dict(zip(unlike["pair"].to_pylist(), unlike["cosine"].to_pylist(), strict=True))
+    odd = (reasons == "") & np.isin(ids, unlike["pair"].to_numpy())
+    reasons[odd], scores[odd] = "unlike", [cosine[number] for number in ids[odd].tolist()]
     reasons[(reasons == "") & (again | np.isin(ids, copies))] = "duplicate"
     reasons[(reasons == "") & training & np.isin(ids, leaks)] = "in_evaluation"
     over = _over(pairs, training & (reasons == ""), room)
@@ -94,6 +104,7 @@ def settle(pairs: pa.Table, verdicts: pa.Table, repeated: pa.Table, room: Mappin
     if over.any():
         dropped["over_limit"] = int(over.sum())
     rejected = pairs.set_column(pairs.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
+    rejected = rejected.set_column(rejected.schema.get_field_index("score"), "score", pa.array(scores, pa.float64()))
     return Settled(
         kept=pairs.filter(pa.array((reasons == "") & ~over)).select(PAIR.names).cast(PAIR),
         rejected=rejected.filter(pa.array(reasons != "")).cast(REJECTED_PAIR),

@@ -16,7 +16,7 @@ from raysberta.corpus import overlaps
 from raysberta.corpus.decontaminate import PASSAGE, hashed
 from raysberta.corpus.length import FILE, token_counts
 from raysberta.errors import InputError
-from raysberta.pairs.compare import OPEN, REPEATED, VERDICTS, compare, good_pairs, settle
+from raysberta.pairs.compare import OPEN, REPEATED, UNLIKE, VERDICTS, compare, good_pairs, settle
 from raysberta.pairs.filter import KEYS, CountTokens, judge
 from raysberta.pairs.make import Mappings
 from raysberta.pairs.match import Circles
@@ -27,6 +27,8 @@ from raysberta.storage.artifacts import Artifact, Draft
 from raysberta.storage.runs import Place, Run, numbers, read_runs, texts
 
 MATCHES = pa.schema([("pair_id", pa.string()), ("held_out", pa.string())])
+SIDES = pa.schema([("pair", pa.uint64()), ("name", pa.string()), ("query", pa.string()), ("positive", pa.string())])
+"""Both texts of the pairs that an encoder compares; the name is `source/kind`."""
 Runs = Sequence[Sequence[Run]]
 
 
@@ -63,6 +65,8 @@ class Made:
     """OPEN, by pair_id."""
     said: Sequence[Run] = ()
     """overlaps.SAID, by hash."""
+    sides: Sequence[Run] = ()
+    """SIDES, by pair_id."""
     problem: str = ""
     """What is wrong with the unit; an exception would reach the user with Ray's own lines around it."""
 
@@ -77,7 +81,7 @@ def make_runs(unit: PairUnit, making: Making, held: np.ndarray | None, labels: S
         labels: The runs of labelled documents.
     """
     place = making.place
-    pairs, keys, still, said = (place.writer(name) for name in ("pairs", "keys", "open", "said"))
+    pairs, keys, still, said, sides = (place.writer(name) for name in ("pairs", "keys", "open", "said", "sides"))
     counter = _counter(making)
     rows = size = 0
     left_out: Counter[str] = Counter()
@@ -94,11 +98,14 @@ def make_runs(unit: PairUnit, making: Making, held: np.ndarray | None, labels: S
             if held is not None and isinstance(unit, DataSetUnit):
                 repeated = _said(judged, ids, making.ngram, held)
                 said.add(repeated, repeated["hash"].to_numpy())
+            if making.rules.alike is not None:
+                both = _sides(judged, ids, list(making.rules.alike.least))
+                sides.add(both, both["pair"].to_numpy())
             rows += judged.num_rows + taken.rejected.num_rows
             size += _bytes(judged)
     except InputError as error:
         return Made(problem=str(error))
-    return Made(rows + left_out.total(), left_out, size, pairs.done(), keys.done(), still.done(), said.done())
+    return Made(rows + left_out.total(), left_out, size, pairs.done(), keys.done(), still.done(), said.done(), sides.done())
 
 
 def _counter(making: Making) -> CountTokens | None:
@@ -118,6 +125,12 @@ def _said(judged: pa.Table, ids: np.ndarray, ngram: int, held: np.ndarray) -> pa
     found = hashed(judged["query"].to_pylist() + judged["positive"].to_pylist(), rows, [True] * len(rows), ngram)
     may = overlaps.may_be_held(found.hashes, held)
     return pa.table([found.hashes[may], ids[found.rows[may]]], overlaps.SAID)
+
+
+def _sides(judged: pa.Table, ids: np.ndarray, names: Sequence[str]) -> pa.Table:
+    named = pc.binary_join_element_wise(judged["source"], judged["kind"], "/")
+    compared = pc.and_(pc.equal(judged["reason"], ""), pc.is_in(named, pa.array(names)))
+    return pa.table([pa.array(ids), named, judged["query"], judged["positive"]], SIDES).filter(compared)
 
 
 def _bytes(pairs: pa.Table) -> int:
@@ -143,9 +156,10 @@ def compare_range(runs: Runs, first: int, last: int, place: Place) -> list[Run]:
 
 
 def good_range(runs: Runs, first: int, last: int, kinds: int, passages: bool) -> np.ndarray:
-    """Of a range of ids what only limits can drop, int64 [kinds]; `runs`: OPEN, VERDICTS, REPEATED. `passages` as for `write_range`."""
-    still, verdicts, repeated = (read_runs(own, first, last, schema) for own, schema in zip(runs, (OPEN, VERDICTS, REPEATED), strict=True))
-    return good_pairs(still, verdicts, _counting(overlaps.smallest(repeated), passages), kinds)
+    """Of a range of ids what only limits can drop, int64 [kinds]; `runs`: OPEN, VERDICTS, REPEATED, UNLIKE. `passages`: `write_range`."""
+    schemas = (OPEN, VERDICTS, REPEATED, UNLIKE)
+    still, verdicts, repeated, unlike = (read_runs(own, first, last, schema) for own, schema in zip(runs, schemas, strict=True))
+    return good_pairs(still, verdicts, _counting(overlaps.smallest(repeated), passages), unlike, kinds)
 
 
 def _counting(repeated: pa.Table, passages: bool) -> pa.Table:
@@ -169,7 +183,7 @@ def write_range(runs: Runs, first: int, last: int, draft: Draft, passages: bool,
     """Write the pairs of a range of ids: kept, rejected, and which repeat an evaluation set.
 
     Args:
-        runs: REJECTED_PAIR, VERDICTS, REPEATED.
+        runs: REJECTED_PAIR, VERDICTS, REPEATED, UNLIKE.
         first: First bucket.
         last: The bucket behind the range.
         draft: Where to.
@@ -177,11 +191,10 @@ def write_range(runs: Runs, first: int, last: int, draft: Draft, passages: bool,
         part: Its number, and the room that limits leave it.
     """
     number, room = part
-    pairs, verdicts, repeated = (
-        read_runs(own, first, last, schema) for own, schema in zip(runs, (REJECTED_PAIR, VERDICTS, REPEATED), strict=True)
-    )
+    schemas = (REJECTED_PAIR, VERDICTS, REPEATED, UNLIKE)
+    pairs, verdicts, repeated, unlike = (read_runs(own, first, last, schema) for own, schema in zip(runs, schemas, strict=True))
     repeated = overlaps.smallest(repeated)
-    settled = settle(pairs, verdicts, _counting(repeated, passages), room)
+    settled = settle(pairs, verdicts, _counting(repeated, passages), unlike, room)
     draft.write_table("pairs", settled.kept, number)
     draft.write_table("rejected", settled.rejected, number)
     draft.write_table("matches", pa.table([texts(repeated["id"].to_numpy()), repeated["name"]], MATCHES), number)

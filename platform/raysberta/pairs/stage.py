@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 
 from raysberta.corpus.evaluation_sets import evaluation_files
@@ -31,6 +32,7 @@ from raysberta.pairs.spread import (
     write_range,
 )
 from raysberta.pairs.units import LabelUnit, PairUnit, data_set_units, document_units, label_counts, labelled
+from raysberta.progress import progress
 from raysberta.schema import Split
 from raysberta.spread import by_range, spread
 from raysberta.storage.runs import Place, Run, power_of_two, ranges, scratch
@@ -72,8 +74,7 @@ class _Stage:
         self.given = data_set_units(self.settings.data_sets)
         size = sum(unit.bytes for unit in self.documents) + sum(unit.bytes for unit in self.given)
         self.place = Place(folder, power_of_two(max(LEAST_BUCKETS, EXPANSION * size / PART_BYTES)), RUN_BYTES)
-        own = [f"{name}/{kind}" for name, kinds in self.settings.kinds.items() for kind in kinds]
-        self.kinds = sorted([*own, *(f"{name}/{source.pair_kind}" for name, source in self.settings.data_sets.items())])
+        self.kinds = self.settings.names
 
     def run(self) -> PairsFacts:
         held = self._held()
@@ -83,7 +84,7 @@ class _Stage:
         log.info("%d pairs made of %s", rows, origin)
         verdicts = self._runs(compare_range, [_all(each.keys for each in made)])
         repeated = self._runs(meet_in_range, [held, _all(each.said for each in made)])
-        written = self._written(made, verdicts, repeated)
+        written = self._written(made, verdicts, repeated, self._unlike(_all(each.sides for each in made)))
         facts = PairsFacts(pairs=_by_kind(written), repeats=_repeats(written, self.settings.decontaminate_passages))
         for name, split in facts.pairs.items():
             log.info("%s: %d to train, %d dev, %d test", name, split["train"], split["dev"], split["test"])
@@ -135,16 +136,32 @@ class _Stage:
         spans = ranges(self.place.buckets, power_of_two(counts.total() / CIRCLE))
         return [LabelUnit(first, last, cut_into) for first, last in spans], _all(ray.get(spread(label_runs, asked, self.workers)))
 
-    def _written(self, made: Sequence[Made], verdicts: Sequence[Run], repeated: Sequence[Run]) -> list[Written]:
+    def _unlike(self, sides: Sequence[Run]) -> list[Run]:
+        """What an encoder finds unlike, by actors that hold it. This process holds no more than a writer of runs does."""
+        alike, rows = self.settings.rules.alike, _rows(sides)
+        if alike is None or not rows:
+            return []
+        from raysberta.pairs.alike import ROWS, Compare  # with torch, which most mixtures do without
+        from raysberta.retrieval.workers import pooled
+
+        spans = ranges(self.place.buckets, power_of_two(rows / ROWS))
+        blocks = [pa.table({"first": [first], "last": [last]}) for first, last in spans]
+        writer, model = self.place.writer("unlike"), self.work.inputs[alike.by]
+        for done, found in enumerate(pooled(blocks, Compare, (alike, model, list(sides), self.workers.cpus), self.workers), 1):
+            writer.add(found, found["pair"].to_numpy())
+            progress(self.work.node, "ranges compared", done, len(blocks))
+        return writer.done()
+
+    def _written(self, made: Sequence[Made], verdicts: Sequence[Run], repeated: Sequence[Run], unlike: Sequence[Run]) -> list[Written]:
         spans = ranges(self.place.buckets, power_of_two(sum(each.bytes for each in made) / PART_BYTES))
         limits = self._limits()
         rooms: list[dict[str, int]] = [{} for _ in spans]
         if limits:
-            runs = [_all(each.open for each in made), verdicts, repeated]
+            runs = [_all(each.open for each in made), verdicts, repeated, unlike]
             good = np.array(ray.get(by_range(good_range, runs, spans, self.workers, len(self.kinds), self.settings.decontaminate_passages)))
             before = np.cumsum(good, axis=0) - good
             rooms = [{name: max(0, most - int(own[self.kinds.index(name)])) for name, most in limits.items()} for own in before]
-        runs = [_all(each.pairs for each in made), verdicts, repeated]
+        runs = [_all(each.pairs for each in made), verdicts, repeated, unlike]
         return ray.get(
             by_range(
                 write_range, runs, spans, self.workers, self.work.draft, self.settings.decontaminate_passages, each=list(enumerate(rooms))
