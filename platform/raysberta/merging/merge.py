@@ -256,7 +256,8 @@ def _warn_of_other_use(folders: Sequence[Path]) -> None:
         if other.pooling != first.pooling:
             log.warning("merge: %s pools by %s, %s by %s: the merge pools by %s", folder, other.pooling, folders[0], *[first.pooling] * 2)
         if other.prefixes != first.prefixes:
-            log.warning("merge: %s has other prompts than %s: the merge has those of the latter", folder, folders[0])
+            # no warning: a trained model and the one that it began with are merged, and only the first has its phase's prompts
+            log.info("merge: %s has other prompts than %s: the merge has those of the latter", folder, folders[0])
 
 
 def _check_tensors(first: TensorFile, merging: _Merge, file: Path, others: Mapping[Path, dict[str, Any]]) -> None:
