@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
+from raysberta.models.folder import bidirectional
 from raysberta.models.settings import Attention
 
 TOKENS, PADDING = 6, 2
@@ -25,8 +26,7 @@ def set_attention(decoder: PreTrainedModel, attention: Attention) -> None:
 
 def attention_of(decoder: PreTrainedModel) -> Attention:
     """What its config says."""
-    both = getattr(decoder.config, "use_bidirectional_attention", False) or not getattr(decoder.config, "is_causal", True)
-    return "bidirectional" if both else "causal"
+    return "bidirectional" if bidirectional(vars(decoder.config)) else "causal"
 
 
 def check_attention(decoder: PreTrainedModel, name: str) -> None:

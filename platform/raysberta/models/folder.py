@@ -15,6 +15,8 @@ from typing import Any, Literal
 from raysberta.errors import InputError
 
 MODULES = "modules.json"
+SHARDS = "model.safetensors.index.json"
+"""Where a checkpoint in several files says which tensor lies in which."""
 Kind = Literal["Connector", "Decoder", "LatentAttention", "Dense"]
 OF_STATES: tuple[Kind, ...] = ("Connector", "Decoder", "LatentAttention")
 """Parts that take and give token states, before the pooling. Classes of models/modules.py."""
@@ -23,6 +25,11 @@ OF_VECTORS: tuple[Kind, ...] = ("Dense",)
 ALWAYS_THERE = ("Transformer", "Pooling", "Normalize")
 ENCODER_DECODER = "t5"
 """The model type whose encoder is used without its decoder."""
+
+
+def bidirectional(config: Mapping[str, Any]) -> bool:
+    """Whether a decoder's config lets a token see those behind it: by `is_causal`, or by Gemma's own switch."""
+    return bool(config.get("use_bidirectional_attention", False)) or not config.get("is_causal", True)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from raysberta.errors import InputError
+from raysberta.models.folder import SHARDS
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     Raises:
         InputError: there is no checkpoint.
     """
-    index = folder / "model.safetensors.index.json"
+    index = folder / SHARDS
     if index.is_file():
         found = {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
     elif (folder / "model.safetensors").is_file():

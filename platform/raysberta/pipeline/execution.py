@@ -253,7 +253,7 @@ def _result(ref: ray.ObjectRef, title: str) -> tuple[Draft, Facts]:
             raise InputError(f"{title}: {wrong}") from error
         raise StageFailed(f"{title}: {_last_line(error)}") from error
     except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError) as error:
-        raise _Lost(_last_line(error)) from error
+        raise _Lost(_last_line(error).partition(". ")[0]) from error  # what follows is where to look, for who cares for one process
     except ray.exceptions.RayError as error:
         raise StageFailed(f"{title}: {_last_line(error)}") from error
 

@@ -10,14 +10,13 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedMode
 
 from raysberta.models import head
 from raysberta.models.describe import check_loads, describe
-from raysberta.models.folder import OF_STATES, dimension, parts_of
+from raysberta.models.folder import OF_STATES, SHARDS, dimension, parts_of
 from raysberta.models.language_head import WEIGHT
 from raysberta.publishing.facts import Exported
 from raysberta.publishing.serving import not_served
 from raysberta.retrieval.embed import Embedder
 
-SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-INDEX = "model.safetensors.index.json"
+FILES = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
 
 def export(source: Path, target: Path) -> Exported:
@@ -60,13 +59,13 @@ def join_language_head(folder: Path) -> None:
     config = AutoConfig.from_pretrained(folder)
     writer = cast(type[PreTrainedModel], MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
     save_file(
-        {f"{writer.base_model_prefix}.{name}": part for name, part in load_file(weights).items()}, folder / SHARDS[0], {"format": "pt"}
+        {f"{writer.base_model_prefix}.{name}": part for name, part in load_file(weights).items()}, folder / FILES[0], {"format": "pt"}
     )
     weights.unlink()
-    own.rename(folder / SHARDS[1])
+    own.rename(folder / FILES[1])
     config.architectures = [writer.__name__]
     config.save_pretrained(folder)
-    names = {name: place.name for shard in SHARDS for name, place in head.tensors_in(folder / shard).items()}
-    size = sum((folder / shard).stat().st_size for shard in SHARDS)
+    names = {name: place.name for shard in FILES for name, place in head.tensors_in(folder / shard).items()}
+    size = sum((folder / shard).stat().st_size for shard in FILES)
     index = {"metadata": {"total_size": size}, "weight_map": names}
-    (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+    (folder / SHARDS).write_text(json.dumps(index, indent=2), encoding="utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raysberta.models.describe import describe
-from raysberta.models.folder import OF_STATES, parts_of, read_json
+from raysberta.models.folder import OF_STATES, bidirectional, parts_of, read_json
 
 ENCODERS = ("bert", "roberta", "xlm-roberta")
 POSITIONS = "position_embedding_type"
@@ -22,7 +22,7 @@ DECODERS: Mapping[str, tuple[bool, ...]] = {
     "bloom": (True,),
     "phi3": (True,),
 }
-"""By model type, the values of the config's `is_causal` by which it lets tokens see."""
+"""By model type, whether it may be causal: the ways in which it lets tokens see."""
 POOLINGS = ("cls", "mean", "last")
 
 
@@ -33,7 +33,7 @@ def not_served(folder: Path) -> str:
         folder: As it is published.
     """
     config, description = read_json(folder / "config.json"), describe(folder)
-    kind, causal = str(config["model_type"]), bool(config.get("is_causal", True))
+    kind, causal = str(config["model_type"]), not bidirectional(config)
     if own := [part.kind for part in parts_of(folder) if part.kind in OF_STATES]:
         return f"it has no {own[0]}"
     if kind not in (*ENCODERS, *DECODERS):
