@@ -55,7 +55,7 @@ def run(work: Work[NaturalPairs]) -> PairsFacts:
 
     Beside them `matches`: each pair of a data set that repeats an item of an evaluation set, and the item.
 
-    A worker holds at most some three times RUN_BYTES, or a range of about PART_BYTES of text or ROWS_PER_TASK rows: below 2 GiB, as long
+    A worker holds at most some four times RUN_BYTES, or a range of about PART_BYTES of text or ROWS_PER_TASK rows: below 2 GiB, as long
     as no single pair stands there a hundred thousand times over.
 
     Raises:
