@@ -45,7 +45,7 @@ def test_requests_are_as_many_as_the_server_saw(s3: str, s3_log: Path) -> None:
     assert not one.folder.exists()
 
 
-@pytest.mark.parametrize("mib", [1, 9, 12, 25])
+@pytest.mark.parametrize("mib", [1, 9, 10, 12, 25])
 def test_requests_of_a_large_file_are_counted_by_its_parts(mib: int, s3: str, s3_log: Path) -> None:
     files, data = Files("unit"), np.random.default_rng(0).bytes(mib << 20)
     files.write(join(s3, "stored", "first"), b"x")

@@ -18,7 +18,7 @@ from raysberta.storage.artifacts import write_whole
 from raysberta.storage.location import filesystem
 
 PART_BYTES = 10 * 2**20
-"""pyarrow uploads objects in parts of this size."""
+"""pyarrow uploads objects in parts of this size, and smaller ones whole, by one request."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Files:
         if local:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_whole(fs, path, data)  # a retried actor may write beside a dying one
-        self.count(1 if local else 2 + -(-len(data) // PART_BYTES), written=len(data))
+        self.count(1 if local or len(data) < PART_BYTES else 2 + -(-len(data) // PART_BYTES), written=len(data))
 
     def drop(self) -> None:
         """Remove the node's copies; all processes of the node must be done with them."""

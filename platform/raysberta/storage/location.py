@@ -108,9 +108,9 @@ class _Patient(pafs.S3FileSystem):
 
 
 def _patient(options: Mapping[str, Any]) -> _Patient:
-    """S3 with these options, as pyarrow pickles them."""
+    """S3 with these options, as pyarrow pickles them. A file is opened when its size is known: a small one is one request."""
     strategy = pafs.AwsDefaultS3RetryStrategy(max_attempts=RETRIES)
-    return _Patient(**{**options, "request_timeout": STALLED_SECONDS}, retry_strategy=strategy)
+    return _Patient(**{**options, "request_timeout": STALLED_SECONDS, "allow_delayed_open": True}, retry_strategy=strategy)
 
 
 def shown(place: str) -> str:
