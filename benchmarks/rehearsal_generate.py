@@ -23,6 +23,7 @@ import yaml
 import zstandard
 
 from raysberta.data_sets.settings import DatasetSource
+from raysberta.errors import InputError
 from rehearsal_records import Planned, Record, planned, records
 from rehearsal_sets import Collection, collections, format_of
 from rehearsal_texts import Pool, read_pools, write_pools
@@ -53,10 +54,14 @@ def write_all(sources: Mapping[str, DatasetSource], downloads: Path, data: Path,
         data: For those with a path.
         pools: Where the sentences lie, or are written first.
         workers: Processes.
+
+    Raises:
+        InputError: there are files of another plan.
     """
     if not (pools / "en.parquet").exists():
         write_pools(pools)
     found = collections(sources)
+    _keep_plan({name: vars(own) for each in found for name, own in planned(each).items()}, data)
     shares = [share for number, each in enumerate(found) for share in _shares(each, number, downloads, data)]
     todo = sorted((share for share in shares if not share.path.exists()), key=lambda share: share.start - share.stop)
     with multiprocessing.get_context("spawn").Pool(workers, _start, (dict(sources), pools)) as processes:
@@ -67,9 +72,16 @@ def write_all(sources: Mapping[str, DatasetSource], downloads: Path, data: Path,
     texts = data / "rumteb" / "texts.parquet"
     if not texts.exists():  # a file's date is part of what a run reads
         _write_evaluation_set(read_pools(pools), texts)
-    plan = {name: vars(own) for each in found for name, own in planned(each).items()}
-    (data / PLAN).write_text(json.dumps(plan, indent=1), encoding="utf-8")
     return sum(share.path.stat().st_size for share in shares)
+
+
+def _keep_plan(plan: Mapping[str, Any], data: Path) -> None:
+    """Write the plan, before any file: those that are there are of the one that is there."""
+    file, text = data / PLAN, json.dumps(plan, indent=1)
+    if file.exists() and file.read_text(encoding="utf-8") != text:
+        raise InputError(f"{data.parent}: its files are of another recipe or generator; right would be to remove it")
+    data.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
 
 
 def read_plan(data: Path) -> dict[str, Planned]:

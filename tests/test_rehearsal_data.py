@@ -28,6 +28,7 @@ from raysberta.data_sets.outside import units
 from raysberta.data_sets.read import read
 from raysberta.data_sets.rows import value_at
 from raysberta.data_sets.settings import DatasetSource
+from raysberta.errors import InputError
 from raysberta.nodes import located
 from raysberta.pairs.text import normalise
 from source_tree import ROOT
@@ -165,6 +166,12 @@ def test_what_is_there_is_not_written_again(sources: Sources, place: Path, pools
     assert place / "data" / "rumteb" / "texts.parquet" in before
     write_all(sources, place / "downloads", place / "data", pools, 1)
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_files_of_another_plan_are_not_taken_for_this_ones(sources: Sources, place: Path, pools: Path) -> None:
+    changed = {name: source.model_copy(update={"limit": (source.limit or 0) + 1}) for name, source in sources.items()}
+    with pytest.raises(InputError, match="its files are of another recipe or generator; right would be to remove it"):
+        write_all(changed, place / "downloads", place / "data", pools, 1)
 
 
 COLUMNS = st.sampled_from(["query", "answers.text", "translation.ru"])
