@@ -120,7 +120,8 @@ def test_all_layers_are_the_model_itself(store: Store, inputs: dict[str, Artifac
         ({"layers": [0, 3], "pairs": []}, "phases.thinned: layers: 3 is none of the 3 of base; right would be 0 to 2"),
         (
             {"keep": 2, "pairs": ["held"]},
-            "phases.thinned: pairs: 0 training texts in held, 2 or more are needed; right would be other pairs",
+            "phases.thinned: pairs: 0 training texts in held, 2 or more are needed; "
+            "right would be other pairs, or layers: [..] with pairs: []",
         ),
     ],
 )

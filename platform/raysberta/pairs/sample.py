@@ -16,8 +16,10 @@ BATCH = 4096
 """Most pairs that are read at once."""
 
 
-def measured_on(inputs: Mapping[str, Artifact], names: Sequence[str], prefixes: Prefixes, most: int) -> list[str]:
-    """`chosen_texts` of the inputs of these names.
+def measured_on(
+    inputs: Mapping[str, Artifact], names: Sequence[str], prefixes: Prefixes, most: int, right: str = "other pairs"
+) -> list[str]:
+    """`chosen_texts` of the inputs of these names; `right` is what the message proposes.
 
     Raises:
         InputError: there are fewer than two: of a single text nothing is left once the mean is taken away.
@@ -25,7 +27,7 @@ def measured_on(inputs: Mapping[str, Artifact], names: Sequence[str], prefixes: 
     texts = chosen_texts([inputs[name].dataset("pairs") for name in names], prefixes, most)
     if len(texts) < 2:
         there = f"{len(texts)} training text{'' if len(texts) == 1 else 's'}"
-        raise InputError(f"pairs: {there} in {', '.join(names)}, 2 or more are needed; right would be other pairs")
+        raise InputError(f"pairs: {there} in {', '.join(names)}, 2 or more are needed; right would be {right}")
     return texts
 
 

@@ -14,6 +14,7 @@ from raysberta.models.describe import describe, write_description
 from raysberta.models.head import load_head, save_head
 from raysberta.models.load import load_encoder, load_tokenizer, save
 from raysberta.pairs.sample import measured_on
+from raysberta.prefixes import Prefixes
 from raysberta.progress import progress
 from raysberta.pruning.facts import PruneFacts, Removal
 from raysberta.pruning.layers import encoder_of, layers_of
@@ -57,7 +58,7 @@ def _pruned(work: Work[Prune]) -> PruneFacts:
     description, tokenizer, model = describe(base), load_tokenizer(base), load_encoder(base)
     count = len(layers_of(model)[1])
     _check_there(work.settings, count)
-    texts = measured_on(work.inputs, work.settings.pairs, description.prefixes, work.settings.texts) if work.settings.pairs else []
+    texts = _texts(work, description.prefixes) if work.settings.pairs else []
     measured = _measured(work, texts) if texts else None
     kept = measured.kept if measured else list(work.settings.layers)
     smaller = encoder_of(model, kept)
@@ -85,6 +86,12 @@ def _check_there(settings: Prune, count: int) -> None:
         raise InputError(f"keep: {settings.keep} layers, {settings.from_} has {count}; right would be 1 to {count}")
     if settings.layers and settings.layers[-1] >= count:
         raise InputError(f"layers: {settings.layers[-1]} is none of the {count} of {settings.from_}; right would be 0 to {count - 1}")
+
+
+def _texts(work: Work[Prune], prefixes: Prefixes) -> list[str]:
+    """What is measured on."""
+    settings = work.settings
+    return measured_on(work.inputs, settings.pairs, prefixes, settings.texts, "other pairs, or layers: [..] with pairs: []")
 
 
 def _measured(work: Work[Prune], texts: list[str]) -> _Measured:
