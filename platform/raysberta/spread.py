@@ -11,7 +11,7 @@ from raysberta.work import Workers
 
 
 def alone(function: Callable[..., Any], workers: Workers, name: str, *arguments: Any) -> Any:
-    """The result of one task with a worker's cores and GPUs. It is done once: what it raises, its stage raises."""
+    """The result of one task with a worker's cores and GPUs. What it raises its stage raises; where it is lost, its stage begins again."""
     task = ray.remote(function).options(name=name, num_cpus=workers.cpus, num_gpus=workers.gpus, max_retries=0)
     return ray.get(task.remote(*arguments))
 

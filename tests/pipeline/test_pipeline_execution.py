@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.small_stages import RECIPE, Seen, breaks, dies, dies_twice, planned, wrong_input
+from pipeline.small_stages import RECIPE, Seen, breaks, dies, dies_twice, dies_twice_in_a_task, planned, wrong_input
 from raysberta import telemetry
 from raysberta.errors import InputError, StageFailed
 from raysberta.evaluation.facts import ScoresFacts
@@ -72,9 +72,10 @@ def test_a_failure_names_its_node_and_leaves_the_rest_committed(tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("ray_local")
-def test_a_stage_whose_process_is_lost_is_started_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", [dies_twice, dies_twice_in_a_task])
+def test_a_stage_whose_process_is_lost_is_started_again(tmp_path: Path, run: Run) -> None:
     store, seen, mark = Store(str(tmp_path / "store")), Seen(), tmp_path / "mark"
-    plan = planned(store, ("a", (), {"run": dies_twice, "mark": str(mark)}), ("b", ("a",), {}))
+    plan = planned(store, ("a", (), {"run": run, "mark": str(mark)}), ("b", ("a",), {}))
     assert execute(plan, store, seen).artifacts.keys() == {item.id for item in plan.nodes}
     assert len(mark.read_text().splitlines()) == 4, "three starts, and the line of the row"
     warned = [event.text for event in seen.events if event.what == "warned" and "lost" in event.text]

@@ -42,6 +42,8 @@ WORKER_ENVIRONMENT = {
 }
 LOOK_SECONDS = 1.0
 """Between two looks at what runs, what is said, and what other runs have made."""
+LOST = (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
+"""What Ray raises where a process or its machine is gone."""
 RESTARTS = 3
 """Of a node whose process, or machine, is gone. What kills its process by itself does so again, and is told then."""
 
@@ -251,8 +253,11 @@ def _result(ref: ray.ObjectRef, title: str) -> tuple[Draft, Facts]:
         wrong = _input_error(error)
         if wrong is not None:
             raise InputError(f"{title}: {wrong}") from error
+        lost = next((cause for cause in _causes(error) if isinstance(cause, LOST)), None)
+        if lost is not None:  # of a task of the stage that Ray did not start again, or not once more
+            raise _Lost(_last_line(lost).partition(". ")[0]) from error
         raise StageFailed(f"{title}: {_last_line(error)}") from error
-    except (ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError) as error:
+    except LOST as error:
         raise _Lost(_last_line(error).partition(". ")[0]) from error  # what follows is where to look, for who cares for one process
     except ray.exceptions.RayError as error:
         raise StageFailed(f"{title}: {_last_line(error)}") from error
@@ -288,18 +293,24 @@ def _measure(title: str, artifact: Artifact) -> None:
 
 def _input_error(error: BaseException | None) -> InputError | None:
     """The InputError that a failure carries, however deeply Ray wrapped it."""
+    for cause in _causes(error):
+        if isinstance(cause, InputError) and not isinstance(cause, ray.exceptions.RayError):
+            return InputError(str(cause).splitlines()[0])  # Ray Data appends lines of its own
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """A failure and what it carries, each once."""
     seen: list[BaseException] = []
     todo = [error]
     while todo:
         found = todo.pop()
         if found is None or any(found is known for known in seen):
             continue
-        if isinstance(found, InputError) and not isinstance(found, ray.exceptions.RayError):
-            return InputError(str(found).splitlines()[0])  # Ray Data appends lines of its own
+        yield found
         seen.append(found)
         todo.extend([found.__cause__, getattr(found, "cause", None)])
         todo.extend(getattr(found, "worker_failures", {}).values())
-    return None
 
 
 def _last_line(error: BaseException) -> str:
