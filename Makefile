@@ -37,9 +37,10 @@ bench-training: $(VENV)/ready $(VENV)/peers-flagembedding/ready
 bench-plain: $(VENV)/ready
 	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/plain_alternative.py --recipe $(RECIPE) $(PLAIN)
 
-# the recipe, its ablations and their seeds as one plan, from where it was left; hours
+# the recipe, its ablations and their seeds as one plan, from where it was left; hours. QUALITY='--first-seed --only "without distil"'
+QUALITY ?=
 quality: $(VENV)/ready
-	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/quality.py --recipe $(RECIPE)
+	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/quality.py --recipe $(RECIPE) $(QUALITY)
 
 # embedding systems made of parts, in small, against what they are compared with; from where it was left, hours. SYSTEMS='--only gritlm'
 SYSTEMS ?=

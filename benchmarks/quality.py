@@ -1,7 +1,7 @@
 """The rows of docs/quality.md: the recipe and its ablations as plans on one store, a JSON line a row; `make quality`.
 
 One seed of each first, then two more of those whose difference from the recipe is under one point. What the variants share is made once.
-Stopped, or with further variants added, the same command goes on from what is there.
+Stopped, or with further variants asked for, the same command goes on from what is there.
 """
 
 import argparse
@@ -185,12 +185,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=Path, default=Path("recipes/laptop.yaml"), help="the recipe")
     parser.add_argument("--store", default="runs/quality", help="folder or URI of all artifacts")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="which ablations")
+    parser.add_argument("--first-seed", action="store_true", help=f"seed {SEEDS[0]} alone, however near a variant is to the recipe")
     arguments = parser.parse_args()
     try:
-        wanted = {(variant, SEEDS[0]) for variant in (WHOLE, *VARIANTS)}
-        first = run_all(arguments.recipe, arguments.store, wanted)
+        wanted = {(variant, SEEDS[0]) for variant in (WHOLE, *arguments.only)}
+        made = first = run_all(arguments.recipe, arguments.store, wanted)
         again = near({variant: finished(recipe) for (variant, _), recipe in first.items()})
-        made = run_all(arguments.recipe, arguments.store, wanted | {(variant, seed) for variant in (WHOLE, *again) for seed in SEEDS})
+        if not arguments.first_seed:
+            made = run_all(arguments.recipe, arguments.store, wanted | {(variant, seed) for variant in (WHOLE, *again) for seed in SEEDS})
         for line in lines(made):
             print(json.dumps(line, ensure_ascii=False), flush=True)
     except subprocess.CalledProcessError as error:
