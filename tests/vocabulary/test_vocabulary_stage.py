@@ -176,3 +176,14 @@ def test_the_stage_compares_all_that_is_at_hand_and_carries_the_head(
     spelled = [token.id for token in unigram.backend_tokenizer.model.tokenize(load_tokenizer(fitted).convert_ids_to_tokens(piece))]
     assert head.bias[piece].item() == pytest.approx(before.bias[spelled].mean().item(), abs=1e-6)
     assert torch.equal(table(model)[: len(unigram)], table(base)[: len(unigram)])
+
+
+def test_translations_among_the_pairs_are_read_or_missed(store: Store, inputs: dict[str, Artifact]) -> None:
+    """Both initialisations by meaning are compared; of pairs without a translation nothing can be learned."""
+    _, facts = made(store, inputs, learn=20, initialisation="translated", alike_by="base")
+    first = facts.first_loss
+    assert first is not None and first.chosen == "translated" and list(first.losses)[2:] == ["focus", "alike", "translated"]
+    with pytest.raises(
+        InputError, match=r"^phases\.fitted: initialisation: translated reads pairs of kind translation, and there are none; right"
+    ):
+        made(store, inputs, learn=20, initialisation="translated", pairs=["questions"])

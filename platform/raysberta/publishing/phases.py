@@ -74,8 +74,9 @@ def _compose(lineage: Lineage, settings: Compose, facts: ComposeFacts) -> str:
 
 
 def _vocabulary(lineage: Lineage, settings: Vocabulary, facts: VocabularyFacts) -> str:
-    by_encoder = settings.alike_by if settings.initialisation == "alike" else None
-    what = f"what `{lineage.name_of(by_encoder)}` finds alike" if by_encoder else settings.initialisation
+    alike = f"what `{lineage.name_of(settings.alike_by)}` finds alike" if settings.alike_by else ""
+    translated = f"translations{' and ' if alike else ''}{alike}"
+    what = {"alike": alike, "translated": translated}.get(settings.initialisation, settings.initialisation)
     done = [
         *([f"those of `{lineage.name_of(settings.extend_from)}` adopted"] if settings.extend_from else []),
         *(

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from raysberta.errors import InputError
 from raysberta.models.head import MlmHead
 
-Initialisation = Literal["mean_of_pieces", "gaussian", "focus", "wechsel", "alike", "procrustes"]
+Initialisation = Literal["mean_of_pieces", "gaussian", "focus", "wechsel", "alike", "translated", "procrustes"]
 Origin = int | tuple[int, ...]
 """Of a piece: the old id that it had, or the old ids that spell it (empty where none do)."""
 Found = tuple[list[int], Tensor]
@@ -28,7 +28,7 @@ def rows(
         how: New rows are drawn from N(mean, std) of the kept rows, per dimension; or they are what `how` found, and where it found
             nothing the mean of the old rows that spell the piece (drawn where none do).
         seed: Of the draws.
-        found: What `focus`, `wechsel` (for `alike` too) and `donated` gave.
+        found: What `focus`, `wechsel` (for `alike` too), `translated` and `donated` gave.
     """
     kept = [origin for origin in origins if isinstance(origin, int)]
     new = torch.empty(len(origins), old.shape[1], dtype=old.dtype)

@@ -52,16 +52,17 @@ class Vocabulary(Section):
     """Learn this many new pieces from the corpus."""
     extend_from: VocabularyRef | None = None
     """Merge the vocabulary of this model's tokenizer into the model's (the paper: RoBERTa-large into ruRoBERTa)."""
-    initialisation: Literal["mean_of_pieces", "gaussian", "focus", "wechsel", "alike", "procrustes"] = "mean_of_pieces"
+    initialisation: Literal["mean_of_pieces", "gaussian", "focus", "wechsel", "alike", "translated", "procrustes"] = "mean_of_pieces"
     """How new embedding rows start: mean of the old pieces that spell them, N(mean, std) of the old rows, mixtures of pieces that
-    stand in like places of the corpus (FOCUS), mixtures of pieces that mean the like in another language by word vectors (WECHSEL, needs
-    `wechsel`) or by an encoder of both languages (needs `alike_by`), or the rows of `extend_from`, which must then be a whole model,
-    turned into the base's space (orthogonal Procrustes). Pieces that the last four have nothing for start as the mean. The report
-    compares those that are possible by their masked loss."""
+    stand in like places of the corpus (FOCUS), mixtures of pieces that mean the like in another language: by word vectors (WECHSEL, needs
+    `wechsel`), by an encoder of both languages (needs `alike_by`), or by what stands for them in the translations among `pairs`
+    (trans-tokenization; what `alike_by` finds counts as well, the less the more often a piece occurs); or the rows of `extend_from`, which
+    must then be a whole model, turned into the base's space (orthogonal Procrustes). Pieces that the last five have nothing for start as
+    the mean. The report compares those that are possible by their masked loss, which sees little of what they mean."""
     wechsel: Wechsel | None = None
     """Files and languages for `initialisation: wechsel`; where it is another, WECHSEL is compared with it."""
     alike_by: EncoderRef | None = None
-    """The encoder for `initialisation: alike`, which reads the pieces of both languages; where it is another, the two are compared."""
+    """The encoder for `initialisation: alike`, which reads both languages, and beside translations; elsewhere the two are compared."""
 
     @model_validator(mode="after")
     def _trims_to_its_size(self) -> Self:

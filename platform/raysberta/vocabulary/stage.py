@@ -25,7 +25,8 @@ from raysberta.vocabulary.initialise import Found, Initialisation, table
 from raysberta.vocabulary.procrustes import donated
 from raysberta.vocabulary.revise import Revision, apply, fertility, held_out, neighbours, revise
 from raysberta.vocabulary.settings import Vocabulary, Wechsel
-from raysberta.vocabulary.texts import count_pairs, document_texts, language_texts, sample_texts, training_texts
+from raysberta.vocabulary.texts import count_pairs, document_texts, language_texts, sample_texts, training_texts, translations
+from raysberta.vocabulary.translations import AT_MOST, aligned_pieces, translated
 from raysberta.vocabulary.wechsel import aligned, own_words, piece_vectors, read_dictionary, read_words, wechsel
 from raysberta.work import Work
 
@@ -141,6 +142,13 @@ def _found(
     if settings.alike_by:
         source, target = meanings(Embedder(work.inputs[settings.alike_by].folder("model"), TOKENS), [tokenizer, revision.tokenizer])
         found["alike"] = wechsel(source, target, revision.origins, old)
+    if settings.initialisation == "translated":
+        counts = aligned_pieces(revision.tokenizer, translations(corpus.pairs, AT_MOST))
+        if not counts.nnz:
+            raise InputError(
+                "initialisation: translated reads pairs of kind translation, and there are none; right would be a source of them, or alike"
+            )
+        found["translated"] = translated(counts, revision.origins, old, found.get("alike", ([], old[:0])))
     if settings.initialisation == "procrustes" and donor:
         theirs = table(load_encoder(donor))
         found["procrustes"] = donated(revision.texts, revision.origins, tokenizer, old, load_tokenizer(donor), theirs)

@@ -38,14 +38,27 @@ def training_texts(pairs: Sequence[pads.Dataset], read: Prefixes, own: Prefixes,
         at_most: Of more pairs about so many, chosen by their ids; all where None.
     """
     yield [prefixes.of(task, side) for prefixes in (read, own) for task in TASKS for side in SIDES]
-    chosen, share = TRAIN, at_most / max(count_pairs(pairs), 1) if at_most else 1.0
-    if share < 1:  # limits kept the pairs of lowest ids: the latter half of an id, 8 hex digits, is still evenly spread
-        chosen &= pc.utf8_slice_codeunits(pads.field("pair_id"), 8) < f"{int(share * 2**32):08x}"
+    chosen = TRAIN & _about(at_most / max(count_pairs(pairs), 1) if at_most else 1.0)
     for table in pairs:
         for batch in table.to_batches(columns=["task", "query", "positive"], filter=chosen, batch_size=BATCH):
             tasks = batch["task"].to_pylist()
             for column, side in (("query", SIDES[0]), ("positive", SIDES[1])):
                 yield [read.of(task, side) + text for task, text in zip(tasks, batch[column].to_pylist(), strict=True)]
+
+
+def _about(share: float) -> pc.Expression:
+    """About a share of the pairs, chosen by their ids."""
+    # limits kept the pairs of lowest ids: the latter half of an id, 8 hex digits, is still evenly spread
+    return pc.utf8_slice_codeunits(pads.field("pair_id"), 8) <= f"{int(min(share, 1.0) * 2**32) - 1:08x}"
+
+
+def translations(pairs: Sequence[pads.Dataset], at_most: int) -> Iterator[tuple[list[str], list[str]]]:
+    """Both sides of the training pairs that are translations, in batches; of more about `at_most`, chosen by their ids."""
+    chosen = TRAIN & (pads.field("kind") == "translation")
+    chosen &= _about(at_most / max(sum(table.count_rows(filter=chosen) for table in pairs), 1))
+    for table in pairs:
+        for batch in table.to_batches(columns=["query", "positive"], filter=chosen, batch_size=BATCH):
+            yield batch["query"].to_pylist(), batch["positive"].to_pylist()
 
 
 def document_texts(documents: pads.Dataset) -> Iterator[list[str]]:
