@@ -22,7 +22,7 @@ from raysberta.storage.artifacts import Artifact, Store
 from raysberta.vocabulary.facts import VocabularyFacts
 from raysberta.vocabulary.initialise import table
 from raysberta.vocabulary.stage import run
-from raysberta.vocabulary.texts import TASKS, training_texts
+from raysberta.vocabulary.texts import TASKS, training_texts, translations
 from raysberta.work import Work
 from small_models import a_phase
 
@@ -184,6 +184,18 @@ def test_translations_among_the_pairs_are_read_or_missed(store: Store, inputs: d
     first = facts.first_loss
     assert first is not None and first.chosen == "translated" and list(first.losses)[2:] == ["focus", "alike", "translated"]
     with pytest.raises(
-        InputError, match=r"^phases\.fitted: initialisation: translated reads pairs of kind translation, and there are none; right"
+        InputError, match=r"^phases\.fitted: translations: no training pairs are \*/translation; right would be the `source/kind`"
     ):
         made(store, inputs, learn=20, initialisation="translated", pairs=["questions"])
+
+
+def test_translations_are_those_that_are_named_and_of_many_about_so_many(store: Store) -> None:
+    rows = [a_pair(number << 20 | number % 2, "train", "ru" if number % 2 else "en", f"q{number}", f"p{number}") for number in range(2000)]
+    held = [a_pair(1, "dev", "ru", "held", "held")]
+    tables = [pairs_of(store, "many", rows + held).dataset("pairs")]
+    found = [list(zip(*batch, strict=True)) for batch in translations(tables, ["*/translation"], 10**6)]
+    assert [pair for batch in found for pair in batch] == [(f"q{number}", f"p{number}") for number in range(1, 2000, 2)]
+    assert sum(len(first) for first, _ in translations(tables, ["x/*"], 10**6)) == 2000
+    assert not any(first for first, _ in translations(tables, ["y/*", "*/opening_rest"], 10**6))
+    few = sum(len(first) for first, _ in translations(tables, ["*/translation"], 250))
+    assert 200 < few < 600, "the lower half of an id decides"

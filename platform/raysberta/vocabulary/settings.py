@@ -55,7 +55,7 @@ class Vocabulary(Section):
     initialisation: Literal["mean_of_pieces", "gaussian", "focus", "wechsel", "alike", "translated", "procrustes"] = "mean_of_pieces"
     """How new embedding rows start: mean of the old pieces that spell them, N(mean, std) of the old rows, mixtures of pieces that
     stand in like places of the corpus (FOCUS), mixtures of pieces that mean the like in another language: by word vectors (WECHSEL, needs
-    `wechsel`), by an encoder of both languages (needs `alike_by`), or by what stands for them in the translations among `pairs`
+    `wechsel`), by an encoder of both languages (needs `alike_by`), or by what stands for them in `translations`
     (trans-tokenization; what `alike_by` finds counts as well, the less the more often a piece occurs); or the rows of `extend_from`, which
     must then be a whole model, turned into the base's space (orthogonal Procrustes). Pieces that the last five have nothing for start as
     the mean. The report compares those that are possible by their masked loss, which sees little of what they mean."""
@@ -63,6 +63,9 @@ class Vocabulary(Section):
     """Files and languages for `initialisation: wechsel`; where it is another, WECHSEL is compared with it."""
     alike_by: EncoderRef | None = None
     """The encoder for `initialisation: alike`, which reads both languages, and beside translations; elsewhere the two are compared."""
+
+    translations: tuple[str, ...] = ("*/translation",)
+    """For `initialisation: translated`: which pairs are translations, as `source/kind`, `*` standing for anything."""
 
     @model_validator(mode="after")
     def _trims_to_its_size(self) -> Self:

@@ -143,11 +143,10 @@ def _found(
         source, target = meanings(Embedder(work.inputs[settings.alike_by].folder("model"), TOKENS), [tokenizer, revision.tokenizer])
         found["alike"] = wechsel(source, target, revision.origins, old)
     if settings.initialisation == "translated":
-        counts = aligned_pieces(revision.tokenizer, translations(corpus.pairs, AT_MOST))
+        counts = aligned_pieces(revision.tokenizer, translations(corpus.pairs, settings.translations, AT_MOST))
         if not counts.nnz:
-            raise InputError(
-                "initialisation: translated reads pairs of kind translation, and there are none; right would be a source of them, or alike"
-            )
+            named = ", ".join(settings.translations)
+            raise InputError(f"translations: no training pairs are {named}; right would be the `source/kind` of translations among `pairs`")
         found["translated"] = translated(counts, revision.origins, old, found.get("alike", ([], old[:0])))
     if settings.initialisation == "procrustes" and donor:
         theirs = table(load_encoder(donor))

@@ -4,6 +4,7 @@ Never those of dev or test: a sample of dev texts is read to tell how they are c
 """
 
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import get_args
 
 import pyarrow as pa
@@ -52,9 +53,21 @@ def _about(share: float) -> pc.Expression:
     return pc.utf8_slice_codeunits(pads.field("pair_id"), 8) <= f"{int(min(share, 1.0) * 2**32) - 1:08x}"
 
 
-def translations(pairs: Sequence[pads.Dataset], at_most: int) -> Iterator[tuple[list[str], list[str]]]:
-    """Both sides of the training pairs that are translations, in batches; of more about `at_most`, chosen by their ids."""
-    chosen = TRAIN & (pads.field("kind") == "translation")
+def translations(pairs: Sequence[pads.Dataset], wanted: Sequence[str], at_most: int) -> Iterator[tuple[list[str], list[str]]]:
+    """Both sides of the training pairs that are translations, in batches.
+
+    Args:
+        pairs: Tables of pairs.
+        wanted: Which are, as `source/kind`, `*` standing for anything.
+        at_most: Of more about so many, chosen by their ids.
+    """
+    name = pc.binary_join_element_wise(pads.field("source"), pads.field("kind"), "/")
+    names: set[str] = set()
+    for table in pairs:
+        for batch in table.to_batches(columns={"name": name}, filter=TRAIN, batch_size=BATCH):
+            names |= set(batch["name"].unique().to_pylist())
+    matched = [each for each in sorted(names) if any(fnmatchcase(each, pattern) for pattern in wanted)]
+    chosen = TRAIN & pc.is_in(name, pa.array(matched, pa.string()))
     chosen &= _about(at_most / max(sum(table.count_rows(filter=chosen) for table in pairs), 1))
     for table in pairs:
         for batch in table.to_batches(columns=["query", "positive"], filter=chosen, batch_size=BATCH):
