@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,8 +38,8 @@ class Finished:
     final: str
     models: dict[str, Artifact]
     """By name: what the final model is made from, itself, and what else was scored."""
-    pairs: pa.Table
-    """COLUMNS of every example that a contrastive phase before the final model was given, each pair once, by `pair_id`."""
+    examples: tuple[Artifact, ...]
+    """What the contrastive phases before the final model were given."""
     tasks: Artifact
     told: dict[str, TaskFacts]
     """The held-out tasks, by name."""
@@ -49,6 +50,19 @@ class Finished:
     """Of the same models the score of each held-out task in each draw of the bootstrap, float64 [draws], fractions."""
     seconds: float
     """Wall time in which something that the final model is made from was in the making: raw text, pairs and mining included."""
+
+    @cached_property
+    def pairs(self) -> pa.Table:
+        """COLUMNS of every one of the examples, each pair once, by `pair_id`.
+
+        Raises:
+            InputError: there are none.
+        """
+        if not self.examples:
+            raise InputError("the final model has no contrastive phase before it, so there are no pairs to train on")
+        table = pa.concat_tables([examples.table("examples", COLUMNS) for examples in self.examples])
+        first = {pair: row for row, pair in reversed(list(enumerate(table["pair_id"].to_pylist())))}
+        return table.take([first[pair] for pair in sorted(first)])
 
     def folder(self, name: str) -> Path:
         """Of a model."""
@@ -107,18 +121,13 @@ def finished(recipe: Recipe) -> Finished:
             drawn[str(settings.model)] = {task: draws for task, draws in draws_of(item.artifact).items() if task in told}
     spans = ((artifact.manifest.started, artifact.manifest.seconds) for name, artifact in made.items() if name != TASKS)
     base = first_model(nodes, final)
-    return Finished(base, final, models, _pairs(steps, made), made[TASKS], told, recipe.scoring, known, drawn, covered(spans))
+    return Finished(base, final, models, _examples(steps, made), made[TASKS], told, recipe.scoring, known, drawn, covered(spans))
 
 
-def _pairs(steps: Sequence[Planned], made: dict[str, Artifact]) -> pa.Table:
-    """The pairs of the contrastive phases' examples."""
+def _examples(steps: Sequence[Planned], made: dict[str, Artifact]) -> tuple[Artifact, ...]:
+    """Of the contrastive phases, each once."""
     names = dict.fromkeys(name for item in steps if item.node.kind == "contrastive" for name in item.inputs)
-    tables = [made[name].table("examples", COLUMNS) for name in names if made[name].manifest.kind == "examples"]
-    if not tables:
-        raise InputError("the final model has no contrastive phase before it, so there are no pairs to train on")
-    table = pa.concat_tables(tables)
-    first = {pair: row for row, pair in reversed(list(enumerate(table["pair_id"].to_pylist())))}
-    return table.take([first[pair] for pair in sorted(first)])
+    return tuple(made[name] for name in names if made[name].manifest.kind == "examples")
 
 
 def _own(scores: Artifact, told: dict[str, TaskFacts]) -> dict[str, float]:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import pytest
 
+from raysberta.errors import InputError
 from raysberta.evaluation.facts import TaskFacts
 from raysberta.parsing import load
 from raysberta.pipeline.plan import plan
@@ -46,7 +47,7 @@ def a_run(values: Sequence[float]) -> Finished:
     known = {"last": dict(zip(told, values, strict=True))}
     around = np.random.default_rng(0).normal(0, 0.01, 1000)
     drawn = {"last": {task: value + (1 + value) * around for task, value in known["last"].items()}}
-    return Finished("first", "last", {}, pa.table({}), None, told, None, known, drawn, 1.0)  # type: ignore[arg-type]
+    return Finished("first", "last", {}, (), None, told, None, known, drawn, 1.0)  # type: ignore[arg-type]
 
 
 def test_a_change_is_paired_and_a_small_one_is_told_over_more_seeds() -> None:
@@ -56,6 +57,14 @@ def test_a_change_is_paired_and_a_small_one_is_told_over_more_seeds() -> None:
     low, high = found["interval"]
     assert low < 0.5 < high and high - low < 0.04, "of 1.7 points that either mean spreads, next to nothing is left"
     assert found["clear"] and paired([whole], [whole], "general") == {"interval": [0.0, 0.0], "clear": False}
+
+
+def test_a_model_without_a_contrastive_phase_has_scores_and_no_pairs() -> None:
+    """As the variants of surgery alone: only who asks for pairs is told."""
+    run = a_run([0.7, 0.6])
+    assert run.scores("last") == {"home": 0.7, "wide": 0.6}
+    with pytest.raises(InputError, match="no contrastive phase before it"):
+        _ = run.pairs
 
 
 def test_a_row_is_the_mean_over_seeds_and_its_change() -> None:
