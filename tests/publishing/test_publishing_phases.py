@@ -109,6 +109,9 @@ def test_a_vocabulary_tells_only_what_was_done(tmp_path: Path) -> None:
     assert adopted == "from `e5`, those of `e5` adopted; new rows by gaussian; 250,037 pieces became 26,529"
     alike = said(tmp_path / "alike", "trimmed", trim=False, initialisation="alike", alike_by="e5")
     assert "; new rows by what `e5` finds alike; " in alike
+    both = said(tmp_path / "both", "trimmed", trim=False, initialisation="translated", alike_by="e5")
+    assert "; new rows by translations and what `e5` finds alike; " in both
+    assert "; new rows by translations; " in said(tmp_path / "translated", "trimmed", trim=False, initialisation="translated")
 
 
 def test_examples_tell_where_their_negatives_are_from(tmp_path: Path) -> None:

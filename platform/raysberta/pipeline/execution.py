@@ -249,17 +249,13 @@ class _Run:
 def _result(ref: ray.ObjectRef, title: str) -> tuple[Draft, Facts]:
     try:
         return ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
+    except ray.exceptions.RayError as error:
         wrong = _input_error(error)
         if wrong is not None:
             raise InputError(f"{title}: {wrong}") from error
         lost = next((cause for cause in _causes(error) if isinstance(cause, LOST)), None)
-        if lost is not None:  # of a task of the stage that Ray did not start again, or not once more
-            raise _Lost(_last_line(lost).partition(". ")[0]) from error
-        raise StageFailed(f"{title}: {_last_line(error)}") from error
-    except LOST as error:
-        raise _Lost(_last_line(error).partition(". ")[0]) from error  # what follows is where to look, for who cares for one process
-    except ray.exceptions.RayError as error:
+        if lost is not None:  # its leading process, or a task of it that Ray did not start again, or not once more
+            raise _Lost(_last_line(lost).partition(". ")[0]) from error  # what follows is where to look, for who cares for one process
         raise StageFailed(f"{title}: {_last_line(error)}") from error
 
 

@@ -39,7 +39,7 @@ def training_texts(pairs: Sequence[pads.Dataset], read: Prefixes, own: Prefixes,
         at_most: Of more pairs about so many, chosen by their ids; all where None.
     """
     yield [prefixes.of(task, side) for prefixes in (read, own) for task in TASKS for side in SIDES]
-    chosen = TRAIN & _about(at_most / max(count_pairs(pairs), 1) if at_most else 1.0)
+    chosen = _about(TRAIN, at_most / max(count_pairs(pairs), 1)) if at_most else TRAIN
     for table in pairs:
         for batch in table.to_batches(columns=["task", "query", "positive"], filter=chosen, batch_size=BATCH):
             tasks = batch["task"].to_pylist()
@@ -47,10 +47,12 @@ def training_texts(pairs: Sequence[pads.Dataset], read: Prefixes, own: Prefixes,
                 yield [read.of(task, side) + text for task, text in zip(tasks, batch[column].to_pylist(), strict=True)]
 
 
-def _about(share: float) -> pc.Expression:
-    """About a share of the pairs, chosen by their ids."""
+def _about(chosen: pc.Expression, share: float) -> pc.Expression:
+    """About a share of the chosen pairs, by their ids; all, and no id is read, where it is 1 or more."""
+    if share >= 1:
+        return chosen
     # limits kept the pairs of lowest ids: the latter half of an id, 8 hex digits, is still evenly spread
-    return pc.utf8_slice_codeunits(pads.field("pair_id"), 8) <= f"{int(min(share, 1.0) * 2**32) - 1:08x}"
+    return chosen & (pc.utf8_slice_codeunits(pads.field("pair_id"), 8) < f"{int(share * 2**32):08x}")
 
 
 def translations(pairs: Sequence[pads.Dataset], wanted: Sequence[str], at_most: int) -> Iterator[tuple[list[str], list[str]]]:
@@ -68,7 +70,7 @@ def translations(pairs: Sequence[pads.Dataset], wanted: Sequence[str], at_most: 
             names |= set(batch["name"].unique().to_pylist())
     matched = [each for each in sorted(names) if any(fnmatchcase(each, pattern) for pattern in wanted)]
     chosen = TRAIN & pc.is_in(name, pa.array(matched, pa.string()))
-    chosen &= _about(at_most / max(sum(table.count_rows(filter=chosen) for table in pairs), 1))
+    chosen = _about(chosen, at_most / max(sum(table.count_rows(filter=chosen) for table in pairs), 1))
     for table in pairs:
         for batch in table.to_batches(columns=["query", "positive"], filter=chosen, batch_size=BATCH):
             yield batch["query"].to_pylist(), batch["positive"].to_pylist()

@@ -5,7 +5,8 @@ the rows of those that it translates. The alignment is IBM model 1 (Brown et al.
 other, and which come from which is learned by expectation maximisation. Both sides are cut by the new vocabulary, and either may hold new
 pieces; what counts is how often a new piece is expected to stand for an old one.
 
-Memory: AT_MOST translations of PIECES pieces a side, some 30 bytes for each two pieces that meet in one: about a gigabyte.
+Memory: some 40 bytes for each two pieces that meet in a translation, of AT_MOST with PIECES pieces a side: under 4 GiB where all are
+that long, a gigabyte where they have 25.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from raysberta.vocabulary.initialise import Found, Origin
 
-AT_MOST = 50_000
+AT_MOST = 40_000
 """Translations that are read."""
 PIECES = 48
 """Of a side at most."""
