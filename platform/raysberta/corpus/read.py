@@ -24,6 +24,7 @@ from raysberta.corpus.packaged import (
     libreoffice,
     mercurial,
     names,
+    places,
     senses,
     wiktionary,
 )
@@ -43,6 +44,7 @@ from raysberta.corpus.settings import (
     MercurialSource,
     NameSource,
     OfficeHelpSource,
+    PlaceSource,
     TextSource,
     WordSenseSource,
 )
@@ -210,6 +212,8 @@ def _packaged(shard: Shard, source: TextSource, key: str) -> Iterator[Found]:
             return diseases.read(shard.items, key)
         case NameSource():
             return names.read(shard.items, key)
+        case PlaceSource():
+            return places.read(shard.items, key)
         case OfficeHelpSource():
             return libreoffice.read(shard.items, key)
         case DescriptionSource():
@@ -242,6 +246,8 @@ def _parts(source: TextSource, key: str) -> list[tuple[str, ...]]:
             return diseases.parts()
         case NameSource():
             return names.parts()
+        case PlaceSource():
+            return places.parts()
         case OfficeHelpSource():
             return libreoffice.parts(key)
         case DescriptionSource():
@@ -274,6 +280,8 @@ def _packages(source: TextSource) -> tuple[str, ...]:
             return (diseases.PACKAGE,)
         case NameSource():
             return (names.PACKAGE,)
+        case PlaceSource():
+            return (places.PACKAGE,)
         case OfficeHelpSource() | DescriptionSource() | FilesSource():
             return ()
         case _:

