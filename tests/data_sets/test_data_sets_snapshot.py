@@ -58,7 +58,7 @@ def test_labels_are_as_in_a_plain_reading_whatever_the_order(
     written(folder, given_rows, files)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sort, "PART_BYTES", size)
-        patch.setattr(sort, "RUN_BYTES", size)
+        patch.setattr("raysberta.data_sets.fetch.RUN_BYTES", size)
         fetch({"nli": nli(folder)})
     told = found(nli(folder))
     assert {(row["query"], row["positive"], tuple(sorted(row["negatives"]))) for row in told} == {
@@ -84,7 +84,7 @@ def test_a_sample_is_the_same_of_any_files_and_cuts_no_query(
         written(folder, rows, files if number else 1)
         source = nli(folder, order_field="positive", sample=sample, **plain)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sort, "RUN_BYTES", size if number else 1 << 20)
+            patch.setattr("raysberta.data_sets.fetch.RUN_BYTES", size if number else 1 << 20)
             patch.setattr("raysberta.data_sets.rows.BATCH_ROWS", 7)
             index = fetch({"nli": source})["nli"]
         assert index.rows <= sample and index.rows_read == count

@@ -1,7 +1,7 @@
 """Data sets to snapshots: files of a hub at a pinned commit, or of a folder of what was downloaded before, read once for all entries.
 
 Needs a network where a hub is asked, goes on where it was cut off: files that are there are not downloaded again, and a snapshot with
-its index is done. Holds one run of each data set that is read from the same files (see sort.py).
+its index is done. Holds HELD_BYTES of the rows of all data sets that are read from the same files.
 """
 
 import logging
@@ -29,6 +29,8 @@ from raysberta.storage.location import filesystem, first_line, join
 log = logging.getLogger(__name__)
 
 CARD = "README.md"
+HELD_BYTES, RUN_BYTES = 256 << 20, 64 << 20
+"""Of rows that wait for their run to be full: of all data sets that are read from the same files, and of one at most."""
 TRIES = 4
 WAITS = 2.0
 """Seconds before the second try at a download; each further one waits three times as long."""
@@ -111,7 +113,7 @@ def _group(sources: Mapping[str, DatasetSource], folder: Path | None) -> dict[st
     names = hub.names() if hub is not None else [file.name for file in own[todo[0]] or ()]
     read: dict[str, int] = {}
     with tempfile.TemporaryDirectory(prefix="raysberta-fetch-") as aside:
-        takers = [_Taker(name, sources[name], Path(aside) / name) for name in todo]
+        takers = [_Taker(name, sources[name], Path(aside) / name, min(RUN_BYTES, HELD_BYTES // len(todo))) for name in todo]
         for number, file in enumerate(hub.files(names) if hub is not None else own[todo[0]] or (), 1):
             log.info("%s: reading %s (%d of %d)", ", ".join(todo), file.name, number, len(names))
             _pass(file, takers)
@@ -149,9 +151,9 @@ def _pass(file: File, takers: Sequence["_Taker"]) -> None:
 class _Taker:
     """What one entry takes of the records that pass by."""
 
-    def __init__(self, name: str, source: DatasetSource, aside: Path) -> None:
+    def __init__(self, name: str, source: DatasetSource, aside: Path, run_bytes: int) -> None:
         self.name, self.source = name, source
-        self._rows, self._sorter = Rows(name, source), Sorter(aside, source.sample)
+        self._rows, self._sorter = Rows(name, source), Sorter(aside, run_bytes, source.sample)
         self._values: set[str] = set()
 
     def add(self, record: Record) -> None:

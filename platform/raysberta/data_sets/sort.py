@@ -1,6 +1,6 @@
 """Rows in any order to the parts of a snapshot in order of their keys, however many there are: an external sort.
 
-Rows are kept until there are RUN_BYTES of them, and written to the disk as a sorted run, cut at ranges of the keys. At the end each range
+Rows are kept until there are some bytes of them, and written to the disk as a sorted run, cut at ranges of the keys. At the end each range
 is read of all runs and sorted by itself. A process holds a run, or the 256th part of all rows and one part of the snapshot.
 """
 
@@ -17,17 +17,22 @@ from raysberta.data_sets.snapshot import Part
 from raysberta.storage.location import filesystem, join
 
 RANGES = 256
-RUN_BYTES = 64 << 20
 PART_BYTES = 32 << 20
 ROW_GROUP = 8192
 ORDER = [("key", "ascending"), ("row", "ascending")]
 
 
 class Sorter:
-    """Takes tables of ROW; gives their rows back in order of key and row."""
+    """Takes tables of ROW; gives their rows back in order of key and row.
 
-    def __init__(self, folder: Path, sample: int | None = None) -> None:
-        self._folder, self._sample = folder, sample
+    Args:
+        folder: Where the runs are put aside.
+        run_bytes: Of rows that are held before a run is written.
+        sample: Rows that are wanted, those with the smallest keys; all where None.
+    """
+
+    def __init__(self, folder: Path, run_bytes: int, sample: int | None = None) -> None:
+        self._folder, self._run_bytes, self._sample = folder, run_bytes, sample
         self._kept: list[pa.Table] = []
         self._bytes = 0
         self._runs: list[Path] = []
@@ -46,7 +51,7 @@ class Sorter:
             self._ranges = min(self._ranges, int(np.searchsorted(np.cumsum(self._counts), self._sample)) + 1)
         self._kept.append(table)
         self._bytes += table.nbytes
-        if self._bytes >= RUN_BYTES:
+        if self._bytes >= self._run_bytes:
             self._write_run()
 
     def sorted(self) -> Iterator[pa.Table]:
