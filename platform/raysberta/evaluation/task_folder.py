@@ -22,6 +22,7 @@ from raysberta.evaluation.held_out import DOCUMENT_COLUMNS, PAIR_COLUMNS, Tables
 from raysberta.evaluation.settings import OwnTask
 from raysberta.schema import text_id
 from raysberta.storage.artifacts import Artifact
+from raysberta.storage.scan import scan
 
 FOLDER = "tasks"
 INDEX = "tasks.json"
@@ -125,7 +126,7 @@ def _in_training(keys: Set[str], tasks: Mapping[str, OwnTask], pairs: pads.Datas
     kinds = {reads(task) for task in tasks.values()}
     for dataset, columns, needed in ((pairs, PAIR_COLUMNS, True in kinds), (documents, ["text"], False in kinds)):
         if needed:
-            for batch in dataset.to_batches(columns=columns, filter=pc.field("split") == "train", batch_size=BATCH):
+            for batch in scan(dataset, columns, pc.field("split") == "train", BATCH):
                 found.update(keys & set(_row_keys(batch)))
     return found
 

@@ -9,6 +9,7 @@ import pyarrow.dataset as pads
 from raysberta.errors import InputError
 from raysberta.prefixes import Prefixes
 from raysberta.storage.artifacts import Artifact
+from raysberta.storage.scan import scan
 
 TRAIN = pads.field("split") == "train"
 COLUMNS = ["pair_id", "language", "task", "query", "positive"]
@@ -56,7 +57,7 @@ def _lowest(pairs: Sequence[pads.Dataset], most: int) -> dict[str, pa.Table]:
     of a kind, those are still evenly spread.
     """
     found: dict[str, pa.Table] = {}
-    for batch in (batch for table in pairs for batch in table.to_batches(columns=COLUMNS, filter=TRAIN, batch_size=BATCH)):
+    for batch in (batch for table in pairs for batch in scan(table, COLUMNS, TRAIN, BATCH)):
         rows = pa.Table.from_batches([batch])
         rows = rows.append_column("order", pc.binary_join_element_wise(pc.utf8_slice_codeunits(rows["pair_id"], 8), rows["pair_id"], ""))
         for language in rows["language"].unique().to_pylist():

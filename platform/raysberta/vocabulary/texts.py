@@ -13,6 +13,7 @@ import pyarrow.dataset as pads
 
 from raysberta.prefixes import Prefixes, Side
 from raysberta.schema import Split, Task
+from raysberta.storage.scan import scan
 
 TRAIN = pads.field("split") == "train"
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -41,7 +42,7 @@ def training_texts(pairs: Sequence[pads.Dataset], read: Prefixes, own: Prefixes,
     yield [prefixes.of(task, side) for prefixes in (read, own) for task in TASKS for side in SIDES]
     chosen = _about(TRAIN, at_most / max(count_pairs(pairs), 1)) if at_most else TRAIN
     for table in pairs:
-        for batch in table.to_batches(columns=["task", "query", "positive"], filter=chosen, batch_size=BATCH):
+        for batch in scan(table, ["task", "query", "positive"], chosen, BATCH):
             tasks = batch["task"].to_pylist()
             for column, side in (("query", SIDES[0]), ("positive", SIDES[1])):
                 yield [read.of(task, side) + text for task, text in zip(tasks, batch[column].to_pylist(), strict=True)]
@@ -66,19 +67,19 @@ def translations(pairs: Sequence[pads.Dataset], wanted: Sequence[str], at_most: 
     name = pc.binary_join_element_wise(pads.field("source"), pads.field("kind"), "/")
     names: set[str] = set()
     for table in pairs:
-        for batch in table.to_batches(columns={"name": name}, filter=TRAIN, batch_size=BATCH):
+        for batch in scan(table, {"name": name}, TRAIN, BATCH):
             names |= set(batch["name"].unique().to_pylist())
     matched = [each for each in sorted(names) if any(fnmatchcase(each, pattern) for pattern in wanted)]
     chosen = TRAIN & pc.is_in(name, pa.array(matched, pa.string()))
     chosen = _about(chosen, at_most / max(sum(table.count_rows(filter=chosen) for table in pairs), 1))
     for table in pairs:
-        for batch in table.to_batches(columns=["query", "positive"], filter=chosen, batch_size=BATCH):
+        for batch in scan(table, ["query", "positive"], chosen, BATCH):
             yield batch["query"].to_pylist(), batch["positive"].to_pylist()
 
 
 def document_texts(documents: pads.Dataset) -> Iterator[list[str]]:
     """Titles, texts and sections of the training documents, without prefixes, in batches."""
-    for batch in documents.to_batches(columns=["title", "text", "sections"], filter=TRAIN, batch_size=DOCUMENTS):
+    for batch in scan(documents, ["title", "text", "sections"], TRAIN, DOCUMENTS):
         yield [text for column in ("title", "text") for text in batch[column].to_pylist() if text]
         yield [section["text"] for sections in batch["sections"].to_pylist() for section in sections if section["text"]]
 
@@ -87,7 +88,7 @@ def language_texts(pairs: Sequence[pads.Dataset], language: str) -> Iterator[lis
     """The sides of the training pairs that are in a language, in batches: of a translation, whose sides differ, the query."""
     chosen = TRAIN & (pads.field("language") == language)
     for table in pairs:
-        for batch in table.to_batches(columns=["kind", "query", "positive"], filter=chosen, batch_size=BATCH):
+        for batch in scan(table, ["kind", "query", "positive"], chosen, BATCH):
             yield batch["query"].to_pylist()
             yield batch.filter(pc.not_equal(batch["kind"], "translation"))["positive"].to_pylist()
 
@@ -97,7 +98,7 @@ def sample_texts(pairs: Sequence[pads.Dataset], split: Split = "train") -> dict[
     lowest: dict[str, pa.Table] = {}
     chosen = pads.field("split") == split
     columns = ["pair_id", "language", "kind", "query", "positive"]
-    for batch in (batch for table in pairs for batch in table.to_batches(columns=columns, filter=chosen, batch_size=BATCH)):
+    for batch in (batch for table in pairs for batch in scan(table, columns, chosen, BATCH)):
         table = pa.Table.from_batches([batch])
         for language in table["language"].unique().to_pylist():
             more = table.filter(pc.equal(table["language"], language))
