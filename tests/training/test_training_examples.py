@@ -17,7 +17,7 @@ from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import E5, Prefixes
 from raysberta.schema import PAIR
 from raysberta.storage.artifacts import Artifact, Store
-from raysberta.training.arrays import Tokens, is_whole
+from raysberta.training.arrays import Tokens, is_whole, ranked
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.contrastive import make_batch
 from raysberta.training.examples import COLUMNS, Examples, prepare, prepare_tables
@@ -206,6 +206,15 @@ def test_what_is_saved_is_read_back_by_memory_map(examples, tmp_path):
     (tmp_path / "data" / "index.json").unlink()
     with pytest.raises(FileNotFoundError):
         Examples.load(f"{tmp_path}/data")
+
+
+@given(st.lists(st.integers(0, 40)), st.sampled_from([np.uint64, np.int32]))
+def test_distinct_values_their_first_places_and_numbers_are_numpys(values, kind):
+    values = np.asarray(values, kind)
+    expected = np.unique(values, return_index=True, return_inverse=True)
+    for mine, theirs in zip(ranked(values), expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert ranked(values)[0].dtype == kind and ranked(values)[2].dtype == np.int32
 
 
 def test_no_examples_at_all_is_an_error(tiny, table):

@@ -111,6 +111,25 @@ def grouped(rows: np.ndarray, values: np.ndarray, count: int) -> Ragged:
     return Ragged((distinct % span).astype(np.int32), np.concatenate([[0], np.cumsum(counts)]))
 
 
+def ranked(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct values, rising, where each stands first, int32, and of each value which of them it is, int32 [n].
+
+    What `np.unique` gives, in half of its memory: beside the values some 15 bytes of each at the peak instead of 37.
+
+    Args:
+        values: [n], fewer than 2^31.
+    """
+    order = np.argsort(values, kind="stable").astype(np.int32)
+    rising = values[order]
+    first = np.ones(len(values), bool)
+    np.not_equal(rising[1:], rising[:-1], out=first[1:])
+    distinct, number = rising[first], np.cumsum(first, dtype=np.int32)
+    del rising
+    found = np.empty(len(values), np.int32)
+    found[order] = number - 1
+    return distinct, order[first], found
+
+
 def within(values: np.ndarray, rising: np.ndarray) -> np.ndarray:
     """Which values are among others, which rise: bool, in the shape of `values`."""
     if not len(rising):

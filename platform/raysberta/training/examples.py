@@ -22,7 +22,7 @@ from raysberta.models.describe import positions
 from raysberta.models.model import Model
 from raysberta.models.parts import Connector, Decoder
 from raysberta.prefixes import Prefixes
-from raysberta.training.arrays import Ragged, Tokens, grouped, map_arrays, write_arrays
+from raysberta.training.arrays import Ragged, Tokens, grouped, map_arrays, ranked, write_arrays
 from raysberta.training.guide import Guide, Guided
 from raysberta.training.survey import WAY_BITS, Held, Known, Piece, Reading, Unit, hashes, keys_of, laid, pieces, reading_of
 
@@ -166,11 +166,10 @@ def numbered(surveys: Sequence[Survey]) -> tuple[Examples, np.ndarray, list[np.n
     order = pc.sort_indices(rows["id"]).to_numpy()
     negatives = _stacked([each.negatives for each in surveys])
     sides = [np.concatenate([getattr(each, name) for each in surveys]) for name in ("query", "positive")]
-    keys, first, inverse = np.unique(np.concatenate([*sides, negatives.values]), return_index=True, return_inverse=True)
+    keys, first, number = ranked(np.concatenate([*sides, negatives.values]))
     lengths = [*(len(each.query) for each in surveys)] * 2 + [len(each.negatives.values) for each in surveys]
     owner = np.repeat(np.tile(np.arange(len(surveys), dtype=np.int32), 3), lengths)[first]
-    inverse = inverse.astype(np.int32)
-    query, positive, wrong = np.split(inverse, [rows.num_rows, 2 * rows.num_rows])
+    query, positive, wrong = np.split(number, [rows.num_rows, 2 * rows.num_rows])
     query, positive = query[order], positive[order]
     scores = Ragged(np.concatenate([each.negative_score for each in surveys]), negatives.offsets)
     texts = keys >> np.uint64(WAY_BITS)
