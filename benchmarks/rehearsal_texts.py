@@ -23,7 +23,11 @@ END = re.compile(r"(?<=[.!?…])\s+")
 SENTENCE = range(5, 31)
 """Words of a sentence of the pool."""
 RUN = 13
-"""Words in a row that no sentence kept aside shares with another one."""
+"""Words in a row by which a text is taken for an evaluation text."""
+SHARED = 5
+"""Words in a row that no sentence kept aside shares with another one: RUN words of a text reach over three sentences at most, of which
+one then gives SHARED or more, for the shortest has so many.
+"""
 ASIDE = 50
 """One of so many sentences is kept aside."""
 LONGEST = 220
@@ -108,9 +112,10 @@ def make_pool(documents: Iterable[Found]) -> Pool:
                 found.setdefault(normalise(sentence), sentence)
     sentences = list(found.values())
     kept = [sentence for number, sentence in enumerate(sentences) if number % ASIDE]
-    runs = {run for sentence in kept for run in _runs(sentence)}
-    others = (sentence for number, sentence in enumerate(sentences) if number % ASIDE == 0)
-    aside = [sentence for sentence in others if (own := set(_runs(sentence))) and not own & runs]
+    others = [sentence for number, sentence in enumerate(sentences) if number % ASIDE == 0 and len(words(sentence)) >= RUN]
+    wanted = {run for sentence in others for run in _runs(sentence)}
+    shared = {run for sentence in kept for run in _runs(sentence) if run in wanted}
+    aside = [sentence for sentence in others if shared.isdisjoint(_runs(sentence))]
     return Pool(kept, aside)
 
 
@@ -158,5 +163,5 @@ def _texts(documents: Iterable[Found]) -> Iterator[str]:
 
 def _runs(sentence: str) -> Iterator[tuple[str, ...]]:
     own = words(sentence)
-    for start in range(len(own) - RUN + 1):
-        yield tuple(own[start : start + RUN])
+    for start in range(len(own) - SHARED + 1):
+        yield tuple(own[start : start + SHARED])

@@ -92,7 +92,16 @@ def test_sentences_kept_aside_share_no_run_of_words_with_others(pools: Path) -> 
         assert len(pool.aside) > 10 and len(pool.sentences) > 1500
         runs = set(all_runs(pool.sentences))
         assert all(own and not own & runs for own in (set(all_runs([sentence])) for sentence in pool.aside))
+        assert not set(all_runs(pool.text(number, 2, 6) for number in range(3000))) & set(all_runs(pool.aside)), "nor where sentences meet"
         assert len({normalise(sentence) for sentence in pool.sentences}) == len(pool.sentences)
+
+
+def test_what_two_sentences_could_spell_where_they_meet_is_not_kept_aside() -> None:
+    start = "one two three four five six seven eight nine ten eleven twelve"
+    others = [f"Sentence {number} has nothing to do with the others at all." for number in range(50)]
+    met = [f"{start}, in the above example.", *others[1:], "In the end nobody knows.", f"{start}."]
+    assert not make_pool([Found("", "", " ".join(met))]).aside
+    assert make_pool([Found("", "", " ".join(met[:50]))]).aside == met[:1], "but for these two it would be"
 
 
 def test_at_full_size_the_plan_is_the_published_mixture() -> None:
