@@ -25,7 +25,7 @@ ABOUT = {
         "Own tasks",
         "From other documents of sources that are trained on as well, and registered tasks said to be in domain.",
     ),
-    "general": ("General tasks", "From sources that are held out whole, and other registered tasks: nothing of their kind is trained on."),
+    "general": ("General tasks", "From sources that are held out whole, and other registered tasks: nothing of these is trained on."),
 }
 """Title and a sentence on each table."""
 
