@@ -69,7 +69,8 @@ NEAR = 1.0
 
 
 def recipes(path: Path, storage: str, folder: Path, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], Path]:
-    """A recipe file of every variant and seed, named after both. Of the ablations only the first and the final model are scored.
+    """A recipe file of every variant and seed, named after both. What lies between the first model and the last is scored once: of the
+    recipe itself, with the first seed.
 
     Args:
         path: The recipe.
@@ -84,9 +85,9 @@ def recipes(path: Path, storage: str, folder: Path, wanted: Collection[tuple[str
     name, files = given.name, {}
     for number, (variant, settings) in enumerate({WHOLE: (), **VARIANTS}.items()):
         added = halves(given) if set(HALVED) <= set(settings) else ()
-        common = [f"storage={storage}", *added, *settings, *(() if variant == WHOLE else ("score=null",))]
         for seed in [seed for seed in SEEDS if (variant, seed) in wanted]:
-            made = load(path, [*common, f"seed={seed}", f"name={name}-{number}-{seed}"])
+            ends = () if (variant, seed) == (WHOLE, SEEDS[0]) else ("score=null",)
+            made = load(path, [f"storage={storage}", *added, *settings, *ends, f"seed={seed}", f"name={name}-{number}-{seed}"])
             files[variant, seed] = write_recipe(made, folder)
     return files
 
@@ -100,7 +101,7 @@ def halves(recipe: Recipe) -> tuple[str, ...]:
 
 
 def lines(made: Mapping[tuple[str, int], Recipe]) -> Iterator[Figure]:
-    """What finished runs came to, a line each: every scored model of the recipe and seed; every variant over its seeds."""
+    """What finished runs came to, a line each: every scored model of the recipe by seed; every variant over its seeds."""
     runs = {key: finished(recipe) for key, recipe in made.items()}
     for (variant, seed), run in runs.items():
         if variant == WHOLE:
