@@ -9,7 +9,11 @@ from typing import cast
 import pyarrow as pa
 
 from raysberta.errors import InputError
+from raysberta.evaluation.facts import ScoresFacts
+from raysberta.evaluation.settings import ModelScores
 from raysberta.graph import NodeRef, Section, identity
+from raysberta.merging.facts import MergeFacts
+from raysberta.merging.settings import MergePhase
 from raysberta.nodes import Node
 from raysberta.pipeline.plan import Plan, Planned
 from raysberta.pipeline.stages import Stage
@@ -77,6 +81,22 @@ def dies_twice(work: Work[Rows]) -> RowFacts:
 def dies_twice_in_a_task(work: Work[Rows]) -> RowFacts:
     """The same in a task of its own, which Ray does not start again."""
     return cast(RowFacts, alone(dies_twice, work.workers, work.node, work))
+
+
+def merges(work: Work[MergePhase]) -> MergeFacts:
+    """The shares that the recipe says, of no tensors."""
+    return MergeFacts(shares=list(work.settings.phase.shares()), tensors=0, merged=0, linear=0, copied=0, least_cosine=1.0, chosen={})
+
+
+def rests(work: Work[Section]) -> Facts:
+    """Makes nothing."""
+    return Facts()
+
+
+def scores(work: Work[ModelScores]) -> ScoresFacts:
+    """On no task."""
+    time.sleep(2)
+    return ScoresFacts(scores={}, details={}, seconds={}, pooling="mean", prefixes={})
 
 
 Make = Callable[..., Plan]

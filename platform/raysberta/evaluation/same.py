@@ -6,11 +6,20 @@ The graph is made before any weight is chosen, so that two models are the same s
 from raysberta.errors import InputError
 from raysberta.evaluation.facts import ScoresFacts
 from raysberta.evaluation.settings import VERSION, ModelScores
+from raysberta.merging.facts import MergeFacts
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.work import Work
 
 LOOKED_AT = 100
 """Scores of the storage, the newest ones."""
+
+
+def as_merged(model: Artifact) -> str:
+    """Id of the model that a merge left as it is, by the weights that it ended with; of a merge of several, or no merge, its own."""
+    manifest = model.manifest
+    if manifest.kind != "merge" or manifest.told(MergeFacts).shares[0] != 1:
+        return manifest.id
+    return str(manifest.settings["phase"]["of"][0])
 
 
 def scored_before(work: Work[ModelScores], content: str) -> Artifact | None:

@@ -19,6 +19,8 @@ from raysberta.board import open_board
 from raysberta.errors import InputError, StageFailed
 from raysberta.evaluation.facts import ScoresFacts
 from raysberta.evaluation.means import Means, two_means
+from raysberta.evaluation.same import as_merged
+from raysberta.evaluation.settings import ModelScores
 from raysberta.pipeline.cluster import Cluster
 from raysberta.pipeline.plan import Plan, Planned
 from raysberta.pipeline.view import Event, View
@@ -160,6 +162,7 @@ class _Run:
     def _start_ready(self) -> None:
         """Start, longest chain first, what is ready and fits beside what runs; take over what another run has made."""
         ready = [item for item in self.waiting if all(feed in self.outcome.artifacts for feed in item.inputs.values())]
+        ready = [item for item in ready if not self._scored_elsewhere(item)]
         free = self.cluster.free([(item.planned.title, item.planned.workers) for item in self.running.values()])
         self.cluster.ask([item.workers for item in ready] + [item.planned.workers for item in self.running.values()])
         started = False
@@ -180,6 +183,16 @@ class _Run:
             started = True
         if not started and not self.running and ready:
             self.cluster.patience(ready[0].title, ready[0].workers)
+
+    def _scored_elsewhere(self, item: Planned) -> bool:
+        """Whether a model that a merge left as it is has scores still to come: scored after them, it takes them over."""
+        if not isinstance(item.node.settings, ModelScores):
+            return False
+        model = item.inputs[item.node.settings.model]
+        first = as_merged(self.outcome.artifacts[model])
+        wanted = {first if feed == model else feed for feed in item.inputs.values()}
+        unfinished = [*self.waiting, *(each.planned for each in self.running.values())]
+        return first != model and any(each.node.kind == item.node.kind and {*each.inputs.values()} == wanted for each in unfinished)
 
     def _start(self, item: Planned) -> None:
         self.waiting.remove(item)
