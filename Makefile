@@ -37,7 +37,7 @@ bench-training: $(VENV)/ready $(VENV)/peers-flagembedding/ready
 bench-plain: $(VENV)/ready
 	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/plain_alternative.py --recipe $(RECIPE) $(PLAIN)
 
-# the recipe, its ablations and their seeds as one plan, from where it was left; hours. QUALITY='--first-seed --only "without distil"'
+# the recipe, its ablations and their seeds as one plan, from where it was left; hours. QUALITY='--seeds 1 --only "without distil"'
 QUALITY ?=
 quality: $(VENV)/ready
 	@PYTHONPATH=platform $(VENV)/bin/python benchmarks/quality.py --recipe $(RECIPE) $(QUALITY)

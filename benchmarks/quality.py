@@ -187,14 +187,14 @@ def main() -> int:
     parser.add_argument("--recipe", type=Path, default=Path("recipes/laptop.yaml"), help="the recipe")
     parser.add_argument("--store", default="runs/quality", help="folder or URI of all artifacts")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="which ablations")
-    parser.add_argument("--first-seed", action="store_true", help=f"seed {SEEDS[0]} alone, however near a variant is to the recipe")
+    parser.add_argument("--seeds", type=int, choices=range(1, len(SEEDS) + 1), default=len(SEEDS), help="so many of a near variant at most")
     arguments = parser.parse_args()
     try:
         wanted = {(variant, SEEDS[0]) for variant in (WHOLE, *arguments.only)}
         made = first = run_all(arguments.recipe, arguments.store, wanted)
         again = near({variant: finished(recipe) for (variant, _), recipe in first.items()})
-        if not arguments.first_seed:
-            made = run_all(arguments.recipe, arguments.store, wanted | {(variant, seed) for variant in (WHOLE, *again) for seed in SEEDS})
+        if more := {(variant, seed) for variant in (WHOLE, *again) for seed in SEEDS[: arguments.seeds]} - wanted:
+            made = run_all(arguments.recipe, arguments.store, wanted | more)
         for line in lines(made):
             print(json.dumps(line, ensure_ascii=False), flush=True)
     except subprocess.CalledProcessError as error:
