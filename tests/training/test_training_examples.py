@@ -1,6 +1,7 @@
 import itertools
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,8 @@ from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import E5, Prefixes
 from raysberta.schema import PAIR
 from raysberta.storage.artifacts import Artifact, Store
-from raysberta.training.arrays import Tokens, is_whole, ranked
+from raysberta.training import arrays
+from raysberta.training.arrays import Tokens, grouped, is_whole, ranked
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.contrastive import make_batch
 from raysberta.training.examples import COLUMNS, Examples, prepare, prepare_tables
@@ -208,13 +210,33 @@ def test_what_is_saved_is_read_back_by_memory_map(examples, tmp_path):
         Examples.load(f"{tmp_path}/data")
 
 
+@pytest.fixture(scope="module", params=[None, 4], ids=["at once", "in parts"])
+def sorted_so(request) -> Iterator[None]:
+    """How many numbers are sorted at once: as always, or so few that it takes many parts."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param is not None:
+            patch.setattr(arrays, "AT_ONCE", request.param)
+            patch.setattr(arrays, "DRAWN", 2)
+        yield
+
+
 @given(st.lists(st.integers(0, 40)), st.sampled_from([np.uint64, np.int32]))
-def test_distinct_values_their_first_places_and_numbers_are_numpys(values, kind):
+def test_distinct_values_their_first_places_and_numbers_are_numpys(sorted_so, values, kind):
     values = np.asarray(values, kind)
     expected = np.unique(values, return_index=True, return_inverse=True)
     for mine, theirs in zip(ranked(values), expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert ranked(values)[0].dtype == kind and ranked(values)[2].dtype == np.int32
+    assert ranked(values)[0].dtype == kind and ranked(values)[1].dtype == ranked(values)[2].dtype == np.int32
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5))), st.lists(st.integers(0, 11)))
+def test_rows_are_grouped_and_taken_as_lists_are(sorted_so, pairs, order):
+    rows, values = (np.asarray([pair[side] for pair in pairs], np.int32) for side in (0, 1))
+    found = grouped(rows, values, 12)
+    expected = [sorted({value for row, value in pairs if row == number}) for number in range(12)]
+    assert [found[row].tolist() for row in range(len(found))] == expected
+    taken = found.take(np.asarray(order, np.int64))
+    assert [taken[row].tolist() for row in range(len(taken))] == [expected[row] for row in order]
 
 
 def test_no_examples_at_all_is_an_error(tiny, table):

@@ -3,8 +3,8 @@
 A *sequence* is a text with its prefix, cut to its limit, as token ids. `raw` says which sequences are the same text when the
 prefix is left off: duplicates and false negatives are judged by text, not by prefix.
 
-Whoever makes them holds numbers of rows and no texts: with seven negatives a row about 400 bytes of each row at the peak. Whoever reads
-them maps the arrays and reads what a step needs.
+Whoever makes them holds numbers of rows and no texts: with seven negatives a row, and no text in two rows, about 500 bytes of each row at
+the peak. Whoever reads them maps the arrays and reads what a step needs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -148,11 +148,11 @@ def _stacked(parts: Sequence[Ragged]) -> Ragged:
     return Ragged(np.concatenate([part.values for part in parts]), offsets)
 
 
-def numbered(surveys: Sequence[Survey]) -> tuple[Examples, np.ndarray, list[np.ndarray]]:
+def numbered(surveys: list[Survey]) -> tuple[Examples, np.ndarray, list[np.ndarray]]:
     """Rows in the order of their ids, sequences in the order of their keys.
 
     Args:
-        surveys: Of all units.
+        surveys: Of all units. They are gone afterwards: what they hold is as much as all of the rest.
 
     Returns:
         Examples without tokens, the keys of the sequences, uint64, rising, and for each unit those it is to tokenise.
@@ -161,21 +161,29 @@ def numbered(surveys: Sequence[Survey]) -> tuple[Examples, np.ndarray, list[np.n
         InputError: there is no row at all.
     """
     if not sum(len(each.query) for each in surveys):
-        raise InputError("no training example at all; right would be at least one source with pairs in its training split")
+        raise InputError("no training example at all; right would be at least one source with pairs in their training split")
     rows = pa.concat_tables([each.rows for each in surveys]).unify_dictionaries().combine_chunks()
+    scores = Ragged(
+        np.concatenate([each.negative_score for each in surveys]),
+        np.concatenate([[0], np.cumsum(np.concatenate([each.negatives.lengths for each in surveys]))]),
+    )
+    parts = [*(each.query for each in surveys), *(each.positive for each in surveys), *(each.negatives.values for each in surveys)]
+    surveys.clear()
+    begins = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    units, every = len(parts) // 3, np.concatenate(parts)
+    del parts
+    keys, first, number = ranked(every)
+    del every
+    owner = (np.searchsorted(begins, first, "right") - 1) % units
+    wanted = [keys[owner == unit] for unit in range(units)]
     order = pc.sort_indices(rows["id"]).to_numpy()
-    negatives = _stacked([each.negatives for each in surveys])
-    sides = [np.concatenate([getattr(each, name) for each in surveys]) for name in ("query", "positive")]
-    keys, first, number = ranked(np.concatenate([*sides, negatives.values]))
-    lengths = [*(len(each.query) for each in surveys)] * 2 + [len(each.negatives.values) for each in surveys]
-    owner = np.repeat(np.tile(np.arange(len(surveys), dtype=np.int32), 3), lengths)[first]
     query, positive, wrong = np.split(number, [rows.num_rows, 2 * rows.num_rows])
-    query, positive = query[order], positive[order]
-    scores = Ragged(np.concatenate([each.negative_score for each in surveys]), negatives.offsets)
+    query, positive, negatives = query[order], positive[order], Ragged(wrong, scores.offsets).take(order)
+    del first, owner, number, wrong
     texts = keys >> np.uint64(WAY_BITS)
     raw = np.cumsum(np.diff(texts, prepend=texts[:1]) != 0, dtype=np.int32)
     left, right, count = raw[query], raw[positive], int(raw[-1]) + 1
-    group = np.unique(rows["group"].to_numpy()[order], return_inverse=True)[1].astype(np.int32)
+    group = ranked(rows["group"].to_numpy()[order])[2]
     names, codes = rows["name"].chunk(0).dictionary.to_pylist(), rows["name"].chunk(0).indices.to_numpy()
     sources = tuple(sorted(set(names)))
     renamed = np.asarray([sources.index(name) for name in names], np.int32)
@@ -186,15 +194,24 @@ def numbered(surveys: Sequence[Survey]) -> tuple[Examples, np.ndarray, list[np.n
         source=renamed[codes[order]],
         query=query,
         positive=positive,
-        negatives=Ragged(wrong, negatives.offsets).take(order),
+        negatives=negatives,
         friends=grouped(np.concatenate([left, right, left, right]), np.concatenate([right, left, left, right]), count),
         group=group,
         groups=grouped(np.concatenate([left, right]), np.concatenate([group, group]), count),
-        ids=np.asarray(rows["id"].take(pa.array(order)).cast(pa.large_binary()).to_pylist()),
+        ids=_bytes(rows["id"], order),
         positive_score=rows["score"].to_numpy()[order],
         negative_score=scores.take(order).values,
     )
-    return examples, keys, [keys[owner == number] for number in range(len(surveys))]
+    return examples, keys, wanted
+
+
+def _bytes(ids: pa.ChunkedArray, order: np.ndarray) -> np.ndarray:
+    """Strings in an order as bytes [rows], as long as the longest; some of them at a time as Python has them."""
+    found = np.empty(len(order), f"S{pc.max(pc.binary_length(ids)).as_py()}")
+    for start in range(0, len(order), 1 << 16):
+        some = slice(start, start + (1 << 16))
+        found[some] = ids.take(pa.array(order[some])).cast(pa.large_binary()).to_pylist()
+    return found
 
 
 def prepare(
@@ -219,8 +236,8 @@ def prepare(
         InputError: there is no row at all.
     """
     examples, keys, wanted = numbered(list(each(survey, [(unit, reading) for unit in units])))
-    found = [piece for of_unit in each(tokenised, list(zip(range(len(units)), units, wanted, strict=True))) for piece in of_unit]
-    tokens, others = laid(keys, found)
+    found = each(tokenised, list(zip(range(len(units)), units, wanted, strict=True)))
+    tokens, others = laid(keys, (piece for of_unit in found for piece in of_unit))
     given: dict[str, Any] = {item.name: getattr(examples, item.name) for item in fields(examples)}
     if guide is not None:
         given["guide"] = Guided(guide.known.rows(others[:, 0]), guide.parts)

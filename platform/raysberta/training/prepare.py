@@ -19,7 +19,7 @@ from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import NONE, Side
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem
-from raysberta.training.arrays import PART, Tokens, is_whole, write_array
+from raysberta.training.arrays import PART, Tokens, is_whole, ranked, write_array
 from raysberta.training.examples import COLUMNS, Each, Examples, prepare
 from raysberta.training.guide import Guide, guides, store_vectors
 from raysberta.training.settings import Contrastive, Distil, Mlm
@@ -152,8 +152,8 @@ def shared(found: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     Args:
         found: uint64, rising: the keys of each unit.
     """
-    keys, first = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]), return_index=True)
-    owner = np.repeat(np.arange(len(found), dtype=np.int32), [len(of_unit) for of_unit in found])[first]
+    keys, first, _ = ranked(np.concatenate([np.zeros(0, np.uint64), *found]))
+    owner = np.searchsorted(np.cumsum([0, *(len(of_unit) for of_unit in found[:-1])]), first, "right") - 1
     return keys, [keys[owner == number] for number in range(len(found))]
 
 

@@ -258,23 +258,28 @@ def _joined(parts: Sequence[Piece]) -> Piece:
     return Piece(keys, lengths, values, max(part.highest for part in filled), others, prompts)
 
 
-def laid(keys: np.ndarray, found: Sequence[Piece]) -> tuple[Tokens, np.ndarray]:
+def laid(keys: np.ndarray, found: Iterable[Piece]) -> tuple[Tokens, np.ndarray]:
     """The tokens of all texts in the order of their keys, and the hashes by which others know them, uint64 [texts, others].
 
     Args:
         keys: uint64 [texts], rising.
-        found: Pieces that have each text once.
+        found: Pieces that have each text once; one is held at a time, but for what ids it has with it.
     """
-    place = np.searchsorted(keys, np.concatenate([piece.keys for piece in found]))
     part, begin, lengths, prompts = (np.empty(len(keys), kind) for kind in (np.int32, np.int64, np.int32, np.int32))
-    part[place] = np.repeat(np.arange(len(found)), [len(piece.keys) for piece in found])
-    begin[place] = np.concatenate([np.cumsum(piece.lengths, dtype=np.int64) - piece.lengths for piece in found])
-    lengths[place] = np.concatenate([piece.lengths for piece in found])
-    prompts[place] = np.concatenate([piece.prompts for piece in found])
-    others = np.empty((len(keys), max(piece.others.shape[1] for piece in found)), np.uint64)
-    others[place] = np.concatenate([piece.others for piece in found if len(piece.keys)] or [others])
-    held = tuple(piece.values for piece in found) if any(len(piece.values) for piece in found) else ()
-    return Tokens(held, part, begin, lengths, max(piece.highest for piece in found), prompts), others
+    others, values, highest = np.empty((len(keys), 0), np.uint64), list[np.ndarray](), 0
+    for number, piece in enumerate(found):
+        values.append(piece.values)
+        highest = max(highest, piece.highest)
+        if not len(piece.keys):
+            continue
+        if piece.others.shape[1] > others.shape[1]:
+            others = np.empty((len(keys), piece.others.shape[1]), np.uint64)
+        place = np.searchsorted(keys, piece.keys)
+        part[place] = number
+        begin[place] = np.cumsum(piece.lengths, dtype=np.int64) - piece.lengths
+        lengths[place], prompts[place], others[place] = piece.lengths, piece.prompts, piece.others
+    held = tuple(values) if any(len(each) for each in values) else ()
+    return Tokens(held, part, begin, lengths, highest, prompts), others
 
 
 def tokenise(tokenizer: PreTrainedTokenizerFast, texts: Iterable[tuple[str, int]]) -> Iterator[list[int]]:
