@@ -217,6 +217,7 @@ def sorted_so(request) -> Iterator[None]:
         if request.param is not None:
             patch.setattr(arrays, "AT_ONCE", request.param)
             patch.setattr(arrays, "DRAWN", 2)
+            patch.setattr(arrays, "ROWS_AT_ONCE", request.param)
         yield
 
 

@@ -190,9 +190,11 @@ class _Run:
             return False
         model = item.inputs[item.node.settings.model]
         first = as_merged(self.outcome.artifacts[model])
+        if first == model:
+            return False
         wanted = {first if feed == model else feed for feed in item.inputs.values()}
         unfinished = [*self.waiting, *(each.planned for each in self.running.values())]
-        return first != model and any(each.node.kind == item.node.kind and {*each.inputs.values()} == wanted for each in unfinished)
+        return any(each.node.kind == item.node.kind and {*each.inputs.values()} == wanted for each in unfinished)
 
     def _start(self, item: Planned) -> None:
         self.waiting.remove(item)

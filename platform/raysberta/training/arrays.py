@@ -24,6 +24,8 @@ AT_ONCE = 1 << 21
 """Numbers that are sorted at once: sorting takes some 40 bytes of each."""
 DRAWN = 64
 """Of these numbers, which say where the next ones begin."""
+ROWS_AT_ONCE = 1 << 16
+"""Rows that are put into another order at once."""
 
 
 def write_array(place: str, name: str, values: np.ndarray) -> None:
@@ -89,8 +91,8 @@ class Ragged:
         """Some rows in an order of their own, int [n]. Memory: the result, and some of its rows at a time."""
         offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])])
         values = np.empty(offsets[-1], self.values.dtype)
-        for start in range(0, len(rows), AT_ONCE // DRAWN):
-            some = rows[start : start + AT_ONCE // DRAWN]
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[start : start + ROWS_AT_ONCE]
             ends = offsets[start : start + len(some) + 1]
             places = np.arange(ends[0], ends[-1]) + np.repeat(self.offsets[some] - ends[:-1], np.diff(ends))
             values[ends[0] : ends[-1]] = self.values[places]
@@ -154,6 +156,11 @@ def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
         places = np.flatnonzero(inside)
         if len(places):
             yield places
+
+
+def part_of(places: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Which of some parts that lie end to end each place is in, int64; `sizes` are theirs, and one may be empty."""
+    return np.searchsorted(np.cumsum(sizes), places, "right")
 
 
 def within(values: np.ndarray, rising: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from raysberta.models.describe import positions
 from raysberta.models.model import Model
 from raysberta.models.parts import Connector, Decoder
 from raysberta.prefixes import Prefixes
-from raysberta.training.arrays import Ragged, Tokens, grouped, map_arrays, ranked, write_arrays
+from raysberta.training.arrays import ROWS_AT_ONCE, Ragged, Tokens, grouped, map_arrays, part_of, ranked, write_arrays
 from raysberta.training.guide import Guide, Guided
 from raysberta.training.survey import WAY_BITS, Held, Known, Piece, Reading, Unit, hashes, keys_of, laid, pieces, reading_of
 
@@ -161,20 +161,16 @@ def numbered(surveys: list[Survey]) -> tuple[Examples, np.ndarray, list[np.ndarr
         InputError: there is no row at all.
     """
     if not sum(len(each.query) for each in surveys):
-        raise InputError("no training example at all; right would be at least one source with pairs in their training split")
+        raise InputError("no training example at all; right would be at least one source with pairs in its training split")
     rows = pa.concat_tables([each.rows for each in surveys]).unify_dictionaries().combine_chunks()
-    scores = Ragged(
-        np.concatenate([each.negative_score for each in surveys]),
-        np.concatenate([[0], np.cumsum(np.concatenate([each.negatives.lengths for each in surveys]))]),
-    )
+    scores = _stacked([Ragged(each.negative_score, each.negatives.offsets) for each in surveys])
     parts = [*(each.query for each in surveys), *(each.positive for each in surveys), *(each.negatives.values for each in surveys)]
     surveys.clear()
-    begins = np.cumsum([0, *(len(part) for part in parts[:-1])])
-    units, every = len(parts) // 3, np.concatenate(parts)
+    sizes, units, every = [len(part) for part in parts], len(parts) // 3, np.concatenate(parts)
     del parts
     keys, first, number = ranked(every)
     del every
-    owner = (np.searchsorted(begins, first, "right") - 1) % units
+    owner = part_of(first, sizes) % units
     wanted = [keys[owner == unit] for unit in range(units)]
     order = pc.sort_indices(rows["id"]).to_numpy()
     query, positive, wrong = np.split(number, [rows.num_rows, 2 * rows.num_rows])
@@ -208,8 +204,8 @@ def numbered(surveys: list[Survey]) -> tuple[Examples, np.ndarray, list[np.ndarr
 def _bytes(ids: pa.ChunkedArray, order: np.ndarray) -> np.ndarray:
     """Strings in an order as bytes [rows], as long as the longest; some of them at a time as Python has them."""
     found = np.empty(len(order), f"S{pc.max(pc.binary_length(ids)).as_py()}")
-    for start in range(0, len(order), 1 << 16):
-        some = slice(start, start + (1 << 16))
+    for start in range(0, len(order), ROWS_AT_ONCE):
+        some = slice(start, start + ROWS_AT_ONCE)
         found[some] = ids.take(pa.array(order[some])).cast(pa.large_binary()).to_pylist()
     return found
 

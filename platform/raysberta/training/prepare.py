@@ -19,7 +19,7 @@ from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import NONE, Side
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem
-from raysberta.training.arrays import PART, Tokens, is_whole, ranked, write_array
+from raysberta.training.arrays import PART, Tokens, is_whole, part_of, ranked, write_array
 from raysberta.training.examples import COLUMNS, Each, Examples, prepare
 from raysberta.training.guide import Guide, guides, store_vectors
 from raysberta.training.settings import Contrastive, Distil, Mlm
@@ -153,7 +153,7 @@ def shared(found: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         found: uint64, rising: the keys of each unit.
     """
     keys, first, _ = ranked(np.concatenate([np.zeros(0, np.uint64), *found]))
-    owner = np.searchsorted(np.cumsum([0, *(len(of_unit) for of_unit in found[:-1])]), first, "right") - 1
+    owner = part_of(first, [len(of_unit) for of_unit in found])
     return keys, [keys[owner == number] for number in range(len(found))]
 
 
