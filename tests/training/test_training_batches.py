@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from variants import contrastive_settings
 
 from raysberta.errors import InputError
+from raysberta.training import batches
 from raysberta.training.batches import ContrastivePlan, TextPlan, fill
 from raysberta.training.contrastive import make_batch
 
@@ -158,11 +159,13 @@ def slowly_filled(rows, queries, positives, size):
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(4, 12)), max_size=40), st.integers(2, 5), st.randoms())
-def test_batches_are_filled_as_a_slow_search_fills_them(pairs, size, random):
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(4, 12)), max_size=40), st.integers(2, 5), st.randoms(), st.sampled_from([3, 64]))
+def test_batches_are_filled_as_a_slow_search_fills_them(pairs, size, random, at_once):
     rows = np.asarray(random.sample(range(1000), len(pairs)), np.int64)
     queries, positives = (np.asarray(side, np.int64) for side in zip(*pairs, strict=True)) if pairs else (rows, rows)
-    found = [batch.tolist() for batch in fill(rows, queries, positives, size)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "AT_ONCE", at_once)
+        found = [batch.tolist() for batch in fill(rows, queries, positives, size)]
     assert found == slowly_filled(rows, queries.tolist(), positives.tolist(), size)
 
 

@@ -18,8 +18,11 @@ from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import E5, Prefixes
 from raysberta.schema import PAIR
 from raysberta.storage.artifacts import Artifact, Store
-from raysberta.training import arrays
-from raysberta.training.arrays import Tokens, grouped, is_whole, ranked
+from raysberta.training import arrays, on_disk
+from raysberta.training import examples as examples_module
+from raysberta.training import prepare as prepare_module
+from raysberta.training import survey as survey_module
+from raysberta.training.arrays import Tokens, dealt, grouped, is_whole, ranked
 from raysberta.training.batches import ContrastivePlan
 from raysberta.training.contrastive import make_batch
 from raysberta.training.examples import COLUMNS, Examples, prepare, prepare_tables
@@ -129,9 +132,23 @@ a_row = st.fixed_dictionaries(
 )
 
 
+@pytest.fixture(scope="module", params=[None, 4], ids=["at once", "in parts"])
+def sorted_so(request) -> Iterator[None]:
+    """How many numbers are sorted at once: as always, or so few that it takes many parts, and all on disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param is not None:
+            patch.setattr(arrays, "AT_ONCE", request.param)
+            patch.setattr(arrays, "DRAWN", 2)
+            patch.setattr(arrays, "COMPARED_AT_ONCE", 3)
+            patch.setattr(on_disk, "IN_MEMORY", 0)
+            for module in (arrays, examples_module, prepare_module, survey_module):
+                patch.setattr(module, "ROWS_AT_ONCE", request.param)
+        yield
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(st.lists(a_row, min_size=1, max_size=12), st.lists(st.integers(1, 11), max_size=3, unique=True), st.sampled_from([Prefixes(), E5]))
-def test_numbers_and_tokens_are_those_of_a_loop_over_the_texts(tiny, table, rows, cuts, prefixes):
+def test_numbers_and_tokens_are_those_of_a_loop_over_the_texts(sorted_so, tiny, table, rows, cuts, prefixes):
     """Whatever the units; dictionaries of texts stand for the hashes."""
     full = [
         row(table, pair_id=f"{number:03d}", **given, negative_scores=[0.5] * len(given["negatives"])) for number, given in enumerate(rows)
@@ -210,17 +227,6 @@ def test_what_is_saved_is_read_back_by_memory_map(examples, tmp_path):
         Examples.load(f"{tmp_path}/data")
 
 
-@pytest.fixture(scope="module", params=[None, 4], ids=["at once", "in parts"])
-def sorted_so(request) -> Iterator[None]:
-    """How many numbers are sorted at once: as always, or so few that it takes many parts."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param is not None:
-            patch.setattr(arrays, "AT_ONCE", request.param)
-            patch.setattr(arrays, "DRAWN", 2)
-            patch.setattr(arrays, "ROWS_AT_ONCE", request.param)
-        yield
-
-
 @given(st.lists(st.integers(0, 40)), st.sampled_from([np.uint64, np.int32]))
 def test_distinct_values_their_first_places_and_numbers_are_numpys(sorted_so, values, kind):
     values = np.asarray(values, kind)
@@ -238,6 +244,26 @@ def test_rows_are_grouped_and_taken_as_lists_are(sorted_so, pairs, order):
     assert [found[row].tolist() for row in range(len(found))] == expected
     taken = found.take(np.asarray(order, np.int64))
     assert [taken[row].tolist() for row in range(len(taken))] == [expected[row] for row in order]
+
+
+@given(st.lists(st.integers(0, 9)))
+def test_values_are_dealt_to_rows_in_the_order_in_which_they_come(sorted_so, rows):
+    values = np.arange(100, 100 + len(rows), dtype=np.uint64)
+    found = dealt(values, np.asarray(rows, np.int32), 12)
+    assert [of_row.tolist() for of_row in found] == [
+        [100 + place for place, row in enumerate(rows) if row == number] for number in range(12)
+    ]
+
+
+def test_an_array_that_the_disk_has_no_room_for_is_refused_before_anything_is_written():
+    with pytest.raises(OSError, match=r"No space left|File too large"):
+        on_disk.empty(1 << 60, np.uint8)
+
+
+def test_what_grows_is_whole_whatever_the_parts():
+    grown = on_disk.joined((np.arange(3), np.arange(0), np.arange(3, 9, 2)), np.int32)
+    assert grown.tolist() == [0, 1, 2, 3, 5, 7] and grown.dtype == np.int32
+    assert on_disk.joined((), np.uint64).tolist() == []
 
 
 def test_no_examples_at_all_is_an_error(tiny, table):

@@ -16,6 +16,7 @@ import numpy as np
 from raysberta.storage.artifacts import write_whole
 from raysberta.storage.local_copy import local_folder
 from raysberta.storage.location import filesystem
+from raysberta.training.on_disk import Growing, empty, spans
 
 INDEX = "index.json"
 PART = "tokens-"
@@ -26,6 +27,8 @@ DRAWN = 64
 """Of these numbers, which say where the next ones begin."""
 ROWS_AT_ONCE = 1 << 16
 """Rows that are put into another order at once."""
+COMPARED_AT_ONCE = 1 << 24
+"""Numbers that are looked through at once for some of them: two bytes of each."""
 
 
 def write_array(place: str, name: str, values: np.ndarray) -> None:
@@ -82,21 +85,34 @@ class Ragged:
     def __getitem__(self, row: int) -> np.ndarray:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.__getitem__, range(len(self)))
+
     @property
     def lengths(self) -> np.ndarray:
         """Length of each row, int64 [rows]: of all of them, so nothing for a step."""
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> "Ragged":
-        """Some rows in an order of their own, int [n]. Memory: the result, and some of its rows at a time."""
-        offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])])
-        values = np.empty(offsets[-1], self.values.dtype)
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[start : start + ROWS_AT_ONCE]
-            ends = offsets[start : start + len(some) + 1]
-            places = np.arange(ends[0], ends[-1]) + np.repeat(self.offsets[some] - ends[:-1], np.diff(ends))
+        """Some rows in an order of their own, int [n], on this machine's disk."""
+        offsets = empty(len(rows) + 1, np.int64)
+        for some in spans(len(rows), ROWS_AT_ONCE):
+            offsets[some.start + 1 : some.stop + 1] = self.offsets[rows[some] + 1] - self.offsets[rows[some]]
+        np.cumsum(offsets, out=offsets)
+        values = empty(int(offsets[-1]), self.values.dtype)
+        for some in spans(len(rows), ROWS_AT_ONCE):
+            ends = offsets[some.start : some.stop + 1]
+            places = np.arange(ends[0], ends[-1]) + np.repeat(self.offsets[rows[some]] - ends[:-1], np.diff(ends))
             values[ends[0] : ends[-1]] = self.values[places]
         return Ragged(values, offsets)
+
+
+def taken(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """values[places], [n], on this machine's disk."""
+    found = empty(len(places), values.dtype)
+    for some in spans(len(places), ROWS_AT_ONCE):
+        found[some] = values[places[some]]
+    return found
 
 
 def ragged(rows: Iterable[Sequence[int]]) -> Ragged:
@@ -109,7 +125,7 @@ def ragged(rows: Iterable[Sequence[int]]) -> Ragged:
 
 
 def grouped(rows: np.ndarray, values: np.ndarray, count: int) -> Ragged:
-    """The distinct values of each row, rising. Memory: the result twice, and what sorting AT_ONCE of them takes.
+    """The distinct values of each row, rising, on this machine's disk. Memory: what sorting AT_ONCE of them takes.
 
     Args:
         rows: int [n], not negative, below `count`.
@@ -117,32 +133,51 @@ def grouped(rows: np.ndarray, values: np.ndarray, count: int) -> Ragged:
         count: Rows of the result; those that do not occur are empty.
     """
     span = int(values.max(initial=0)) + 1
-    counts, found = np.zeros(count, np.int64), [np.zeros(0, np.int32)]
+    offsets, found = empty(count + 1, np.int64), Growing(np.int32)
     for places in _parts(rows):
         distinct = np.unique(rows[places].astype(np.int64) * span + values[places])
         each, first = distinct // span, int(distinct[0] // span)
-        counts[first : int(each[-1]) + 1] = np.bincount(each - first)
-        found.append((distinct % span).astype(np.int32))
-    return Ragged(np.concatenate(found), np.concatenate([[0], np.cumsum(counts)]))
+        offsets[first + 1 : int(each[-1]) + 2] = np.bincount(each - first)
+        found.add(distinct % span)
+    np.cumsum(offsets, out=offsets)
+    return Ragged(found.whole(), offsets)
 
 
 def ranked(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The distinct values, rising, where each stands first, int32, and of each value which of them it is, int32 [n].
 
-    What `np.unique` gives, which sorts all of them at once. Memory: the result twice, and what sorting AT_ONCE of them takes.
+    What `np.unique` gives, which sorts all of them at once; these lie on this machine's disk. Memory: what sorting AT_ONCE of them takes.
 
     Args:
         values: int [n], not negative, fewer than 2^31.
     """
-    number, count = np.empty(len(values), np.int32), 0
-    distinct, first = [values[:0]], [np.zeros(0, np.int32)]
+    number, count = empty(len(values), np.int32), 0
+    distinct, first = Growing(values.dtype), Growing(np.int32)
     for places in _parts(values):
         found, begins, which = np.unique(values[places], return_index=True, return_inverse=True)
         number[places] = count + which
-        distinct.append(found)
-        first.append(places[begins].astype(np.int32))
+        distinct.add(found)
+        first.add(places[begins])
         count += len(found)
-    return np.concatenate(distinct), np.concatenate(first), number
+    return distinct.whole(), first.whole(), number
+
+
+def dealt(values: np.ndarray, rows: np.ndarray, count: int) -> Ragged:
+    """The values of each row in the order in which they come, on this machine's disk. Memory: what sorting AT_ONCE of them takes.
+
+    Args:
+        values: [n].
+        rows: int [n], not negative, below `count`.
+        count: Rows of the result; those that do not occur are empty.
+    """
+    offsets, found = empty(count + 1, np.int64), Growing(values.dtype)
+    for places in _parts(rows):
+        of = rows[places]
+        first, last = int(of.min()), int(of.max())
+        offsets[first + 1 : last + 2] = np.bincount(of - first)
+        found.add(values[places[np.argsort(of, kind="stable")]])
+    np.cumsum(offsets, out=offsets)
+    return Ragged(found.whole(), offsets)
 
 
 def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
@@ -150,10 +185,13 @@ def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
     drawn = np.sort(values[:: max(1, AT_ONCE // DRAWN)])
     ends = np.unique(drawn[DRAWN::DRAWN]).tolist()
     for low, high in pairwise([0, *ends, None]):
-        inside = values >= low
-        if high is not None:
-            inside &= values < high
-        places = np.flatnonzero(inside)
+        found = [np.zeros(0, np.int64)]
+        for some in spans(len(values), COMPARED_AT_ONCE):
+            inside = values[some] >= low
+            if high is not None:
+                inside &= values[some] < high
+            found.append(np.flatnonzero(inside) + some.start)
+        places = np.concatenate(found)
         if len(places):
             yield places
 

@@ -3,8 +3,9 @@
 A *sequence* is a text with its prefix, cut to its limit, as token ids. `raw` says which sequences are the same text when the
 prefix is left off: duplicates and false negatives are judged by text, not by prefix.
 
-Whoever makes them holds numbers of rows and no texts: with seven negatives a row, and no text in two rows, about 500 bytes of each row at
-the peak. Whoever reads them maps the arrays and reads what a step needs.
+Whoever makes them holds no texts, and numbers of rows and texts on this machine's disk (on_disk.py), some 500 bytes of a row with seven
+negatives that no other row has; in memory are some 35 bytes of a row, and what sorting takes (arrays.py). Whoever reads them maps the
+arrays and reads what a step needs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,8 +23,9 @@ from raysberta.models.describe import positions
 from raysberta.models.model import Model
 from raysberta.models.parts import Connector, Decoder
 from raysberta.prefixes import Prefixes
-from raysberta.training.arrays import ROWS_AT_ONCE, Ragged, Tokens, grouped, map_arrays, part_of, ranked, write_arrays
+from raysberta.training.arrays import ROWS_AT_ONCE, Ragged, Tokens, dealt, grouped, map_arrays, part_of, ranked, taken, write_arrays
 from raysberta.training.guide import Guide, Guided
+from raysberta.training.on_disk import Growing, empty, joined, spans
 from raysberta.training.survey import WAY_BITS, Held, Known, Piece, Reading, Unit, hashes, keys_of, laid, pieces, reading_of
 
 COLUMNS = ("pair_id", "group", "source", "kind", "task", "query", "positive", "negatives", "positive_score", "negative_scores")
@@ -148,11 +150,61 @@ def _stacked(parts: Sequence[Ragged]) -> Ragged:
     return Ragged(np.concatenate([part.values for part in parts]), offsets)
 
 
-def numbered(surveys: list[Survey]) -> tuple[Examples, np.ndarray, list[np.ndarray]]:
-    """Rows in the order of their ids, sequences in the order of their keys.
+class _Held:
+    """The surveys of all units, put down on this machine's disk as they come."""
+
+    def __init__(self, surveys: Iterable[Survey]) -> None:
+        """What any of them holds is gone before the next one is asked for, if whoever gives them lets go of it too."""
+        sides = [Growing(np.uint64) for _ in SIDES]
+        score, counts, wrong_score = Growing(np.float32), Growing(np.int64), Growing(np.float32)
+        group, name, characters, lengths = Growing(np.uint64), Growing(np.int32), Growing(np.uint8), Growing(np.int64)
+        sizes, names = list[tuple[int, ...]](), dict[str, int]()
+        for each in surveys:
+            keys = each.query, each.positive, each.negatives.values
+            sizes.append(tuple(len(side) for side in keys))
+            for side, found in zip(sides, keys, strict=True):
+                side.add(found)
+            counts.add(each.negatives.lengths)
+            wrong_score.add(each.negative_score)
+            score.add(each.rows["score"].to_numpy())
+            group.add(each.rows["group"].to_numpy())
+            for chunk in each.rows["name"].chunks:
+                own = [names.setdefault(one, len(names)) for one in chunk.dictionary.to_pylist()]
+                name.add(np.asarray([*own, 0], np.int32)[chunk.indices.to_numpy()])
+            for chunk in each.rows["id"].chunks:
+                ends = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+                lengths.add(np.diff(ends))
+                if chunk.buffers()[2] is not None:
+                    characters.add(np.frombuffer(chunk.buffers()[2], np.uint8)[ends[0] : ends[-1]])
+        self.sizes = [size for side in zip(*sizes, strict=True) for size in side]
+        """Of the queries of each unit, then of their positives, then of their negatives."""
+        self.units = len(sizes)
+        self.keys = joined((side.whole() for side in sides), np.uint64)
+        self.score, self.group, self.name, self.names = score.whole(), group.whole(), name.whole(), list(names)
+        self.negatives = _ends(counts)
+        self.negative_score = wrong_score.whole()
+        ends, held = _ends(lengths), characters.whole()
+        self.ids = pa.LargeStringArray.from_buffers(len(ends) - 1, pa.py_buffer(ends), pa.py_buffer(held))
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+SIDES = ("query", "positive", "negatives")
+
+
+def _ends(lengths: Growing) -> np.ndarray:
+    """Where rows of such lengths begin, and the end of the last one: int64 [rows + 1]."""
+    found = joined((np.zeros(1, np.int64), lengths.whole()), np.int64)
+    np.cumsum(found, out=found)
+    return found
+
+
+def numbered(surveys: Iterable[Survey]) -> tuple[Examples, np.ndarray, Ragged]:
+    """Rows in the order of their ids, sequences in the order of their keys. What is large of it lies on this machine's disk.
 
     Args:
-        surveys: Of all units. They are gone afterwards: what they hold is as much as all of the rest.
+        surveys: Of all units; one is held at a time.
 
     Returns:
         Examples without tokens, the keys of the sequences, uint64, rising, and for each unit those it is to tokenise.
@@ -160,52 +212,58 @@ def numbered(surveys: list[Survey]) -> tuple[Examples, np.ndarray, list[np.ndarr
     Raises:
         InputError: there is no row at all.
     """
-    if not sum(len(each.query) for each in surveys):
+    held = _Held(surveys)
+    if not len(held):
         raise InputError("no training example at all; right would be at least one source with pairs in its training split")
-    rows = pa.concat_tables([each.rows for each in surveys]).unify_dictionaries().combine_chunks()
-    scores = _stacked([Ragged(each.negative_score, each.negatives.offsets) for each in surveys])
-    parts = [*(each.query for each in surveys), *(each.positive for each in surveys), *(each.negatives.values for each in surveys)]
-    surveys.clear()
-    sizes, units, every = [len(part) for part in parts], len(parts) // 3, np.concatenate(parts)
-    del parts
-    keys, first, number = ranked(every)
-    del every
-    owner = part_of(first, sizes) % units
-    wanted = [keys[owner == unit] for unit in range(units)]
-    order = pc.sort_indices(rows["id"]).to_numpy()
-    query, positive, wrong = np.split(number, [rows.num_rows, 2 * rows.num_rows])
-    query, positive, negatives = query[order], positive[order], Ragged(wrong, scores.offsets).take(order)
-    del first, owner, number, wrong
-    texts = keys >> np.uint64(WAY_BITS)
-    raw = np.cumsum(np.diff(texts, prepend=texts[:1]) != 0, dtype=np.int32)
-    left, right, count = raw[query], raw[positive], int(raw[-1]) + 1
-    group = ranked(rows["group"].to_numpy()[order])[2]
-    names, codes = rows["name"].chunk(0).dictionary.to_pylist(), rows["name"].chunk(0).indices.to_numpy()
-    sources = tuple(sorted(set(names)))
-    renamed = np.asarray([sources.index(name) for name in names], np.int32)
+    keys, first, number = ranked(held.keys)
+    wanted = dealt(keys, _owners(first, held), held.units)
+    order = pc.sort_indices(held.ids).to_numpy()
+    rows = len(held)
+    query, positive = taken(number[:rows], order), taken(number[rows : 2 * rows], order)
+    raw = _texts(keys)
+    left, right, count = taken(raw, query), taken(raw, positive), int(raw[-1]) + 1
+    group = ranked(taken(held.group, order))[2]
+    sources = tuple(sorted(held.names))
     examples = Examples(
         tokens=Tokens((), np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int32), 0, np.zeros(0, np.int32)),
         raw=raw,
         sources=sources,
-        source=renamed[codes[order]],
+        source=taken(np.asarray([sources.index(name) for name in held.names], np.int32), taken(held.name, order)),
         query=query,
         positive=positive,
-        negatives=negatives,
-        friends=grouped(np.concatenate([left, right, left, right]), np.concatenate([right, left, left, right]), count),
+        negatives=Ragged(number[2 * rows :], held.negatives).take(order),
+        friends=grouped(joined((left, right, left, right), np.int32), joined((right, left, left, right), np.int32), count),
         group=group,
-        groups=grouped(np.concatenate([left, right]), np.concatenate([group, group]), count),
-        ids=_bytes(rows["id"], order),
-        positive_score=rows["score"].to_numpy()[order],
-        negative_score=scores.take(order).values,
+        groups=grouped(joined((left, right), np.int32), joined((group, group), np.int32), count),
+        ids=_bytes(held.ids, order),
+        positive_score=taken(held.score, order),
+        negative_score=Ragged(held.negative_score, held.negatives).take(order).values,
     )
     return examples, keys, wanted
 
 
-def _bytes(ids: pa.ChunkedArray, order: np.ndarray) -> np.ndarray:
+def _owners(first: np.ndarray, held: _Held) -> np.ndarray:
+    """The unit of each place among the keys, int32."""
+    found = empty(len(first), np.int32)
+    for some in spans(len(first), ROWS_AT_ONCE):
+        found[some] = part_of(first[some], held.sizes) % held.units
+    return found
+
+
+def _texts(keys: np.ndarray) -> np.ndarray:
+    """The number of each key's text, whatever the way in which it is read, int32."""
+    found, text, count = empty(len(keys), np.int32), keys[0] >> np.uint64(WAY_BITS), 0
+    for some in spans(len(keys), ROWS_AT_ONCE):
+        texts = keys[some] >> np.uint64(WAY_BITS)
+        found[some] = count + np.cumsum(np.diff(texts, prepend=text) != 0)
+        text, count = texts[-1], int(found[some][-1])
+    return found
+
+
+def _bytes(ids: pa.LargeStringArray, order: np.ndarray) -> np.ndarray:
     """Strings in an order as bytes [rows], as long as the longest; some of them at a time as Python has them."""
-    found = np.empty(len(order), f"S{pc.max(pc.binary_length(ids)).as_py()}")
-    for start in range(0, len(order), ROWS_AT_ONCE):
-        some = slice(start, start + ROWS_AT_ONCE)
+    found = empty(len(order), f"S{pc.max(pc.binary_length(ids)).as_py()}")
+    for some in spans(len(order), ROWS_AT_ONCE):
         found[some] = ids.take(pa.array(order[some])).cast(pa.large_binary()).to_pylist()
     return found
 
@@ -231,8 +289,8 @@ def prepare(
     Raises:
         InputError: there is no row at all.
     """
-    examples, keys, wanted = numbered(list(each(survey, [(unit, reading) for unit in units])))
-    found = each(tokenised, list(zip(range(len(units)), units, wanted, strict=True)))
+    examples, keys, wanted = numbered(each(survey, [(unit, reading) for unit in units]))
+    found = each(tokenised, ((number, unit, wanted[number]) for number, unit in enumerate(units)))
     tokens, others = laid(keys, (piece for of_unit in found for piece in of_unit))
     given: dict[str, Any] = {item.name: getattr(examples, item.name) for item in fields(examples)}
     if guide is not None:

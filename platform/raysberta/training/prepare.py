@@ -5,7 +5,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import starmap
@@ -19,9 +19,10 @@ from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import NONE, Side
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem
-from raysberta.training.arrays import PART, Tokens, is_whole, part_of, ranked, write_array
+from raysberta.training.arrays import PART, ROWS_AT_ONCE, Ragged, Tokens, dealt, is_whole, part_of, ranked, write_array
 from raysberta.training.examples import COLUMNS, Each, Examples, prepare
 from raysberta.training.guide import Guide, guides, store_vectors
+from raysberta.training.on_disk import Growing, empty, spans
 from raysberta.training.settings import Contrastive, Distil, Mlm
 from raysberta.training.survey import Known, Piece, Reading, RowGroup, Unit, distinct, known, laid, pieces, reading_of, row_groups
 from raysberta.training.teacher import compared_texts
@@ -118,13 +119,13 @@ def store_texts(units: Sequence[Unit], reading: Reading, model: Artifact, place:
     Raises:
         InputError: there is no text at all.
     """
-    keys, wanted = shared(list(each(distinct, [(unit, reading) for unit in units])))
+    keys, wanted = shared(each(distinct, [(unit, reading) for unit in units]))
     if not len(keys):
         raise InputError("there is no training text at all; right would be sources with pairs in their training split")
     keys = keys[:most]
-    wanted = [of_unit[of_unit <= keys[-1]] for of_unit in wanted]
+    chosen = ((number, unit, wanted[number][wanted[number] <= keys[-1]]) for number, unit in enumerate(units))
     tokenised = partial(store_pieces, reading=reading, model=model, place=place)
-    found = list(each(tokenised, list(zip(range(len(units)), units, wanted, strict=True))))
+    found = list(each(tokenised, chosen))
     marks = [np.concatenate([np.zeros(0, np.uint64), *(piece.others[:, -1:].ravel() for piece in of_unit)]) for of_unit in found]
     tokens, others = laid(keys, [piece for of_unit in found for piece in of_unit])
     return Stored(tokens, others, [np.unique(of_unit) for of_unit in marks])
@@ -141,20 +142,26 @@ def text_units(settings: Mlm | Distil, inputs: Mapping[str, Artifact]) -> list[R
 
 def compare_texts(units: Sequence[Unit], reading: Reading, each: Each) -> list[list[tuple[int, str, int]]]:
     """COMPARED texts at most, those whose keys are least: for each unit some of them, as `teacher.compared_texts` gives them."""
-    keys, wanted = shared(list(each(distinct, [(unit, reading) for unit in units])))
-    wanted = [np.intersect1d(of_unit, keys[:COMPARED]) for of_unit in wanted]
-    return list(each(compared_texts, [(unit, reading, of_unit) for unit, of_unit in zip(units, wanted, strict=True)]))
+    keys, wanted = shared(each(distinct, [(unit, reading) for unit in units]))
+    chosen = ((unit, reading, np.intersect1d(wanted[number], keys[:COMPARED])) for number, unit in enumerate(units))
+    return list(each(compared_texts, chosen))
 
 
-def shared(found: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """All keys, uint64, rising, and for each unit those that no unit before it has.
+def shared(found: Iterable[np.ndarray]) -> tuple[np.ndarray, Ragged]:
+    """All keys, uint64, rising, and for each unit those that no unit before it has. They lie on this machine's disk.
 
     Args:
-        found: uint64, rising: the keys of each unit.
+        found: uint64, rising: the keys of each unit; those of one are held at a time.
     """
-    keys, first, _ = ranked(np.concatenate([np.zeros(0, np.uint64), *found]))
-    owner = part_of(first, [len(of_unit) for of_unit in found])
-    return keys, [keys[owner == number] for number in range(len(found))]
+    every, sizes = Growing(np.uint64), list[int]()
+    for of_unit in found:
+        every.add(of_unit)
+        sizes.append(len(of_unit))
+    keys, first, _ = ranked(every.whole())
+    owner = empty(len(first), np.int32)
+    for some in spans(len(first), ROWS_AT_ONCE):
+        owner[some] = part_of(first[some], sizes)
+    return keys, dealt(keys, owner, len(sizes))
 
 
 def store_pieces(number: int, unit: Unit, wanted: np.ndarray, reading: Reading, model: Artifact, place: str) -> list[Piece]:

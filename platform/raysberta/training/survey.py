@@ -26,7 +26,8 @@ from raysberta.prefixes import Prefixes, Side
 from raysberta.schema import Split, Task
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem
-from raysberta.training.arrays import Tokens
+from raysberta.training.arrays import ROWS_AT_ONCE, Tokens, ranked
+from raysberta.training.on_disk import empty, spans
 
 BATCH = 4096
 """Rows read at once."""
@@ -160,19 +161,21 @@ class Known:
     rising: np.ndarray
     """uint64 [texts]: hashes of the texts with their prefix, see `hashes`."""
     row: np.ndarray
-    """int64 [texts]: the number of each."""
+    """int [texts]: the number of each."""
 
     def rows(self, wanted: np.ndarray) -> np.ndarray:
         """Numbers of texts by their hashes, int64; -1 where a text is not known."""
-        if not len(self.rising):
-            return np.full(len(wanted), -1)
-        place = np.minimum(np.searchsorted(self.rising, wanted), len(self.rising) - 1)
-        return np.where(self.rising[place] == wanted, self.row[place], -1)
+        found = empty(len(wanted), np.int64)
+        for some in spans(len(wanted), ROWS_AT_ONCE):
+            place = np.searchsorted(self.rising, wanted[some])
+            place[place == len(self.rising)] = 0
+            found[some] = np.where(self.rising[place] == wanted[some], self.row[place], -1) if len(self.rising) else -1
+        return found
 
 
 def known(prefixes: Prefixes, found: np.ndarray) -> Known:
     """Texts numbered in the order of their hashes, uint64 [texts]; of equal ones the first counts."""
-    rising, first = np.unique(found, return_index=True)
+    rising, first, _ = ranked(found)
     return Known(prefixes, rising, first)
 
 
@@ -263,17 +266,17 @@ def laid(keys: np.ndarray, found: Iterable[Piece]) -> tuple[Tokens, np.ndarray]:
 
     Args:
         keys: uint64 [texts], rising.
-        found: Pieces that have each text once; one is held at a time, but for what ids it has with it.
+        found: Pieces that have each text once; one is held at a time, but for what ids it has with it. The rest is on this machine's disk.
     """
-    part, begin, lengths, prompts = (np.empty(len(keys), kind) for kind in (np.int32, np.int64, np.int32, np.int32))
-    others, values, highest = np.empty((len(keys), 0), np.uint64), list[np.ndarray](), 0
+    part, begin, lengths, prompts = (empty(len(keys), kind) for kind in (np.int32, np.int64, np.int32, np.int32))
+    others, values, highest = empty((len(keys), 0), np.uint64), list[np.ndarray](), 0
     for number, piece in enumerate(found):
         values.append(piece.values)
         highest = max(highest, piece.highest)
         if not len(piece.keys):
             continue
         if piece.others.shape[1] > others.shape[1]:
-            others = np.empty((len(keys), piece.others.shape[1]), np.uint64)
+            others = empty((len(keys), piece.others.shape[1]), np.uint64)
         place = np.searchsorted(keys, piece.keys)
         part[place] = number
         begin[place] = np.cumsum(piece.lengths, dtype=np.int64) - piece.lengths
