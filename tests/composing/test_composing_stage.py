@@ -28,8 +28,8 @@ ANSWERS = ["Return a sorted copy of an array.", "Delete the named file.", "Add u
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(str(tmp_path_factory.mktemp("parts") / "store"))
+def store(module_path: Path) -> Store:
+    return Store(str(module_path / "store"))
 
 
 @pytest.fixture(scope="module")

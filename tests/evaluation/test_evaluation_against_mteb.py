@@ -40,8 +40,8 @@ ALIKE, ALIKE_NUMBERS = 1e-4, 1e-5
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(str(tmp_path_factory.mktemp("store")))
+def store(module_path: Path) -> Store:
+    return Store(str(module_path / "store"))
 
 
 @pytest.fixture(scope="module")

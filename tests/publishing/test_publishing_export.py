@@ -43,8 +43,8 @@ def copied(source: str, target: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def published(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("published") / "model"
+def published(trained: Path, module_path: Path) -> Path:
+    folder = module_path / "model"
     found = export(trained, folder)
     assert found.dimension == 384 and found.max_tokens == 512 and 0 <= found.difference <= 1e-5
     assert found.parameters > 100_000_000

@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,16 @@ from raysberta.prefixes import E5, Prefixes
 from raysberta.retrieval.embed import Embedder
 from raysberta.retrieval.mapped import Mapped
 from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors, block_path, write_block
+from raysberta.storage.runs import Place, power_of_two
+from raysberta.training import teacher as teacher_module
+from raysberta.training.arrays import Ragged
 from raysberta.training.distil import DistilModel, make_batch, train_distil
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.fidelity import agreement, fidelity
-from raysberta.training.lessons import by_blocks
+from raysberta.training.lessons import TOGETHER, _bundles, by_blocks, text_runs
 from raysberta.training.prepare import COMPARED, compare_texts, shared
 from raysberta.training.survey import Held, Unit, distinct, hashes, known, laid, pieces, reading_of
-from raysberta.training.teacher import RANGE, TEXTS, Lessons, distances, in_blocks, projection, teacher_hashes, teacher_texts
+from raysberta.training.teacher import RANGE, TEXTS, Lessons, distances, in_blocks, projection, teacher_hashes, teacher_texts, text_ranges
 
 READING = reading_of({"query": 16, "document": 16}, Prefixes(), [E5], sys.maxsize)
 """As a student with our prefixes reads what a teacher with those of E5 does."""
@@ -41,8 +45,8 @@ READING = reading_of({"query": 16, "document": 16}, Prefixes(), [E5], sys.maxsiz
 @pytest.fixture(scope="module")
 def ordered(table) -> list[str]:
     """What the teacher reads, in an order of its own."""
-    (texts,) = teacher_texts(Held(table.slice(0, 80)), READING, teacher_hashes(Held(table.slice(0, 80)), READING), np.zeros(0, np.uint64))
-    return sorted(texts["text"].to_pylist())
+    unit = Held(table.slice(0, 80))
+    return sorted(text for found in teacher_texts(unit, READING, teacher_hashes(unit, READING)) for text in found["text"].to_pylist())
 
 
 @pytest.fixture(scope="module")
@@ -88,34 +92,45 @@ def test_texts_are_read_with_the_prefix_of_their_side_by_either(table):
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.integers(1, 243), max_size=4, unique=True), st.integers(0, 4))
-def test_the_teachers_texts_come_together_by_ranges_and_each_once(table, cuts, ranges):
-    """Whatever the units: every text is in the range of its hash, and a range has its longest text first."""
+@given(st.lists(st.integers(1, 243), max_size=4, unique=True), st.sampled_from([7, 60, RANGE]), st.sampled_from([1, 1 << 20]))
+def test_the_teachers_texts_come_together_by_ranges_and_each_once(table, cuts, size, held):
+    """Whatever the units and the files: every text is in the range of its hash, and a range has its longest text first."""
     bounds = [0, *sorted(cuts), table.num_rows]
     units = [Held(table.slice(start, stop - start)) for start, stop in itertools.pairwise(bounds)]
-    rising, wanted = shared([teacher_hashes(unit, READING) for unit in units])
-    ends = rising[len(rising) // (ranges + 1) :: len(rising) // (ranges + 1)][:ranges]
-    cut = [teacher_texts(unit, READING, of_unit, ends) for unit, of_unit in zip(units, wanted, strict=True)]
-    found = []
-    for number, parts in enumerate(zip(*cut, strict=True)):
-        blocks, fresh = in_blocks(parts, "/nowhere")
-        texts = [text for block in fresh["texts"].to_pylist() for text in block]
-        assert blocks.hashes.tolist() == hashes(texts).tolist() and texts == sorted(texts, key=lambda text: (-len(text), text))
-        assert blocks.fresh == len(texts) and len(blocks.paths) == -(-len(texts) // BLOCK_TEXTS)
-        assert (np.searchsorted(ends, blocks.hashes, "right") == number).all()
-        found += texts
+    rising, wanted = shared(teacher_hashes(unit, READING) for unit in units)
+    found, given = [], list(zip(units, wanted, strict=True))
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as aside:
+        patch.setattr(teacher_module, "RANGE", size)
+        spans = text_ranges(rising)
+        place = Place(aside, power_of_two(len(spans)), held)
+        runs = [run for part in (given[:2], given[2:]) for run in text_runs(part, READING, place)]
+        for first, last in spans:
+            blocks, waiting = by_blocks(runs, (first, last), place, "/nowhere")
+            texts = [text for block in waiting for text in block.read()]
+            assert blocks.hashes.tolist() == hashes(texts).tolist() and texts == sorted(texts, key=lambda text: (-len(text), text))
+            assert blocks.fresh == len(texts) and 0 < len(texts) <= size and [block.path for block in waiting] == blocks.paths
+            assert all(first <= number < last for number in blocks.hashes.tolist())
+            found += texts
     assert sorted(found) == sorted({teacher for teacher, _ in read(Held(table))})
 
 
-@pytest.mark.parametrize("count", [0, 3, BLOCK_TEXTS, 2 * BLOCK_TEXTS, 5 * BLOCK_TEXTS + 3, RANGE])
-def test_a_range_is_given_out_block_by_block(count):
+@pytest.mark.parametrize("count", [0, 3, BLOCK_TEXTS, 2 * BLOCK_TEXTS, 5 * BLOCK_TEXTS + 3])
+def test_a_range_is_given_out_block_by_block(count, tmp_path):
     texts = [f"passage: {number}" for number in range(count)]
-    table = pa.table([hashes(texts) if texts else np.zeros(0, np.uint64), texts], TEXTS)
-    blocks, *tables = by_blocks("/nowhere", table)
+    table, place = pa.table([hashes(texts) if texts else np.zeros(0, np.uint64), texts], TEXTS), Place(str(tmp_path), 4, 1 << 20)
+    writer = place.writer("texts")
+    writer.add(table, table["hash"].to_numpy())
+    blocks, waiting = by_blocks(writer.done(), (0, 1 << 64), place, "/nowhere")
     whole = in_blocks([table], "/nowhere")[1]
-    assert blocks.fresh == count and blocks.todo == whole.num_rows == -(-count // BLOCK_TEXTS)
-    assert len(tables) == RANGE // BLOCK_TEXTS and pa.concat_tables(tables).equals(whole)
-    assert [part.num_rows > 0 for part in tables] == [number < blocks.todo for number in range(len(tables))]
+    assert blocks.fresh == count and blocks.todo == whole.num_rows == len(waiting) == -(-count // BLOCK_TEXTS)
+    assert [block.read() for block in waiting] == whole["texts"].to_pylist()
+    assert [block.path for block in waiting] == whole["path"].to_pylist()
+
+
+def test_units_are_read_in_bundles_and_each_once():
+    counts = [5, TOGETHER, TOGETHER - 1, 1, 0, 3]
+    wanted = Ragged(np.zeros(sum(counts), np.uint64), np.concatenate([[0], np.cumsum(counts)]))
+    assert list(_bundles(wanted)) == [[0], [1], [2, 3, 4], [5]]
 
 
 def test_the_texts_that_are_compared_are_those_of_least_keys_whatever_the_units(table):

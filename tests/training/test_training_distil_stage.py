@@ -63,7 +63,7 @@ def test_a_student_comes_to_agree_with_its_teacher(ray_local, tiny, table, tmp_p
     assert f"cosine of centred vectors {before.centred:.3f} to {after.centred:.3f}" in _agreed(facts.fidelity)
     ((given, (vectors, at, counts)),) = kept  # the teacher is started once, for what is compared too
     units, reading = given[3], given[4]
-    parts = [part for unit in units for part in teacher_texts(unit, reading, teacher_hashes(unit, reading), np.zeros(0, np.uint64))]
+    parts = [part for unit in units for part in teacher_texts(unit, reading, teacher_hashes(unit, reading))]
     told = {text for part in parts for text in part["text"].to_pylist() if at.rows(hashes([text]))[0] >= 0}
     texts = sorted(told, key=lambda text: (-len(text), text))
     assert at.rows(hashes(texts)).tolist() == list(range(len(texts))) and len(vectors) == len(texts)

@@ -33,9 +33,9 @@ SCORING = Scoring(max_tokens=16)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Store:
+def store(module_path) -> Store:
     """A URI with options, which Ray Train and every path below it must leave in their place."""
-    return Store(f"file://{tmp_path_factory.mktemp('store')}?option=kept")
+    return Store(f"file://{module_path}?option=kept")
 
 
 def commit(store: Store, name: str, fill, fingerprint: str = "0" * 16, facts=None) -> Artifact:

@@ -1,7 +1,8 @@
-"""Pools of actors on Ray, and embedding many texts in one, for who has them in memory: the round-trip filter and a teacher's students."""
+"""Pools of actors on Ray, and embedding many texts in one: the round-trip filter's, which are in memory, and a teacher's, on storage."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,10 @@ from raysberta.retrieval.embed import Embedder
 from raysberta.retrieval.encoded import by_length
 from raysberta.retrieval.vectors import BLOCK_TEXTS, steps, write_block
 from raysberta.storage.artifacts import Artifact
+from raysberta.storage.location import filesystem
 from raysberta.work import Workers
 
 log = logging.getLogger(__name__)
-
-Source = Callable[[list[Any]], ray.data.Dataset]
 
 
 class _Embed:
@@ -36,13 +36,37 @@ class _Embed:
         return pa.table({"row": batch["row"], "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
 
 
+@dataclass(frozen=True)
+class Block:
+    """Texts on storage that are embedded together."""
+
+    texts: str
+    """Path or URI of a file."""
+    path: str
+    """Where their vectors belong."""
+
+    def write(self, texts: pa.StringArray) -> None:
+        """Put the texts down."""
+        fs, path = filesystem(self.texts)
+        table = pa.table({"text": texts})
+        with fs.open_output_stream(path) as stream, pa.ipc.new_stream(stream, table.schema) as writer:
+            writer.write_table(table)
+
+    def read(self) -> list[str]:
+        """What `write` was given."""
+        fs, path = filesystem(self.texts)
+        with fs.open_input_stream(path) as stream, pa.ipc.open_stream(stream) as reader:
+            texts: list[str] = reader.read_all()["text"].to_pylist()
+        return texts
+
+
 class _EmbedToStorage(_Embed):
     """The same for blocks that are a row each, which it writes. Called again after a death, it writes the same files."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         done = []
         for row in batch.to_pylist():
-            vectors = self.embedder.encode(row["texts"])
+            vectors = self.embedder.encode(Block(**row).read())
             done.append({"rows": len(vectors), "bad": write_block(row["path"], vectors), "dimension": vectors.shape[1]})
         return pa.Table.from_pylist(done)
 
@@ -62,7 +86,7 @@ def embed_texts(texts: Sequence[str], model: Artifact, max_tokens: int, workers:
         for rows in (order[start:stop] for start, stop in steps(len(order), BLOCK_TEXTS))
     ]
     vectors = np.zeros((0, 0), np.float32)
-    for batch in _embedded(ray.data.from_arrow, blocks, _Embed, model, max_tokens, workers, node, len(texts)):
+    for batch in _embedded(blocks, _Embed, model, max_tokens, workers, node, len(texts)):
         values = pc.list_flatten(batch["vector"]).to_numpy().reshape(batch.num_rows, -1)
         if not len(vectors):
             vectors = np.empty((len(texts), values.shape[1]), np.float32)
@@ -70,14 +94,14 @@ def embed_texts(texts: Sequence[str], model: Artifact, max_tokens: int, workers:
     return vectors
 
 
-def embed_blocks(blocks: Sequence[Any], model: Artifact, max_tokens: int, workers: Workers, node: str, total: int) -> tuple[int, int]:
-    """Write the vectors of blocks that other processes put together.
+def embed_blocks(blocks: Sequence[Block], model: Artifact, max_tokens: int, workers: Workers, node: str, total: int) -> tuple[int, int]:
+    """Write the vectors of blocks of texts.
 
     Args:
-        blocks: References to tables that are not empty: a row a block, its `path` and its `texts`.
+        blocks: None is empty.
         model: An encoder.
         max_tokens: Longer texts are cut.
-        workers: Actors; each holds a table.
+        workers: Actors; each holds a block.
         node: Of the recipe, for who watches.
         total: Texts of all blocks.
 
@@ -85,44 +109,35 @@ def embed_blocks(blocks: Sequence[Any], model: Artifact, max_tokens: int, worker
         The dimension, 0 where there is no block, and how many vectors were none.
     """
     dimension = bad = 0
-    for batch in _embedded(ray.data.from_arrow_refs, blocks, _EmbedToStorage, model, max_tokens, workers, node, total):
+    given = [pa.Table.from_pylist([asdict(block)]) for block in blocks]
+    for batch in _embedded(given, _EmbedToStorage, model, max_tokens, workers, node, total):
         bad += pc.sum(batch["bad"]).as_py()
         dimension = batch["dimension"][0].as_py()
     return dimension, bad
 
 
 def _embedded(
-    source: Source,
-    blocks: Sequence[Any],
-    actor: type[_Embed],
-    model: Artifact,
-    max_tokens: int,
-    workers: Workers,
-    node: str,
-    total: int,
+    blocks: Sequence[pa.Table], actor: type[_Embed], model: Artifact, max_tokens: int, workers: Workers, node: str, total: int
 ) -> Iterator[pa.Table]:
     if not blocks:
         return
     done = 0
-    for batch in pooled(blocks, actor, (model, max_tokens, workers.cpus), workers, source):
+    for batch in pooled(blocks, actor, (model, max_tokens, workers.cpus), workers):
         done += pc.sum(batch["rows"]).as_py() if "rows" in batch.column_names else batch.num_rows
         yield batch
         progress(node, "texts embedded", done, total)
 
 
-def pooled(
-    blocks: Sequence[Any], actor: type, constructor: tuple[Any, ...], workers: Workers, source: Source = ray.data.from_arrow
-) -> Iterator[pa.Table]:
+def pooled(blocks: Sequence[pa.Table], actor: type, constructor: tuple[Any, ...], workers: Workers) -> Iterator[pa.Table]:
     """What a pool of actors with a model each makes of blocks, as it comes.
 
     Args:
-        blocks: What an actor is given at once: tables, or what `source` takes for them.
+        blocks: What an actor is given at once.
         actor: A class that is called with a block and gives a table.
         constructor: What it is made from.
         workers: Actors.
-        source: Makes Ray's data set of the blocks.
     """
-    made = source(list(blocks)).map_batches(
+    made = ray.data.from_arrow(list(blocks)).map_batches(
         actor,
         fn_constructor_args=constructor,
         batch_format="pyarrow",

@@ -1,24 +1,36 @@
 """A teacher's vectors of what a phase trains on, made on Ray once and kept: for the phase, and for trials of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from raysberta.models.describe import describe
 from raysberta.prefixes import Prefixes
 from raysberta.retrieval.encoded import vectors_folder
-from raysberta.retrieval.vectors import BLOCK_TEXTS, Vectors
-from raysberta.retrieval.workers import embed_blocks
+from raysberta.retrieval.vectors import Vectors
+from raysberta.retrieval.workers import Block, embed_blocks
 from raysberta.spread import results
 from raysberta.storage.artifacts import Artifact
+from raysberta.storage.location import join
+from raysberta.storage.runs import Place, Run, bucket_of, power_of_two, read_runs, scratch
+from raysberta.training.arrays import Ragged
+from raysberta.training.on_disk import joined
 from raysberta.training.prepare import SIDES, shared
 from raysberta.training.settings import Contrastive
 from raysberta.training.survey import Known, Reading, Unit, known, reading_of, row_groups
-from raysberta.training.teacher import RANGE, Blocks, in_blocks, range_ends, teacher_hashes, teacher_texts
+from raysberta.training.teacher import RANGE, TEXTS, Blocks, in_blocks, teacher_hashes, teacher_texts, text_ranges
 from raysberta.work import Work
+
+HELD = 64 << 20
+"""Bytes of texts that a task holds before it writes them."""
+TOGETHER = 8 * RANGE
+"""Texts that a task reads: with fewer, each range would have a piece in very many files."""
+BUCKETS = 4
+"""Of a range: what a range reads and does not need is a quarter of what it needs."""
 
 
 def teach_examples(work: Work[Any], phase: Contrastive, mined: Sequence[Artifact]) -> tuple[Vectors, Known]:
@@ -34,7 +46,7 @@ def teach_examples(work: Work[Any], phase: Contrastive, mined: Sequence[Artifact
     prefixes = describe(teacher.folder("model", weights=False)).prefixes
     reading = reading_of({"query": longest, "document": longest}, prefixes, [prefixes], phase.negatives)
     units = [unit for artifact in mined for unit in row_groups(artifact, "examples", (*SIDES, "negatives"))]
-    marks = list(results(teacher_hashes, [(unit, reading) for unit in units], work.workers))
+    marks = results(teacher_hashes, [(unit, reading) for unit in units], work.workers)
     return teach(work, teacher, prefixes, units, reading, marks, longest)[:2]
 
 
@@ -44,13 +56,13 @@ def teach(
     prefixes: Prefixes,
     units: Sequence[Unit],
     reading: Reading,
-    marks: Sequence[np.ndarray],
+    marks: Iterable[np.ndarray],
     max_tokens: int,
 ) -> tuple[Vectors, Known, dict[str, int]]:
     """A teacher's vectors of texts, where each is, and how many were made: those of an earlier run are there.
 
-    The teacher is started once. The object store holds each text once, on its way from the unit that has it to its range; a process holds
-    the texts of a range.
+    The teacher is started once. Texts go over storage: from the units that have them to their ranges, and from there, in the order in which
+    they are embedded, to the teacher. A process holds HELD bytes of them or those of a range; this one 16 bytes of each text.
 
     Args:
         work: Of the stage.
@@ -62,37 +74,68 @@ def teach(
         max_tokens: Longer texts are cut.
     """
     rising, wanted = shared(marks)
-    folder, ends = vectors_folder(work.draft, teacher, max_tokens), range_ends(rising)
-    cut = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=len(ends) + 1)(_in_ranges)
-    join_up = ray.remote(num_cpus=min(1.0, work.workers.cpus), num_returns=1 + RANGE // BLOCK_TEXTS)(by_blocks)
-    parts = [cut.remote(unit, reading, of_unit, ends) for unit, of_unit in zip(units, wanted, strict=True)]
-    by_unit = [refs if isinstance(refs, list) else [refs] for refs in parts]
-    joined = [join_up.remote(folder, *of_range) for of_range in zip(*by_unit, strict=True)]
-    del parts, by_unit
-    told: list[Blocks] = ray.get([blocks for blocks, *_ in joined])
-    fresh = sum(blocks.fresh for blocks in told)
-    todo = [texts for blocks, (_, *tables) in zip(told, joined, strict=True) for texts in tables[: blocks.todo]]
-    made, bad = embed_blocks(todo, teacher, max_tokens, work.workers, work.node, fresh)
+    folder, spans = vectors_folder(work.draft, teacher, max_tokens), text_ranges(rising)
+    with scratch(work.draft) as aside:
+        place = Place(aside, power_of_two(BUCKETS * len(spans)), HELD)
+        asked = (([(units[number], wanted[number]) for number in some], reading, place) for some in _bundles(wanted))
+        runs = ray.put([run for of_some in results(text_runs, asked, work.workers) for run in of_some])
+        found = results(by_blocks, ((runs, span, place, folder) for span in spans), work.workers)
+        told, waiting = zip(*found, strict=True)
+        fresh = sum(blocks.fresh for blocks in told)
+        todo = [block for of_range in waiting for block in of_range]
+        made, bad = embed_blocks(todo, teacher, max_tokens, work.workers, work.node, fresh)
     dimension = made or max(blocks.dimension for blocks in told)
     vectors = Vectors(tuple(path for blocks in told for path in blocks.paths), len(rising), dimension)
-    at = known(prefixes, np.concatenate([blocks.hashes for blocks in told]))
+    at = known(prefixes, joined((blocks.hashes for blocks in told), np.uint64))
     return vectors, at, {"embedded": fresh, "reused": len(rising) - fresh, "bad_vectors": bad}
 
 
-def _in_ranges(*arguments: Any) -> Any:
-    """As many values as there are ranges."""
-    found = teacher_texts(*arguments)
-    return found if len(found) > 1 else found[0]
+def _bundles(wanted: Ragged) -> Iterator[list[int]]:
+    """Numbers of units that are read by one task, which writes few large files: of TOGETHER texts, or one unit that has more."""
+    some, texts = list[int](), 0
+    for number, count in enumerate(wanted.lengths.tolist()):
+        if some and texts + count > TOGETHER:
+            yield some
+            some, texts = [], 0
+        some.append(number)
+        texts += count
+    if some:
+        yield some
 
 
-def by_blocks(folder: str, *parts: pa.Table) -> list[Any]:
-    """A range, and a table of each of its blocks to embed, for as many as a range may have: what there are no blocks for is empty.
+def text_runs(units: Sequence[tuple[Unit, np.ndarray]], reading: Reading, place: Place) -> list[Run]:
+    """Write the texts that the teacher reads, by hash, schema TEXTS.
+
+    Args:
+        units: What has texts, and the hashes of those that each is to give, as `teacher_texts` takes them.
+        reading: How they are read.
+        place: Where to.
+    """
+    writer = place.writer("texts")
+    for unit, wanted in units:
+        for found in teacher_texts(unit, reading, wanted):
+            writer.add(found, found["hash"].to_numpy())
+    return writer.done()
+
+
+def by_blocks(runs: Sequence[Run], span: tuple[int, int], place: Place, folder: str) -> tuple[Blocks, list[Block]]:
+    """The texts of a range, and its blocks to embed, whose texts are written to a file each.
 
     A block is what a worker is given at once, so that none waits long for the last one, and progress is told.
 
     Args:
+        runs: Of all units, see `text_runs`.
+        span: The range, see `text_ranges`.
+        place: Where they are.
         folder: Of the teacher's vectors.
-        parts: Texts of the range, as `teacher_texts` gave them.
     """
-    blocks, fresh = in_blocks(parts, folder)
-    return [blocks, *(fresh.slice(number, 1) for number in range(RANGE // BLOCK_TEXTS))]
+    first, last = bucket_of(np.asarray([span[0], span[1] - 1], np.uint64), place.buckets).tolist()
+    near = read_runs(runs, first, last + 1, TEXTS)
+    inside = pc.and_(
+        pc.greater_equal(near["hash"], pa.scalar(span[0], pa.uint64())), pc.less_equal(near["hash"], pa.scalar(span[1] - 1, pa.uint64()))
+    )
+    blocks, fresh = in_blocks([near.filter(inside)], folder)
+    waiting = [Block(join(place.folder, f"{span[0]:016x}-{number}.arrow"), path) for number, path in enumerate(fresh["path"].to_pylist())]
+    for block, texts in zip(waiting, fresh["texts"], strict=True):
+        block.write(texts.values)
+    return blocks, waiting

@@ -1,11 +1,12 @@
 """The texts that a model learns from a teacher's vectors: each as the student reads it, and as the teacher does.
 
 Both read a text as a side of its task, so each has its own prefix before it. The teacher's texts are embedded in ranges of their hashes,
-each in order of length; no process holds more of them than a range. Its vectors are rows by number, read a step's at a time.
+each in order of length; no process holds more of them than a range (lessons.py). Its vectors are rows by number, read a step's at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -58,17 +59,15 @@ def teacher_hashes(unit: Unit, reading: Reading) -> np.ndarray:
     return np.unique(np.concatenate(found))
 
 
-def teacher_texts(unit: Unit, reading: Reading, wanted: np.ndarray, ends: np.ndarray) -> list[pa.Table]:
-    """Texts of a unit with the teacher's prefix, each once, by range of their hashes: columns hash and text.
+def teacher_texts(unit: Unit, reading: Reading, wanted: np.ndarray) -> Iterator[pa.Table]:
+    """Texts of a unit with the teacher's prefix, each once, a batch of the unit at a time: schema TEXTS.
 
     Args:
         unit: What has them.
         reading: How it is read.
         wanted: uint64, rising: hashes of the texts.
-        ends: uint64, rising: the first hash of each range but the first.
     """
     done = np.zeros(len(wanted), bool)
-    found: list[list[pa.Table]] = [[TEXTS.empty_table()] for _ in range(len(ends) + 1)]
     for batch in unit.batches():
         texts, ways, _ = reading.texts(batch)
         read = [_before(text, way, reading) for text, way in zip(texts, ways.tolist(), strict=True)]
@@ -76,11 +75,7 @@ def teacher_texts(unit: Unit, reading: Reading, wanted: np.ndarray, ends: np.nda
         fresh = within(marks, wanted)
         fresh[fresh] = ~done[np.searchsorted(wanted, marks[fresh])]
         done[np.searchsorted(wanted, marks[fresh])] = True
-        where = np.searchsorted(ends, marks[fresh], "right")
-        for number in np.unique(where).tolist():
-            rows = first[fresh][where == number]
-            found[number].append(pa.table([pa.array(marks[fresh][where == number]), [read[row] for row in rows.tolist()]], TEXTS))
-    return [pa.concat_tables(parts) for parts in found]
+        yield pa.table([pa.array(marks[fresh]), [read[row] for row in first[fresh].tolist()]], TEXTS)
 
 
 TEXTS = pa.schema([("hash", pa.uint64()), ("text", pa.string())])
@@ -108,9 +103,14 @@ def compared_texts(unit: Unit, reading: Reading, wanted: np.ndarray) -> list[tup
     return list(found.values())
 
 
-def range_ends(rising: np.ndarray) -> np.ndarray:
-    """Where ranges of RANGE hashes end, for `teacher_texts`."""
-    return rising[RANGE::RANGE]
+def text_ranges(rising: np.ndarray) -> list[tuple[int, int]]:
+    """Ranges of RANGE hashes, the last one of fewer: the first hash of each, and the one from which on the next one has them.
+
+    Args:
+        rising: uint64: all hashes.
+    """
+    bounds = [0, *rising[RANGE::RANGE].tolist(), 1 << 64]
+    return list(pairwise(bounds))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def in_blocks(parts: Sequence[pa.Table], folder: str) -> tuple[Blocks, pa.Table]
     """Put the texts of a range in order.
 
     Args:
-        parts: Of all units, as `teacher_texts` gave them.
+        parts: As `teacher_texts` gave them.
         folder: Of the teacher's vectors.
 
     Returns:
