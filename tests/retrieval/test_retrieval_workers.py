@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from raysberta.models.describe import Description, write_description
@@ -41,8 +42,8 @@ def test_vectors_are_the_model_s_in_the_order_given(e5_folder: Path, tmp_path: P
     reports: list[Report] = []
     report_to(reports.append)
     try:
-        one = embed_texts(TEXTS, model, 64, Workers(), "one worker")
-        two = embed_texts(TEXTS, model, 64, Workers(workers=2), "two workers")
+        one = embed_texts(pa.array(TEXTS, pa.large_string()), model, 64, Workers(), "one worker")
+        two = embed_texts(pa.array(TEXTS, pa.large_string()), model, 64, Workers(workers=2), "two workers")
     finally:
         report_to(None)
     assert np.array_equal(one, two)

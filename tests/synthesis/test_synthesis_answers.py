@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from chosen import chosen_of
 
-from raysberta.schema import DOCUMENT
 from raysberta.storage.artifacts import Draft, Store
 from raysberta.storage.location import filesystem, join
 from raysberta.synthesis.answers import FOLDER, Kept, batches, with_answers
-from raysberta.synthesis.requests import choose, requests
+from raysberta.synthesis.requests import requests
 
 
 @pytest.fixture(params=["", "file://"])
@@ -19,7 +19,7 @@ def draft(request: pytest.FixtureRequest, tmp_path: Path) -> Draft:
 
 @pytest.fixture
 def asked(passages: list[dict]) -> pa.Table:
-    return requests(choose(pa.Table.from_pylist(passages[:10], DOCUMENT), 10, 200, 1), "llm", ["llm_query"])
+    return requests(chosen_of(passages[:10], 10, 200), "llm", ["llm_query"])
 
 
 def test_answers_come_back_and_failures_do_not(draft: Draft):

@@ -6,18 +6,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from chosen import chosen_of
 
 from killed import killed_once
 from raysberta.errors import InputError
-from raysberta.schema import DOCUMENT
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.synthesis import stage
 from raysberta.synthesis.answers import Kept
 from raysberta.synthesis.decoder import Decoder, prompted, sampling
 from raysberta.synthesis.facts import WrittenFacts
-from raysberta.synthesis.requests import choose, requests
+from raysberta.synthesis.requests import requests
 from raysberta.synthesis.settings import LlmPairs, WrittenPairs
 from raysberta.work import Work
 
@@ -71,7 +70,7 @@ def test_a_kill_loses_the_batch_in_flight_at_most(
     passages: list[dict], smollm_folder: Path, committed: Callable[..., Artifact], tmp_path: Path, caplog
 ):
     """SIGKILL after the first batches; the second attempt asks what the first was not answered, and gives what an unbroken one gives."""
-    table = requests(choose(pa.Table.from_pylist(passages[:40], DOCUMENT), 12, 200, 1), "llm", ["llm_query"])
+    table = requests(chosen_of(passages[:40], 12, 200), "llm", ["llm_query"])
     settings = written(batch_size=2, max_new_tokens=8, temperature=0.5)
     prompts = prompted(smollm_folder, settings.how, table, "n")
     inputs = {"writer": committed("writer", model=smollm_folder)}
@@ -105,7 +104,7 @@ def test_a_kill_loses_the_batch_in_flight_at_most(
 
 
 def test_transformers_answers_the_same_prompts(passages: list[dict], smollm_folder: Path):
-    table = requests(choose(pa.Table.from_pylist(passages[:10], DOCUMENT), 2, 200, 1), "llm", ["llm_query"])
+    table = requests(chosen_of(passages[:10], 2, 200), "llm", ["llm_query"])
     prompts = prompted(smollm_folder, how(), table, "n")
     assert prompts["prompt"][0].as_py().rstrip().endswith("<|im_start|>assistant")
     ids, texts, kinds = (prompts[name].to_pylist() for name in ("request_id", "prompt", "kind"))
@@ -120,7 +119,7 @@ def test_transformers_answers_the_same_prompts(passages: list[dict], smollm_fold
 
 
 def test_a_model_without_a_chat_template_is_bad_input(passages: list[dict], e5_folder: Path):
-    table = requests(choose(pa.Table.from_pylist(passages[:4], DOCUMENT), 2, 200, 1), "llm", ["llm_query"])
+    table = requests(chosen_of(passages[:4], 2, 200), "llm", ["llm_query"])
     with pytest.raises(InputError, match=r"written\.questions\.by: writer has no chat template; right would be an instruction-tuned model"):
         prompted(e5_folder, how(), table, "questions")
 

@@ -1,24 +1,26 @@
 import pyarrow as pa
 import pyarrow.dataset as pads
+from chosen import chosen_of
 
-from raysberta.schema import DOCUMENT
+from raysberta.schema import DOCUMENT, text_id
 from raysberta.synthesis.requests import GENERATION, MIN_PASSAGE_CHARACTERS, READ, candidates, choose, requests
 
 
 def test_passages_are_chosen_by_hash_cut_and_distinct(passages: list[dict]):
-    table = pa.Table.from_pylist([*passages, *({**row, "doc_id": f"{row['doc_id']}x"} for row in passages[:50])], DOCUMENT)
-    chosen = choose(table, 40, 150, 1)
+    rows = [*passages, *({**row, "doc_id": f"{row['doc_id']}x"} for row in passages[:50])]
+    chosen = chosen_of(rows, 40, 150)
     texts = chosen["text"].to_pylist()
     assert len(set(texts)) == chosen.num_rows == 40
     assert all(MIN_PASSAGE_CHARACTERS <= len(text) <= 150 for text in texts)
-    reversed_table = table.take(list(range(table.num_rows - 1, -1, -1)))
-    assert choose(reversed_table, 40, 150, 1).equals(chosen)
-    assert choose(table, 60, 150, 1)["doc_id"].to_pylist()[:40] == chosen["doc_id"].to_pylist()
-    assert choose(table, 40, 150, 2)["doc_id"].to_pylist() != chosen["doc_id"].to_pylist()
+    assert chosen_of(rows[::-1], 40, 150).equals(chosen)
+    assert chosen_of(rows, 60, 150)["doc_id"].to_pylist()[:40] == chosen["doc_id"].to_pylist()
+    assert chosen_of(rows, 40, 150, seed=2)["doc_id"].to_pylist() != chosen["doc_id"].to_pylist()
+    order = sorted(rows, key=lambda row: text_id("synthesis", "1", row["doc_id"]))
+    assert chosen["doc_id"].to_pylist()[0] in [row["doc_id"] for row in order[:2]], "by hash; a copy may stand before its like"
 
 
 def test_a_request_a_passage_and_kind(passages: list[dict]):
-    chosen = choose(pa.Table.from_pylist(passages[:20], DOCUMENT), 20, 300, 1)
+    chosen = chosen_of(passages[:20], 20, 300)
     table = requests(chosen, "llm", ["llm_query", "llm_paraphrase"])
     assert table.schema.equals(GENERATION)
     ids = table["request_id"].to_pylist()
@@ -34,11 +36,11 @@ def test_candidates_are_training_passages_of_the_language_and_sources(passages: 
         row["source"] = "other" if number % 3 == 0 else "docstrings"
     documents = pads.dataset(pa.Table.from_pylist(rows, DOCUMENT))
     wanted = {row["doc_id"] for row in rows if row["split"] == "train" and row["language"] == "en"}
-    every = candidates(documents, "en", (), 1000, 1)
+    every = candidates(documents, "en", (), 1000, 600, 1)
     assert every.column_names == READ
     assert set(every["doc_id"].to_pylist()) == wanted
-    some = candidates(documents, "en", ("other",), 1000, 1)
+    some = candidates(documents, "en", ("other",), 1000, 600, 1)
     assert set(some["doc_id"].to_pylist()) == {row["doc_id"] for row in rows if row["source"] == "other"} & wanted
-    few = set(candidates(documents, "en", (), 5, 1)["doc_id"].to_pylist())
+    few = set(candidates(documents, "en", (), 5, 600, 1)["doc_id"].to_pylist())
     assert len(few) == 5
-    assert few == set(choose(every, 5, 600, 1)["doc_id"].to_pylist()), "both go by the same hash"
+    assert few == set(choose(every, 5)["doc_id"].to_pylist()), "both go by the same hash"

@@ -17,8 +17,9 @@ from raysberta.mining.facts import ExamplesFacts
 from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import E5, Prefixes
 from raysberta.schema import PAIR
+from raysberta.storage import on_disk
 from raysberta.storage.artifacts import Artifact, Store
-from raysberta.training import arrays, on_disk
+from raysberta.training import arrays
 from raysberta.training import examples as examples_module
 from raysberta.training import prepare as prepare_module
 from raysberta.training import survey as survey_module

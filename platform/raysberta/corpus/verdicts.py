@@ -231,8 +231,11 @@ def apply_limits(verdicts: Verdicts, limits: Mapping[str, int | None]) -> None:
         own = np.flatnonzero((verdicts.reason == STAYS) & (verdicts.source == verdicts.sources.index(name)))
         if limit is None or len(own) <= limit:
             continue
-        hashes = [int(text_id("limit", each.as_py()), 16) for each in texts(verdicts.doc_id[own])]
-        verdicts.reason[own[np.argsort(np.array(hashes, np.uint64))[limit:]]] = OVER_LIMIT
+        hashes = np.empty(len(own), np.uint64)
+        for start in range(0, len(own), SLICE):
+            some = texts(verdicts.doc_id[own[start : start + SLICE]]).to_pylist()
+            hashes[start : start + SLICE] = [int(text_id("limit", each), 16) for each in some]
+        verdicts.reason[own[np.argsort(hashes)[limit:]]] = OVER_LIMIT
 
 
 def drop_repeated(verdicts: Verdicts, found: pa.Table, passages: bool) -> Repeats:

@@ -106,15 +106,17 @@ def _parquet(unit: Unit, key: str, columns: Sequence[str]) -> Iterator[Record]:
     with system.open_input_file(path) as stream:
         check_start(unit.file, stream.read(8), key)
         stream.seek(0)
-        table = pq.ParquetFile(stream, pre_buffer=True)
-        there = [name for name in table.schema_arrow.names if name in columns]
-        groups = range(unit.start, table.num_row_groups if unit.stop is None else unit.stop)
-        number = sum(table.metadata.row_group(group).num_rows for group in range(unit.start))
-        for batch in table.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=there):
-            for row in _rows(batch):
-                number += 1
-                where = f"{unit.file.name} row {number}"
-                yield Record(where, row) if row is not None else Record(where, None, "invalid UTF-8")
+        whole = pq.ParquetFile(stream)
+        there = [name for name in whole.schema_arrow.names if name in columns]
+        number = sum(whole.metadata.row_group(group).num_rows for group in range(unit.start))
+        for group in range(unit.start, whole.num_row_groups if unit.stop is None else unit.stop):
+            # opened for each: what is read ahead is kept as long as its reader is
+            table = pq.ParquetFile(stream, metadata=whole.metadata, pre_buffer=True)
+            for batch in table.iter_batches(BATCH_ROWS, row_groups=[group], columns=there):
+                for row in _rows(batch):
+                    number += 1
+                    where = f"{unit.file.name} row {number}"
+                    yield Record(where, row) if row is not None else Record(where, None, "invalid UTF-8")
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | None]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +25,8 @@ from raysberta.models.head import FILE as HEAD
 PROBE = "Проба: the same sentence, encoded before and after saving."
 DROPOUTS = ("dropout_rate", "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout")
 """What configs call it, of which each has some."""
+CHARACTERS = 1 << 22
+"""Of the texts that are tokenised at once, or one text."""
 
 
 def load_encoder(folder: Path, dropout: float | None = None, layers: int | None = None) -> PreTrainedModel:
@@ -88,6 +91,29 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
+
+
+def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], most: int) -> list[list[int]]:
+    """Token ids of texts, special tokens included, `most` at most; longer ones are cut.
+
+    A tokenizer reads all of a text before it cuts, and keeps some 100 bytes of each token of what it is given at once: that is CHARACTERS.
+    """
+    found: list[list[int]] = []
+    start = characters = 0
+    for number, text in enumerate(texts):
+        if characters and characters + len(text) > CHARACTERS:
+            found += _token_ids(tokenizer, texts[start:number], most)
+            start, characters = number, 0
+        characters += len(text)
+    return found + _token_ids(tokenizer, texts[start:], most)
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], most: int) -> list[list[int]]:
+    if not texts:
+        return []
+    found = tokenizer(list(texts), truncation=True, max_length=most, return_attention_mask=False, return_token_type_ids=False)
+    ids: list[list[int]] = found["input_ids"]
+    return ids
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerFast, prompt: str) -> int:

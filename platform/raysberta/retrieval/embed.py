@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from raysberta.models.arithmetic import has_bf16
 from raysberta.models.describe import describe
-from raysberta.models.load import load_tokenizer, prompt_tokens
+from raysberta.models.load import load_tokenizer, prompt_tokens, token_ids
 from raysberta.models.model import load_model
 from raysberta.retrieval.processor import arranged
 
@@ -74,9 +74,7 @@ class Embedder:
         distinct = list(dict.fromkeys(texts))
         if not distinct:
             return np.zeros((0, self.model.dimension), np.float32)
-        ids = self.tokenizer(
-            distinct, truncation=True, max_length=self.max_tokens, return_attention_mask=False, return_token_type_ids=False
-        )["input_ids"]
+        ids = token_ids(self.tokenizer, distinct, self.max_tokens)
         # by length, then content: which texts share a batch, and so the last bits of a vector, do not depend on the order given
         order = sorted(range(len(ids)), key=lambda row: (len(ids[row]), ids[row]), reverse=True)
         vectors = np.empty((len(ids), self.model.dimension), np.float32)

@@ -14,10 +14,10 @@ import torch
 
 from raysberta.progress import progress
 from raysberta.retrieval.embed import Embedder
-from raysberta.retrieval.encoded import by_length
 from raysberta.retrieval.vectors import BLOCK_TEXTS, steps, write_block
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem
+from raysberta.storage.on_disk import empty
 from raysberta.work import Workers
 
 log = logging.getLogger(__name__)
@@ -71,25 +71,24 @@ class _EmbedToStorage(_Embed):
         return pa.Table.from_pylist(done)
 
 
-def embed_texts(texts: Sequence[str], model: Artifact, max_tokens: int, workers: Workers, node: str = "") -> np.ndarray:
+def embed_texts(texts: pa.LargeStringArray, model: Artifact, max_tokens: int, workers: Workers, node: str = "") -> np.ndarray:
     """Vectors of distinct texts, each with its prefix already before it, pooled as the model's folder says.
 
     Texts go out sorted by length in blocks of fixed size, so what is embedded together, and with it every last bit of a vector, is the same
-    for any number of workers.
+    for any number of workers. Memory: the texts twice; the vectors are on this machine's disk.
 
     Returns:
         float32 [len(texts), dimension], L2-normalised, in the order given.
     """
-    order = sorted(range(len(texts)), key=lambda row: by_length(texts[row]))
-    blocks = [
-        pa.table({"row": pa.array(rows, pa.int64()), "text": pa.array([texts[row] for row in rows], pa.string())})
-        for rows in (order[start:stop] for start, stop in steps(len(order), BLOCK_TEXTS))
-    ]
+    lengths = pa.table({"length": pc.utf8_length(texts), "text": texts})
+    order = pc.sort_indices(lengths, [("length", "descending"), ("text", "ascending")])  # as `encoded.by_length` has it
+    rows = (order[start:stop] for start, stop in steps(len(order), BLOCK_TEXTS))
+    blocks = [pa.table({"row": some, "text": texts.take(some).cast(pa.string())}) for some in rows]
     vectors = np.zeros((0, 0), np.float32)
     for batch in _embedded(blocks, _Embed, model, max_tokens, workers, node, len(texts)):
         values = pc.list_flatten(batch["vector"]).to_numpy().reshape(batch.num_rows, -1)
         if not len(vectors):
-            vectors = np.empty((len(texts), values.shape[1]), np.float32)
+            vectors = empty((len(texts), values.shape[1]), np.float32)
         vectors[batch["row"].to_numpy()] = values
     return vectors
 

@@ -41,7 +41,9 @@ def numbers(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def texts(ids: np.ndarray) -> pa.StringArray:
-    """uint64 to ids of 16 hex digits."""
+    """uint64 to ids of 16 hex digits; 2^27 at most, which is what a column of strings holds of them."""
+    if len(ids) > 1 << 27:
+        raise ValueError(f"{len(ids)} ids are more than a column of strings holds")
     digits = ids.astype(">u8").tobytes().hex().encode()
     ends = np.arange(len(ids) + 1, dtype=np.int32) * 16
     return pa.StringArray.from_buffers(len(ids), pa.py_buffer(ends), pa.py_buffer(digits))
@@ -90,7 +92,7 @@ class RunWriter:
         return self.runs
 
     def _flush(self) -> None:
-        rows = pa.concat_tables(self._tables).combine_chunks().to_batches()[0]
+        (rows,) = pa.concat_tables(self._tables).combine_chunks().to_batches()
         buckets = bucket_of(np.concatenate(self._ids), self._place.buckets)
         self._tables, self._ids, self._bytes = [], [], 0
         order = np.argsort(buckets, kind="stable")

@@ -1,16 +1,24 @@
 """Which passages are written for, and the two tables of the stage: requests with their answers, and the pairs that come of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from raysberta.pairs.text import cut, normalise
 from raysberta.schema import PAIR, Task, text_id
+from raysberta.storage.on_disk import joined
+from raysberta.storage.scan import scan
 
 READ = ["doc_id", "group", "source", "language", "title", "text"]
 """The columns of DOCUMENT that are read."""
+READ_SCHEMA = pa.schema([(name, pa.large_string() if name == "text" else pa.string()) for name in READ])
+"""Texts may be more than a column of strings holds."""
+BATCH = 4096
+"""Documents read at once."""
 
 MIN_PASSAGE_CHARACTERS = 60
 """A shorter passage says too little to ask about."""
@@ -38,48 +46,65 @@ TASKS: dict[str, Task] = {"llm_query": "retrieval", "llm_paraphrase": "paraphras
 """Kinds of synthetic pairs with their tasks."""
 
 
-def candidates(documents: pads.Dataset, language: str, sources: Sequence[str], count: int, seed: int) -> pa.Table:
-    """Up to `count` training documents, columns READ, the first by hash of seed and id; ids are read first, texts only of those.
+def candidates(documents: pads.Dataset, language: str, sources: Sequence[str], count: int, max_characters: int, seed: int) -> pa.Table:
+    """Up to `count` training documents, columns READ, those with the smallest hash of seed and id, in its order.
+
+    Memory: 8 bytes of each document of the language, and what is chosen, some times over.
 
     Args:
         documents: Schema DOCUMENT.
         language: Of the texts.
         sources: Only from these; from all where empty.
         count: How many at most.
+        max_characters: A text is cut at a sentence end before this.
         seed: Of the recipe.
     """
     fits = (pc.field("split") == "train") & (pc.field("language") == language)
     if sources:
         fits &= pc.field("source").isin(list(sources))
-    ids = documents.to_table(columns=["doc_id"], filter=fits)["doc_id"].to_pylist()
-    first = sorted(set(ids), key=lambda doc_id: text_id("synthesis", str(seed), doc_id))[:count]
-    return documents.to_table(columns=READ, filter=fits & pc.field("doc_id").isin(pa.array(first, pa.string())))
+    places = np.unique(joined((_places(batch, seed) for batch in scan(documents, ["doc_id"], fits, BATCH)), np.uint64))[:count]
+    found, order = [READ_SCHEMA.empty_table()], [places[:0]]
+    for batch in scan(documents, READ, fits, BATCH):
+        here = _places(batch, seed)
+        early = here <= places[-1]
+        some = pa.Table.from_batches([batch.filter(pa.array(early))])
+        texts = pa.array([cut(text, max_characters) for text in some["text"].to_pylist()], pa.large_string())
+        found.append(some.set_column(READ.index("text"), "text", texts).cast(READ_SCHEMA))
+        order.append(here[early])
+    return pa.concat_tables(found).take(pa.array(np.argsort(np.concatenate(order), kind="stable")))
 
 
-def choose(documents: pa.Table, count: int, max_characters: int, seed: int) -> pa.Table:
-    """The passages to write for: of distinct text, long enough, the first `count` by hash of seed and id.
+def _places(documents: pa.RecordBatch, seed: int) -> np.ndarray:
+    """Hashes of seed and id, uint64."""
+    return np.asarray([int(text_id("synthesis", str(seed), each), 16) for each in documents["doc_id"].to_pylist()], np.uint64)
+
+
+def choose(documents: pa.Table, count: int) -> pa.Table:
+    """The first `count` documents whose text is long enough and stands in none before, but for case and blanks.
 
     Args:
-        documents: Columns READ; those that may be chosen from.
+        documents: With a column `text`.
         count: How many at most.
-        max_characters: A passage is cut at a sentence end before this.
-        seed: Of the recipe.
-
-    Returns:
-        Columns READ with `text` cut, in order of the hash.
     """
-    rows = sorted(documents.select(READ).to_pylist(), key=lambda row: text_id("synthesis", str(seed), row["doc_id"]))
-    chosen: list[dict[str, str]] = []
-    seen: set[str] = set()
-    for row in rows:
-        if len(chosen) == count:
+    kept: list[int] = []
+    seen: set[bytes] = set()
+    for number, key in enumerate(keys(documents["text"])):
+        if len(kept) == count:
             break
-        row["text"] = cut(row["text"], max_characters)
-        key = normalise(row["text"])
-        if len(key) >= MIN_PASSAGE_CHARACTERS and key not in seen:
-            seen.add(key)
-            chosen.append(row)
-    return pa.Table.from_pylist(chosen, pa.schema([(name, pa.string()) for name in READ]))
+        if len(key) >= MIN_PASSAGE_CHARACTERS and (mark := digest(key)) not in seen:
+            seen.add(mark)
+            kept.append(number)
+    return documents.take(pa.array(kept, pa.int64()))
+
+
+def keys(texts: pa.ChunkedArray) -> Iterator[str]:
+    """What texts are told apart by, some thousand of them as Python has them."""
+    return (normalise(text) for batch in pa.table([texts], ["text"]).to_batches(BATCH) for text in batch["text"].to_pylist())
+
+
+def digest(key: str) -> bytes:
+    """Sixteen bytes that stand for a key."""
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def requests(passages: pa.Table, engine: str, kinds: Sequence[str]) -> pa.Table:

@@ -34,7 +34,7 @@ from raysberta.synthesis.answers import FOLDER, Answers, Kept, batches, with_ans
 from raysberta.synthesis.decoder import Decoder, prompted, sampling
 from raysberta.synthesis.facts import WrittenFacts
 from raysberta.synthesis.prompts import clean, judge
-from raysberta.synthesis.requests import GENERATION, candidates, choose, pair_of, pairs_table, requests
+from raysberta.synthesis.requests import GENERATION, candidates, choose, digest, keys, pair_of, pairs_table, requests
 from raysberta.synthesis.round_trip import ranks
 from raysberta.synthesis.seq2seq import Seq2SeqWriter
 from raysberta.synthesis.settings import LlmPairs, Seq2SeqPairs, WrittenPairs
@@ -47,6 +47,8 @@ ANSWERED = pa.schema([("key", pa.string()), ("output", pa.string()), ("error", p
 """What engines give: an answer, or an error."""
 LIGHT = 0.1
 """Cores of what only carries rows to and from the engine."""
+LARGE = pa.large_string()
+"""A pool's texts may be more than a column of strings holds."""
 SPARE = 4
 """Passages looked at for each one wanted: short and repeated ones are passed over."""
 
@@ -95,8 +97,8 @@ def _facts(work: Work[WrittenPairs], rows: list[dict[str, Any]], pairs: pa.Table
 def _requests(work: Work[WrittenPairs], engine: str, kinds: list[str]) -> pa.Table:
     how = work.settings.how
     documents = work.inputs[work.settings.documents].dataset("documents")
-    found = candidates(documents, how.language, how.about, SPARE * how.passages, work.seed)
-    chosen = choose(found, how.passages, how.max_passage_characters, work.seed)
+    found = candidates(documents, how.language, how.about, SPARE * how.passages, how.max_passage_characters, work.seed)
+    chosen = choose(found, how.passages)
     if not chosen.num_rows:
         where = ", ".join(how.about) or "any source"
         raise InputError(f"written.{work.node}: no training passage in {how.language!r} of {where} is long enough to write for")
@@ -276,18 +278,24 @@ def _keep(work: Work[WrittenPairs], rows: list[dict[str, Any]]) -> tuple[list[di
     return rows, pairs_table([pair_of(row, row["query"]) for row in rows if not row["reason"]]) if rows else PAIR.empty_table()
 
 
+def _after(prefix: str, texts: pa.LargeStringArray) -> pa.LargeStringArray:
+    return pc.binary_join_element_wise(pa.scalar(prefix, LARGE), texts, pa.scalar("", LARGE))
+
+
 def _mark_ranks(work: Work[WrittenPairs], finder: Artifact, good: list[dict[str, Any]]) -> None:
     """Whether each passage comes back for its query, with the encoder's retrieval prefixes for every kind: it is a search."""
     how, prefixes = work.settings.how, describe(finder.folder("model", weights=False)).prefixes
-    documents = work.inputs[work.settings.documents].dataset("documents")
-    found = candidates(documents, how.language, (), how.pool, work.seed)
-    others = choose(found, found.num_rows, how.max_passage_characters, work.seed)["text"].to_pylist()
+    corpus = work.inputs[work.settings.documents].dataset("documents")
+    found = candidates(corpus, how.language, (), how.pool, how.max_passage_characters, work.seed)
+    others = choose(found, found.num_rows)["text"]
     own = list(dict.fromkeys(row["passage"] for row in good))
-    keys = {normalise(text) for text in own}
-    pool = own + [text for text in others if normalise(text) not in keys]
+    said = {digest(normalise(text)) for text in own}
+    others = others.filter(pa.array([digest(key) not in said for key in keys(others)], pa.bool_()))
     queries = list(dict.fromkeys(row["query"] for row in good))
-    texts = [prefixes.retrieval_document + text for text in pool] + [prefixes.retrieval_query + text for text in queries]
+    pool = pa.concat_arrays([pa.array(own, LARGE), *others.chunks])
     log.info("%s: looking %d passages up among %d", work.node, len(good), len(pool))
+    texts = pa.concat_arrays([_after(prefixes.retrieval_document, pool), _after(prefixes.retrieval_query, pa.array(queries, LARGE))])
+    del found, others
     vectors = embed_texts(texts, finder, how.find_tokens, work.workers, work.node)
     row_of_query = {text: row for row, text in enumerate(queries)}
     row_of_passage = {text: row for row, text in enumerate(own)}

@@ -16,7 +16,7 @@ import numpy as np
 from raysberta.storage.artifacts import write_whole
 from raysberta.storage.local_copy import local_folder
 from raysberta.storage.location import filesystem
-from raysberta.training.on_disk import Growing, empty, spans
+from raysberta.storage.on_disk import Growing, empty, spans
 
 INDEX = "index.json"
 PART = "tokens-"

@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 
 from raysberta.errors import InputError
+from raysberta.storage.on_disk import joined, spans
 from raysberta.training.arrays import ranked
 from raysberta.training.examples import Examples
-from raysberta.training.on_disk import joined, spans
 
 log = logging.getLogger(__name__)
 

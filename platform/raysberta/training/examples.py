@@ -3,8 +3,8 @@
 A *sequence* is a text with its prefix, cut to its limit, as token ids. `raw` says which sequences are the same text when the
 prefix is left off: duplicates and false negatives are judged by text, not by prefix.
 
-Whoever makes them holds no texts, and numbers of rows and texts on this machine's disk (on_disk.py), some 500 bytes of a row with seven
-negatives that no other row has; in memory are some 35 bytes of a row, and what sorting takes (arrays.py). Whoever reads them maps the
+Whoever makes them holds no texts, and numbers of rows and texts on this machine's disk (storage/on_disk.py), some 500 bytes of a row with
+seven negatives that no other row has; in memory are some 35 bytes of a row, and what sorting takes (arrays.py). Whoever reads them maps the
 arrays and reads what a step needs.
 """
 
@@ -23,9 +23,9 @@ from raysberta.models.describe import positions
 from raysberta.models.model import Model
 from raysberta.models.parts import Connector, Decoder
 from raysberta.prefixes import Prefixes
+from raysberta.storage.on_disk import Growing, empty, joined, spans
 from raysberta.training.arrays import ROWS_AT_ONCE, Ragged, Tokens, dealt, grouped, map_arrays, part_of, ranked, taken, write_arrays
 from raysberta.training.guide import Guide, Guided
-from raysberta.training.on_disk import Growing, empty, joined, spans
 from raysberta.training.survey import WAY_BITS, Held, Known, Piece, Reading, Unit, hashes, keys_of, laid, pieces, reading_of
 
 COLUMNS = ("pair_id", "group", "source", "kind", "task", "query", "positive", "negatives", "positive_score", "negative_scores")

@@ -16,9 +16,9 @@ from raysberta.retrieval.workers import Block, embed_blocks
 from raysberta.spread import results
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import join
+from raysberta.storage.on_disk import joined
 from raysberta.storage.runs import Place, Run, bucket_of, power_of_two, read_runs, scratch
 from raysberta.training.arrays import Ragged
-from raysberta.training.on_disk import joined
 from raysberta.training.prepare import SIDES, shared
 from raysberta.training.settings import Contrastive
 from raysberta.training.survey import Known, Reading, Unit, known, reading_of, row_groups

@@ -19,10 +19,10 @@ from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import NONE, Side
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem
+from raysberta.storage.on_disk import Growing, empty, spans
 from raysberta.training.arrays import PART, ROWS_AT_ONCE, Ragged, Tokens, dealt, is_whole, part_of, ranked, write_array
 from raysberta.training.examples import COLUMNS, Each, Examples, prepare
 from raysberta.training.guide import Guide, guides, store_vectors
-from raysberta.training.on_disk import Growing, empty, spans
 from raysberta.training.settings import Contrastive, Distil, Mlm
 from raysberta.training.survey import Known, Piece, Reading, RowGroup, Unit, distinct, known, laid, pieces, reading_of, row_groups
 from raysberta.training.teacher import compared_texts

@@ -21,13 +21,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerFast
 
-from raysberta.models.load import prompt_tokens
+from raysberta.models.load import prompt_tokens, token_ids
 from raysberta.prefixes import Prefixes, Side
 from raysberta.schema import Split, Task
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem
+from raysberta.storage.on_disk import empty, spans
 from raysberta.training.arrays import ROWS_AT_ONCE, Tokens, ranked
-from raysberta.training.on_disk import empty, spans
 
 BATCH = 4096
 """Rows read at once."""
@@ -291,13 +291,9 @@ def tokenise(tokenizer: PreTrainedTokenizerFast, texts: Iterable[tuple[str, int]
     limit = 0
     for text, own_limit in texts:
         if pending and (own_limit != limit or len(pending) == AT_ONCE):
-            yield from _tokenise(tokenizer, pending, limit)
+            yield from token_ids(tokenizer, pending, limit)
             pending = []
         pending.append(text)
         limit = own_limit
     if pending:
-        yield from _tokenise(tokenizer, pending, limit)
-
-
-def _tokenise(tokenizer: PreTrainedTokenizerFast, texts: list[str], limit: int) -> list[list[int]]:
-    return tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
+        yield from token_ids(tokenizer, pending, limit)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as pads
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from raysberta.models.describe import describe
 from raysberta.models.load import load_tokenizer
 from raysberta.models.model import load_model
 from raysberta.storage.artifacts import Artifact
+from raysberta.storage.scan import scan
 from raysberta.training.contrastive import ContrastiveModel, make_batch, plan_of
 from raysberta.training.encode import ChunkedEncoder
 from raysberta.training.engine import NotFinite, device_of
@@ -33,6 +35,8 @@ from raysberta.training.settings import Contrastive
 from raysberta.tuning.facts import Position
 
 State = dict[str, Tensor]
+BATCH = 4096
+"""Rows read at once."""
 
 
 class Positions:
@@ -146,7 +150,7 @@ def learn_weights(phase: Merge, settings: Learned, inputs: Mapping[str, Artifact
 
 
 def probe(artifact: Artifact, settings: Learned, encoder: Path) -> Examples:
-    """So many examples, those whose ids have the smallest hashes; of the others no more than the ids is held.
+    """So many examples, those whose ids have the smallest hashes; the others are read and not held.
 
     Args:
         artifact: Of examples.
@@ -157,9 +161,10 @@ def probe(artifact: Artifact, settings: Learned, encoder: Path) -> Examples:
         InputError: there are none.
     """
     table = artifact.dataset("examples")
-    ids = table.to_table(columns=["pair_id"])["pair_id"].to_pylist()
+    ids = (name for batch in scan(table, ["pair_id"], pads.scalar(True), BATCH) for name in batch["pair_id"].to_pylist())
     chosen = heapq.nsmallest(settings.probe, ids, key=lambda name: blake2b(name.encode(), digest_size=8).digest())
-    rows = table.to_table(columns=list(COLUMNS), filter=pads.field("pair_id").isin(chosen))
+    found = scan(table, list(COLUMNS), pads.field("pair_id").isin(chosen), BATCH)
+    rows = pa.Table.from_batches(found, pa.schema([table.schema.field(name) for name in COLUMNS]))
     tokens = settings.max_tokens
     return prepare_tables([rows], load_tokenizer(encoder), describe(encoder).prefixes, tokens, tokens, settings.negatives)
 
