@@ -16,6 +16,7 @@ from raysberta.errors import InputError
 from raysberta.models.load import save
 from raysberta.parsing import load_all
 from raysberta.retrieval.embed import Embedder
+from raysberta.vocabulary import trim
 from raysberta.vocabulary.pieces import Pieces, read
 from raysberta.vocabulary.revise import apply, held_out, revise
 from raysberta.vocabulary.scripts import readable, scripts_of
@@ -211,3 +212,14 @@ def test_byte_pieces_always_stay(unigram: PreTrainedTokenizerFast, russian: list
     wide = Pieces("unigram", [*pieces.texts, "<0xD0>"], [*pieces.scores, -20.0], [], pieces.special)
     kept = choose(wide, np.append(counts, 0), 400, 0.5)
     assert len(wide) - 1 in kept and len(wide) - 1 in keep(wide, np.append(counts, 0))
+
+
+def test_of_very_many_words_the_frequent_ones_are_counted(unigram: PreTrainedTokenizerFast, english: list[str], monkeypatch) -> None:
+    batches = [english[start : start + 20] for start in range(0, 200, 20)]
+    whole = count(unigram, batches, words=True).words
+    assert len(whole) > 400
+    monkeypatch.setattr(trim, "WORDS", 400)
+    some = count(unigram, batches, words=True)
+    assert len(some.words) <= 400 and some.words.total() < whole.total()
+    assert {word for word, _ in whole.most_common(20)} <= set(some.words)
+    assert np.array_equal(some.counts, count(unigram, batches).counts), "pieces are all counted"

@@ -16,6 +16,10 @@ from raysberta.errors import InputError
 from raysberta.vocabulary.pieces import Pieces
 from raysberta.vocabulary.scripts import byte_level, in_scripts, readable, scripts_of, spells
 
+WORDS = 3_000_000
+"""Distinct words that are counted at once, some 200 bytes each, and 800 while pieces are learned from them: most stand once in any
+corpus, and no piece is learned from what occurs so seldom."""
+
 
 @dataclass
 class Usage:
@@ -24,11 +28,11 @@ class Usage:
     counts: np.ndarray
     """Occurrences by id, int64 [pieces]."""
     words: Counter[tuple[int, ...]] = field(default_factory=Counter)
-    """Ids of each distinct word with its occurrences; empty unless asked for."""
+    """Ids of each distinct word with its occurrences, of the most frequent ones where there are very many; empty unless asked for."""
 
 
 def count(tokenizer: PreTrainedTokenizerFast, batches: Iterable[Sequence[str]], words: bool = False) -> Usage:
-    """Tokenize batches of texts, without special tokens, and count. Memory grows with the distinct words alone."""
+    """Tokenize batches of texts, without special tokens, and count. Of words the most frequent half is kept whenever there are WORDS."""
     usage = Usage(np.zeros(len(tokenizer), np.int64))
     for texts in batches:
         encodings = tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
@@ -37,6 +41,8 @@ def count(tokenizer: PreTrainedTokenizerFast, batches: Iterable[Sequence[str]], 
         if words:
             for row, encoding in zip(ids, encodings, strict=True):
                 usage.words.update(_words(row, encoding.word_ids))
+            if len(usage.words) > WORDS:
+                usage.words = Counter(dict(usage.words.most_common(WORDS // 2)))
     return usage
 
 
