@@ -26,8 +26,6 @@ class Mined:
     """The least numbers by which the sample of the estimate is drawn, uint64."""
     used: np.ndarray
     """Numbers of the passages that are in examples, int64; none where nobody asks."""
-    queries: set[str]
-    """Those of its examples; none where nobody asks."""
 
 
 class Sampler(Dealer):
@@ -45,13 +43,13 @@ class Sampler(Dealer):
         pairs, again = self.pairs(plan, place)
         counts.dropped["duplicate_id"] += again
         pool = self.pool(plan, place[0])
-        return self.write(plan, place, pool, sample(self.settings.negatives, pool, pairs, counts.dropped), counts)
+        return self.write(plan, place, pool, sample(self.settings.negatives, pool, pairs, counts.dropped), counts)[0]
 
-    def write(self, plan: Plan, place: Place, pool: Pool, tables: Iterator[pa.Table], counts: report.Counts) -> Mined:
-        """Write rows of MINED and count them."""
+    def write(self, plan: Plan, place: Place, pool: Pool, tables: Iterator[pa.Table], counts: report.Counts) -> tuple[Mined, set[str]]:
+        """Write rows of MINED and count them; beside that the queries of those rows, none where nobody asks for their vectors."""
         mining, name = self.settings.mine, plan.parts.every[place[0]].name
         output = Output(self.files, self.work.draft.uri, plan.name(*place))
-        ids, queries, used = [np.zeros(0, np.uint64)], set(), [np.zeros(0, np.int64)]
+        ids, queries, used = [np.zeros(0, np.uint64)], set[str](), [np.zeros(0, np.int64)]
         for table in tables:
             output.add(table)
             counts.count(name, table, self.settings.negatives)
@@ -64,4 +62,4 @@ class Sampler(Dealer):
                 queries.update(table["query"].to_pylist())
         output.close()
         most = mining.cross_encoder_sample if mining is not None else 0
-        return Mined(counts, len(pool), np.sort(np.concatenate(ids))[:most], np.unique(np.concatenate(used)), queries)
+        return Mined(counts, len(pool), np.sort(np.concatenate(ids))[:most], np.unique(np.concatenate(used))), queries

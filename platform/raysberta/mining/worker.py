@@ -124,9 +124,9 @@ class Worker(Sampler):
         judge = self._judge(mining) if mining.cross_encoder_for == "limits" else None
         ranked = self._ranked(plan, place[0], pool, asked)
         tables = mine(mining, self.settings.negatives, pool, kept, asked, ranked, counts.dropped, judge)
-        found = self.write(plan, place, pool, tables, counts)
+        found, queries = self.write(plan, place, pool, tables, counts)
         if mining.keep_vectors:
-            shown = [at[before + query] for query in sorted(found.queries)]
+            shown = [at[before + query] for query in sorted(queries)]
             self._keep(f"queries-{plan.name(*place)}", [texts[row] for row in shown], View(vectors, np.array(shown, np.int64)))
         return found
 
