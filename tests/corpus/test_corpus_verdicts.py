@@ -166,7 +166,9 @@ def test_what_repeats_a_passage_goes_where_that_is_asked_for(dropped: bool) -> N
     assert sorted(repeated(found)["held_out"].to_pylist()) == ["Set#1", *["Set#5"] * (2 * dropped)]
 
 
-def test_limit_takes_the_same_documents_whatever_else_there_is() -> None:
+@pytest.mark.parametrize("at_once", [7, 1_000_000])
+def test_limit_takes_the_same_documents_whatever_else_there_is(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE", at_once)
     few = verdicts(*({"doc_id": text_id(str(number))} for number in range(50)))
     many = verdicts(*({"doc_id": text_id(str(number)), "source": "b" if number >= 50 else "a"} for number in reversed(range(80))))
     for found in (few, many):

@@ -3,6 +3,7 @@ import json
 import platform
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -74,6 +75,15 @@ def test_parquet_with_other_column_names_in_a_folder(tmp_path: Path):
     found = pairs(tmp_path, query_field="q", positive_field="a")
     assert [(row["query"], row["positive"]) for row in found] == [(f"query {number}", f"answer {number}") for number in range(3)]
     assert pairs(tmp_path / "*.parquet", query_field="q", positive_field="a") == found
+
+
+def test_parquet_of_several_row_groups_is_numbered_on(tmp_path: Path):
+    table = pa.table({"q": [f"query {number}" for number in range(7)], "a": [f"answer {number}" for number in range(7)]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+    (unit,) = units("s", source(tmp_path, query_field="q", positive_field="a"))
+    found = [(each.where, each.value) for each in records(unit, "s", ["q", "a"])]
+    assert found == [(f"a.parquet row {number}", row) for number, row in enumerate(table.to_pylist(), 1)]
+    assert [each.where for each in records(replace(unit, start=1, stop=2), "s", ["q"])] == [where for where, _ in found[3:6]]
 
 
 def test_plain_text_is_paired_with_itself(tmp_path: Path):

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysberta.schema import text_id
+from raysberta.storage import runs as module
 from raysberta.storage.artifacts import Store
-from raysberta.storage.runs import Place, RunWriter, bucket_of, numbers, power_of_two, ranges, read_runs, scratch, texts
+from raysberta.storage.runs import MOST_IDS, Place, RunWriter, bucket_of, numbers, power_of_two, ranges, read_runs, scratch, texts
 
 SCHEMA = pa.schema([("id", pa.uint64()), ("text", pa.string()), ("more", pa.list_(pa.string()))])
 
@@ -52,6 +53,14 @@ def test_ids_are_numbers_in_the_same_order():
     assert found.tolist() == [int(each, 16) for each in ids]
     assert texts(found).to_pylist() == ids
     assert numbers(pa.array([], pa.string())).tolist() == texts(np.empty(0, np.uint64)).to_pylist() == []
+
+
+def test_more_ids_than_a_column_of_strings_holds_are_refused(monkeypatch: pytest.MonkeyPatch):
+    assert MOST_IDS * 16 == 1 << 31, "which an offset of 32 bits is below"
+    monkeypatch.setattr(module, "MOST_IDS", 3)
+    assert len(texts(np.arange(2, dtype=np.uint64))) == 2
+    with pytest.raises(ValueError, match="3 ids are more"):
+        texts(np.arange(3, dtype=np.uint64))
 
 
 def test_ranges_of_more_buckets_are_the_same_ranges():

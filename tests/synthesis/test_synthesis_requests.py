@@ -3,7 +3,7 @@ import pyarrow.dataset as pads
 from chosen import chosen_of
 
 from raysberta.schema import DOCUMENT, text_id
-from raysberta.synthesis.requests import GENERATION, MIN_PASSAGE_CHARACTERS, READ, candidates, choose, requests
+from raysberta.synthesis.requests import GENERATION, MIN_PASSAGE_CHARACTERS, READ, READ_SCHEMA, candidates, choose, requests
 
 
 def test_passages_are_chosen_by_hash_cut_and_distinct(passages: list[dict]):
@@ -43,4 +43,5 @@ def test_candidates_are_training_passages_of_the_language_and_sources(passages: 
     assert set(some["doc_id"].to_pylist()) == {row["doc_id"] for row in rows if row["source"] == "other"} & wanted
     few = set(candidates(documents, "en", (), 5, 600, 1)["doc_id"].to_pylist())
     assert len(few) == 5
+    assert candidates(documents, "fr", (), 1000, 600, 1).equals(READ_SCHEMA.empty_table()), "between the languages that are there"
     assert few == set(choose(every, 5)["doc_id"].to_pylist()), "both go by the same hash"

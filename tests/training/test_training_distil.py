@@ -121,16 +121,16 @@ def test_a_range_is_given_out_block_by_block(count, tmp_path):
     writer = place.writer("texts")
     writer.add(table, table["hash"].to_numpy())
     blocks, waiting = by_blocks(writer.done(), (0, 1 << 64), place, "/nowhere")
-    whole = in_blocks([table], "/nowhere")[1]
-    assert blocks.fresh == count and blocks.todo == whole.num_rows == len(waiting) == -(-count // BLOCK_TEXTS)
-    assert [block.read() for block in waiting] == whole["texts"].to_pylist()
-    assert [block.path for block in waiting] == whole["path"].to_pylist()
+    whole = in_blocks(table, "/nowhere")[1]
+    assert blocks.fresh == count and len(waiting) == -(-count // BLOCK_TEXTS)
+    assert [(block.path, block.read()) for block in waiting] == whole
 
 
 def test_units_are_read_in_bundles_and_each_once():
-    counts = [5, TOGETHER, TOGETHER - 1, 1, 0, 3]
+    counts = [5, TOGETHER, TOGETHER - 1, 1, 0, 3, 1, 2]
     wanted = Ragged(np.zeros(sum(counts), np.uint64), np.concatenate([[0], np.cumsum(counts)]))
-    assert list(_bundles(wanted)) == [[0], [1], [2, 3, 4], [5]]
+    assert list(_bundles(wanted, 10)) == [[0], [1], [2, 3], [5, 6, 7]]
+    assert list(_bundles(wanted, 2)) == [[0], [1], [2, 3], [5, 6], [7]]
 
 
 def test_the_texts_that_are_compared_are_those_of_least_keys_whatever_the_units(table):

@@ -1,5 +1,8 @@
 import itertools
+import os
 import shutil
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -21,7 +24,6 @@ from raysberta.storage import on_disk
 from raysberta.storage.artifacts import Artifact, Store
 from raysberta.training import arrays
 from raysberta.training import examples as examples_module
-from raysberta.training import prepare as prepare_module
 from raysberta.training import survey as survey_module
 from raysberta.training.arrays import Tokens, dealt, grouped, is_whole, ranked
 from raysberta.training.batches import ContrastivePlan
@@ -142,7 +144,7 @@ def sorted_so(request) -> Iterator[None]:
             patch.setattr(arrays, "DRAWN", 2)
             patch.setattr(arrays, "COMPARED_AT_ONCE", 3)
             patch.setattr(on_disk, "IN_MEMORY", 0)
-            for module in (arrays, examples_module, prepare_module, survey_module):
+            for module in (arrays, examples_module, survey_module):
                 patch.setattr(module, "ROWS_AT_ONCE", request.param)
         yield
 
@@ -259,6 +261,16 @@ def test_values_are_dealt_to_rows_in_the_order_in_which_they_come(sorted_so, row
 def test_an_array_that_the_disk_has_no_room_for_is_refused_before_anything_is_written():
     with pytest.raises(OSError, match=r"No space left|File too large"):
         on_disk.empty(1 << 60, np.uint8)
+
+
+def test_what_grows_on_a_full_disk_is_refused_whatever_its_size(tmp_path):
+    """A limit on the size of files stands for the disk; it ends a process's every file there, so it is one of its own."""
+    program = (
+        "import resource, signal, numpy as np; from raysberta.storage.on_disk import joined; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); joined([np.arange(100)] * 10, np.int64)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": "platform"})
+    assert done.returncode and "OSError" in done.stderr, done.stderr
 
 
 def test_what_grows_is_whole_whatever_the_parts():

@@ -45,10 +45,10 @@ class Block:
     path: str
     """Where their vectors belong."""
 
-    def write(self, texts: pa.StringArray) -> None:
+    def write(self, texts: Sequence[str]) -> None:
         """Put the texts down."""
         fs, path = filesystem(self.texts)
-        table = pa.table({"text": texts})
+        table = pa.table({"text": pa.array(texts, pa.string())})
         with fs.open_output_stream(path) as stream, pa.ipc.new_stream(stream, table.schema) as writer:
             writer.write_table(table)
 

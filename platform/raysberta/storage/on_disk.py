@@ -1,7 +1,7 @@
 """Arrays that are being made and are as long as the data are: on this machine's disk, since memory need not be that large.
 
 Each is mapped from a file without a name in the temporary directory, and gone with the array. What there is room for stays in memory, as
-with any file; nothing needs it to.
+with any file; nothing needs it to, unless that directory is itself in memory.
 """
 
 import os
@@ -25,7 +25,9 @@ def empty(shape: int | tuple[int, ...], kind: DTypeLike) -> np.ndarray:
     if size <= IN_MEMORY:
         return np.zeros(shape, kind)
     with tempfile.TemporaryFile() as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+        if hasattr(os, "posix_fallocate"):  # macOS has it not
+            os.posix_fallocate(file.fileno(), 0, size)
+        file.truncate(size)
         return np.asarray(np.memmap(file, kind, "r+", shape=shape))
 
 
@@ -42,7 +44,7 @@ class Growing:
         Raises:
             OSError: the disk has no room for it.
         """
-        np.ascontiguousarray(values, self.kind).tofile(self._file)
+        self._file.write(np.ascontiguousarray(values, self.kind).data)
 
     def whole(self) -> np.ndarray:
         """All of it, [n]. Nothing is added afterwards."""
@@ -52,7 +54,7 @@ class Growing:
 
 
 def joined(parts: Iterable[np.ndarray], kind: DTypeLike) -> np.ndarray:
-    """Arrays [n] end to end. One of them is held at a time."""
+    """Arrays [n] end to end. Two of them are held at a time."""
     growing = Growing(kind)
     for part in parts:
         growing.add(part)

@@ -16,6 +16,8 @@ import pyarrow as pa
 from raysberta.storage.artifacts import Draft
 from raysberta.storage.location import filesystem, join
 
+MOST_IDS = 1 << 27
+"""Of 16 digits: their characters are more than a column of strings holds."""
 PACKED = pa.ipc.IpcWriteOptions(compression="zstd")
 
 
@@ -41,8 +43,8 @@ def numbers(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def texts(ids: np.ndarray) -> pa.StringArray:
-    """uint64 to ids of 16 hex digits; 2^27 at most, which is what a column of strings holds of them."""
-    if len(ids) > 1 << 27:
+    """uint64 to ids of 16 hex digits; fewer than MOST_IDS."""
+    if len(ids) >= MOST_IDS:
         raise ValueError(f"{len(ids)} ids are more than a column of strings holds")
     digits = ids.astype(">u8").tobytes().hex().encode()
     ends = np.arange(len(ids) + 1, dtype=np.int32) * 16

@@ -49,7 +49,7 @@ TASKS: dict[str, Task] = {"llm_query": "retrieval", "llm_paraphrase": "paraphras
 def candidates(documents: pads.Dataset, language: str, sources: Sequence[str], count: int, max_characters: int, seed: int) -> pa.Table:
     """Up to `count` training documents, columns READ, those with the smallest hash of seed and id, in its order.
 
-    Memory: 8 bytes of each document of the language, and what is chosen, some times over.
+    Memory: 16 bytes of each document of the language, and what is chosen, twice.
 
     Args:
         documents: Schema DOCUMENT.
@@ -63,6 +63,8 @@ def candidates(documents: pads.Dataset, language: str, sources: Sequence[str], c
     if sources:
         fits &= pc.field("source").isin(list(sources))
     places = np.unique(joined((_places(batch, seed) for batch in scan(documents, ["doc_id"], fits, BATCH)), np.uint64))[:count]
+    if not len(places):
+        return READ_SCHEMA.empty_table()
     found, order = [READ_SCHEMA.empty_table()], [places[:0]]
     for batch in scan(documents, READ, fits, BATCH):
         here = _places(batch, seed)

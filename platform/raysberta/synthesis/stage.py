@@ -288,20 +288,25 @@ def _mark_ranks(work: Work[WrittenPairs], finder: Artifact, good: list[dict[str,
     corpus = work.inputs[work.settings.documents].dataset("documents")
     found = candidates(corpus, how.language, (), how.pool, how.max_passage_characters, work.seed)
     others = choose(found, found.num_rows)["text"]
+    del found
     own = list(dict.fromkeys(row["passage"] for row in good))
     said = {digest(normalise(text)) for text in own}
     others = others.filter(pa.array([digest(key) not in said for key in keys(others)], pa.bool_()))
     queries = list(dict.fromkeys(row["query"] for row in good))
     pool = pa.concat_arrays([pa.array(own, LARGE), *others.chunks])
     log.info("%s: looking %d passages up among %d", work.node, len(good), len(pool))
-    texts = pa.concat_arrays([_after(prefixes.retrieval_document, pool), _after(prefixes.retrieval_query, pa.array(queries, LARGE))])
-    del found, others
+    del others
+    texts, count = (
+        pa.concat_arrays([_after(prefixes.retrieval_document, pool), _after(prefixes.retrieval_query, pa.array(queries, LARGE))]),
+        len(pool),
+    )
+    del pool
     vectors = embed_texts(texts, finder, how.find_tokens, work.workers, work.node)
     row_of_query = {text: row for row, text in enumerate(queries)}
     row_of_passage = {text: row for row, text in enumerate(own)}
     found_ranks = ranks(
-        vectors[len(pool) :][[row_of_query[row["query"]] for row in good]],
-        vectors[: len(pool)],
+        vectors[count:][[row_of_query[row["query"]] for row in good]],
+        vectors[:count],
         np.array([row_of_passage[row["passage"]] for row in good]),
     )
     for row, rank in zip(good, found_ranks.tolist(), strict=True):

@@ -125,7 +125,7 @@ def ragged(rows: Iterable[Sequence[int]]) -> Ragged:
 
 
 def grouped(rows: np.ndarray, values: np.ndarray, count: int) -> Ragged:
-    """The distinct values of each row, rising, on this machine's disk. Memory: what sorting AT_ONCE of them takes.
+    """The distinct values of each row, rising, on this machine's disk. Memory: what sorting AT_ONCE of them takes, or all of one row.
 
     Args:
         rows: int [n], not negative, below `count`.
@@ -163,7 +163,8 @@ def ranked(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def dealt(values: np.ndarray, rows: np.ndarray, count: int) -> Ragged:
-    """The values of each row in the order in which they come, on this machine's disk. Memory: what sorting AT_ONCE of them takes.
+    """The values of each row in the order in which they come, on this machine's disk. Memory: what sorting AT_ONCE of them takes, or all of
+    one row.
 
     Args:
         values: [n].
@@ -196,9 +197,18 @@ def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
             yield places
 
 
-def part_of(places: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """Which of some parts that lie end to end each place is in, int64; `sizes` are theirs, and one may be empty."""
-    return np.searchsorted(np.cumsum(sizes), places, "right")
+def parts_of(places: np.ndarray, sizes: Sequence[int], again: int | None = None) -> np.ndarray:
+    """Which of some parts that lie end to end each place is in, int32 [n], on this machine's disk.
+
+    Args:
+        places: int [n].
+        sizes: Of the parts; one may be empty.
+        again: After so many parts they are the first one and so on again; never where None.
+    """
+    ends, found = np.cumsum(sizes), empty(len(places), np.int32)
+    for some in spans(len(places), ROWS_AT_ONCE):
+        found[some] = np.searchsorted(ends, places[some], "right") % (again or len(sizes))
+    return found
 
 
 def within(values: np.ndarray, rising: np.ndarray) -> np.ndarray:

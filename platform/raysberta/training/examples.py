@@ -24,7 +24,7 @@ from raysberta.models.model import Model
 from raysberta.models.parts import Connector, Decoder
 from raysberta.prefixes import Prefixes
 from raysberta.storage.on_disk import Growing, empty, joined, spans
-from raysberta.training.arrays import ROWS_AT_ONCE, Ragged, Tokens, dealt, grouped, map_arrays, part_of, ranked, taken, write_arrays
+from raysberta.training.arrays import ROWS_AT_ONCE, Ragged, Tokens, dealt, grouped, map_arrays, parts_of, ranked, taken, write_arrays
 from raysberta.training.guide import Guide, Guided
 from raysberta.training.survey import WAY_BITS, Held, Known, Piece, Reading, Unit, hashes, keys_of, laid, pieces, reading_of
 
@@ -150,12 +150,12 @@ def _stacked(parts: Sequence[Ragged]) -> Ragged:
     return Ragged(np.concatenate([part.values for part in parts]), offsets)
 
 
-class _Held:
+class _Rows:
     """The surveys of all units, put down on this machine's disk as they come."""
 
     def __init__(self, surveys: Iterable[Survey]) -> None:
-        """What any of them holds is gone before the next one is asked for, if whoever gives them lets go of it too."""
-        sides = [Growing(np.uint64) for _ in SIDES]
+        """Two of them are held at a time."""
+        sides = [Growing(np.uint64) for _ in range(3)]
         score, counts, wrong_score = Growing(np.float32), Growing(np.int64), Growing(np.float32)
         group, name, characters, lengths = Growing(np.uint64), Growing(np.int32), Growing(np.uint8), Growing(np.int64)
         sizes, names = list[tuple[int, ...]](), dict[str, int]()
@@ -190,9 +190,6 @@ class _Held:
         return len(self.score)
 
 
-SIDES = ("query", "positive", "negatives")
-
-
 def _ends(lengths: Growing) -> np.ndarray:
     """Where rows of such lengths begin, and the end of the last one: int64 [rows + 1]."""
     found = joined((np.zeros(1, np.int64), lengths.whole()), np.int64)
@@ -204,7 +201,7 @@ def numbered(surveys: Iterable[Survey]) -> tuple[Examples, np.ndarray, Ragged]:
     """Rows in the order of their ids, sequences in the order of their keys. What is large of it lies on this machine's disk.
 
     Args:
-        surveys: Of all units; one is held at a time.
+        surveys: Of all units; two are held at a time.
 
     Returns:
         Examples without tokens, the keys of the sequences, uint64, rising, and for each unit those it is to tokenise.
@@ -212,11 +209,11 @@ def numbered(surveys: Iterable[Survey]) -> tuple[Examples, np.ndarray, Ragged]:
     Raises:
         InputError: there is no row at all.
     """
-    held = _Held(surveys)
+    held = _Rows(surveys)
     if not len(held):
         raise InputError("no training example at all; right would be at least one source with pairs in its training split")
     keys, first, number = ranked(held.keys)
-    wanted = dealt(keys, _owners(first, held), held.units)
+    wanted = dealt(keys, parts_of(first, held.sizes, held.units), held.units)
     order = pc.sort_indices(held.ids).to_numpy()
     rows = len(held)
     query, positive = taken(number[:rows], order), taken(number[rows : 2 * rows], order)
@@ -240,14 +237,6 @@ def numbered(surveys: Iterable[Survey]) -> tuple[Examples, np.ndarray, Ragged]:
         negative_score=Ragged(held.negative_score, held.negatives).take(order).values,
     )
     return examples, keys, wanted
-
-
-def _owners(first: np.ndarray, held: _Held) -> np.ndarray:
-    """The unit of each place among the keys, int32."""
-    found = empty(len(first), np.int32)
-    for some in spans(len(first), ROWS_AT_ONCE):
-        found[some] = part_of(first[some], held.sizes) % held.units
-    return found
 
 
 def _texts(keys: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A teacher's vectors of what a phase trains on, made on Ray once and kept: for the phase, and for trials of it."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from raysberta.retrieval.workers import Block, embed_blocks
 from raysberta.spread import results
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import join
-from raysberta.storage.on_disk import joined
+from raysberta.storage.on_disk import Growing
 from raysberta.storage.runs import Place, Run, bucket_of, power_of_two, read_runs, scratch
 from raysberta.training.arrays import Ragged
 from raysberta.training.prepare import SIDES, shared
@@ -62,7 +63,7 @@ def teach(
     """A teacher's vectors of texts, where each is, and how many were made: those of an earlier run are there.
 
     The teacher is started once. Texts go over storage: from the units that have them to their ranges, and from there, in the order in which
-    they are embedded, to the teacher. A process holds HELD bytes of them or those of a range; this one 16 bytes of each text.
+    they are embedded, to the teacher. A process holds three times HELD bytes of them, or those of a range; this one paths of blocks.
 
     Args:
         work: Of the stage.
@@ -77,28 +78,30 @@ def teach(
     folder, spans = vectors_folder(work.draft, teacher, max_tokens), text_ranges(rising)
     with scratch(work.draft) as aside:
         place = Place(aside, power_of_two(BUCKETS * len(spans)), HELD)
-        asked = (([(units[number], wanted[number]) for number in some], reading, place) for some in _bundles(wanted))
+        most = math.ceil(len(units) / (4 * work.workers.workers * work.workers.cpus))
+        asked = (([(units[number], wanted[number]) for number in some], reading, place) for some in _bundles(wanted, most))
         runs = ray.put([run for of_some in results(text_runs, asked, work.workers) for run in of_some])
-        found = results(by_blocks, ((runs, span, place, folder) for span in spans), work.workers)
-        told, waiting = zip(*found, strict=True)
-        fresh = sum(blocks.fresh for blocks in told)
-        todo = [block for of_range in waiting for block in of_range]
+        paths, todo, order, fresh, dimension = list[str](), list[Block](), Growing(np.uint64), 0, 0
+        for blocks, waiting in results(by_blocks, ((runs, span, place, folder) for span in spans), work.workers):
+            paths += blocks.paths
+            todo += waiting
+            order.add(blocks.hashes)
+            fresh, dimension = fresh + blocks.fresh, max(dimension, blocks.dimension)
         made, bad = embed_blocks(todo, teacher, max_tokens, work.workers, work.node, fresh)
-    dimension = made or max(blocks.dimension for blocks in told)
-    vectors = Vectors(tuple(path for blocks in told for path in blocks.paths), len(rising), dimension)
-    at = known(prefixes, joined((blocks.hashes for blocks in told), np.uint64))
-    return vectors, at, {"embedded": fresh, "reused": len(rising) - fresh, "bad_vectors": bad}
+    vectors = Vectors(tuple(paths), len(rising), made or dimension)
+    return vectors, known(prefixes, order.whole()), {"embedded": fresh, "reused": len(rising) - fresh, "bad_vectors": bad}
 
 
-def _bundles(wanted: Ragged) -> Iterator[list[int]]:
-    """Numbers of units that are read by one task, which writes few large files: of TOGETHER texts, or one unit that has more."""
+def _bundles(wanted: Ragged, most: int) -> Iterator[list[int]]:
+    """Numbers of units that one task reads: `most`, or fewer that have TOGETHER texts, or one that has more; none without texts."""
     some, texts = list[int](), 0
     for number, count in enumerate(wanted.lengths.tolist()):
-        if some and texts + count > TOGETHER:
+        if some and (texts + count > TOGETHER or len(some) == most):
             yield some
             some, texts = [], 0
-        some.append(number)
-        texts += count
+        if count:
+            some.append(number)
+            texts += count
     if some:
         yield some
 
@@ -134,8 +137,9 @@ def by_blocks(runs: Sequence[Run], span: tuple[int, int], place: Place, folder: 
     inside = pc.and_(
         pc.greater_equal(near["hash"], pa.scalar(span[0], pa.uint64())), pc.less_equal(near["hash"], pa.scalar(span[1] - 1, pa.uint64()))
     )
-    blocks, fresh = in_blocks([near.filter(inside)], folder)
-    waiting = [Block(join(place.folder, f"{span[0]:016x}-{number}.arrow"), path) for number, path in enumerate(fresh["path"].to_pylist())]
-    for block, texts in zip(waiting, fresh["texts"], strict=True):
-        block.write(texts.values)
+    blocks, fresh = in_blocks(near.filter(inside), folder)
+    waiting = []
+    for number, (path, texts) in enumerate(fresh):
+        waiting.append(Block(join(place.folder, f"{span[0]:016x}-{number}.arrow"), path))
+        waiting[-1].write(texts)
     return blocks, waiting

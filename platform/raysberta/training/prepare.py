@@ -19,8 +19,8 @@ from raysberta.models.load import load_tokenizer
 from raysberta.prefixes import NONE, Side
 from raysberta.storage.artifacts import Artifact
 from raysberta.storage.location import filesystem
-from raysberta.storage.on_disk import Growing, empty, spans
-from raysberta.training.arrays import PART, ROWS_AT_ONCE, Ragged, Tokens, dealt, is_whole, part_of, ranked, write_array
+from raysberta.storage.on_disk import Growing, joined
+from raysberta.training.arrays import PART, Ragged, Tokens, dealt, is_whole, parts_of, ranked, write_array
 from raysberta.training.examples import COLUMNS, Each, Examples, prepare
 from raysberta.training.guide import Guide, guides, store_vectors
 from raysberta.training.settings import Contrastive, Distil, Mlm
@@ -151,17 +151,14 @@ def shared(found: Iterable[np.ndarray]) -> tuple[np.ndarray, Ragged]:
     """All keys, uint64, rising, and for each unit those that no unit before it has. They lie on this machine's disk.
 
     Args:
-        found: uint64, rising: the keys of each unit; those of one are held at a time.
+        found: uint64, rising: the keys of each unit; those of two are held at a time.
     """
     every, sizes = Growing(np.uint64), list[int]()
     for of_unit in found:
         every.add(of_unit)
         sizes.append(len(of_unit))
     keys, first, _ = ranked(every.whole())
-    owner = empty(len(first), np.int32)
-    for some in spans(len(first), ROWS_AT_ONCE):
-        owner[some] = part_of(first[some], sizes)
-    return keys, dealt(keys, owner, len(sizes))
+    return keys, dealt(keys, parts_of(first, sizes), len(sizes))
 
 
 def store_pieces(number: int, unit: Unit, wanted: np.ndarray, reading: Reading, model: Artifact, place: str) -> list[Piece]:
@@ -186,7 +183,7 @@ def _guide(mined: Sequence[Artifact], place: str, each: Each) -> Guide:
     with_vectors, prefixes = guides(mined)
     units = [unit for artifact in with_vectors for unit in row_groups(artifact, "vectors", ("key", "vector"))]
     found = each(store_vectors, [(number, unit, place) for number, unit in enumerate(units)])
-    return Guide(known(prefixes, np.concatenate([np.zeros(0, np.uint64), *found])), ())
+    return Guide(known(prefixes, joined(found, np.uint64)), ())
 
 
 def cleared(place: str) -> None:

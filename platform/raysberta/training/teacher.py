@@ -4,7 +4,7 @@ Both read a text as a side of its task, so each has its own prefix before it. Th
 each in order of length; no process holds more of them than a range (lessons.py). Its vectors are rows by number, read a step's at a time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -104,7 +104,7 @@ def compared_texts(unit: Unit, reading: Reading, wanted: np.ndarray) -> list[tup
 
 
 def text_ranges(rising: np.ndarray) -> list[tuple[int, int]]:
-    """Ranges of RANGE hashes, the last one of fewer: the first hash of each, and the one from which on the next one has them.
+    """Ranges of RANGE hashes, the last one of fewer, as numbers: where each begins, 0 the first, and where it ends, 2^64 the last.
 
     Args:
         rising: uint64: all hashes.
@@ -121,35 +121,29 @@ class Blocks:
     """uint64 [texts]."""
     paths: list[str]
     """Where each block's vectors belong."""
-    todo: int
-    """Blocks that are not there yet."""
     fresh: int
-    """Texts of those."""
+    """Texts of blocks that are not there yet."""
     dimension: int
     """Of those that are; 0 where none is."""
 
 
-def in_blocks(parts: Sequence[pa.Table], folder: str) -> tuple[Blocks, pa.Table]:
+def in_blocks(texts: pa.Table, folder: str) -> tuple[Blocks, list[tuple[str, list[str]]]]:
     """Put the texts of a range in order.
 
     Args:
-        parts: As `teacher_texts` gave them.
+        texts: Schema TEXTS, each once, in any order.
         folder: Of the teacher's vectors.
 
     Returns:
-        The range, and the blocks to embed: a row each, its path and its texts.
+        The range, and of each block to embed its path and its texts.
     """
-    table = pa.concat_tables(parts)
-    texts = table["text"].to_pylist()
-    order = sorted(range(len(texts)), key=lambda row: (-len(texts[row]), texts[row]))  # batches hold texts of a length
-    blocks = [[texts[row] for row in order[start:stop]] for start, stop in steps(len(order), BLOCK_TEXTS)]
+    found = texts["text"].to_pylist()
+    order = sorted(range(len(found)), key=lambda row: (-len(found[row]), found[row]))  # batches hold texts of a length
+    blocks = [[found[row] for row in order[start:stop]] for start, stop in steps(len(order), BLOCK_TEXTS)]
     paths = [block_path(folder, block) for block in blocks]
     todo, dimension = missing(paths, [len(block) for block in blocks])
-    fresh = pa.table(
-        {"path": [paths[number] for number in todo], "texts": pa.array([blocks[number] for number in todo], pa.list_(pa.string()))}
-    )
-    texts_todo = sum(len(blocks[number]) for number in todo)
-    return Blocks(table["hash"].to_numpy()[order], paths, len(todo), texts_todo, dimension), fresh
+    fresh = [(paths[number], blocks[number]) for number in todo]
+    return Blocks(texts["hash"].to_numpy()[order], paths, sum(len(block) for _, block in fresh), dimension), fresh
 
 
 def taught(vectors: Rows, rows: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from raysberta.graph import EXECUTION, PLACE, DocumentsRef, EncoderRef, Language, Natural, PairsRef, Positive, Section, Share, VocabularyRef
 from raysberta.prefixes import NamedPrefixes
 
-VERSION: int = 5
+VERSION: int = 6
 """Of the results; bumped when the same settings and inputs give another result."""
 
 

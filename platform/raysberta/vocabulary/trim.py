@@ -4,6 +4,7 @@ Whatever is kept, a text whose pieces are all kept is cut as before. A Unigram t
 still there; BPE keeps with each piece the merges that lead to it, and every merge that fired led to a piece that was used.
 """
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from raysberta.vocabulary.pieces import Pieces
 from raysberta.vocabulary.scripts import byte_level, in_scripts, readable, scripts_of, spells
 
 WORDS = 3_000_000
-"""Distinct words that are counted at once, some 200 bytes each, and 800 while pieces are learned from them: most stand once in any
-corpus, and no piece is learned from what occurs so seldom."""
+"""Distinct words that are counted at once, some 200 bytes each, and 800 while pieces are learned from them. Half of any corpus's stand in
+it once; one that was left out and comes again is counted anew."""
 
 
 @dataclass
@@ -42,7 +43,7 @@ def count(tokenizer: PreTrainedTokenizerFast, batches: Iterable[Sequence[str]], 
             for row, encoding in zip(ids, encodings, strict=True):
                 usage.words.update(_words(row, encoding.word_ids))
             if len(usage.words) > WORDS:
-                usage.words = Counter(dict(usage.words.most_common(WORDS // 2)))
+                usage.words = Counter(dict(heapq.nsmallest(WORDS // 2, usage.words.items(), key=lambda item: (-item[1], item[0]))))
     return usage
 
 
