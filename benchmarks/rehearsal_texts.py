@@ -1,11 +1,13 @@
 """Texts by number: sentences of packaged Russian and English text recombined, the same for a number on every machine, none twice.
 
 A sentence of the pool ends where one ends and holds no such place inside, so a text falls into the same sentences again; the first two of
-them spell its number. Sentences for evaluation sets are kept aside: they share no run of words with those that texts are made of.
+them spell its number. Sentences for evaluation sets are kept aside: they share no run of words with those that texts are made of, nor with
+one another.
 """
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +115,8 @@ def make_pool(documents: Iterable[Found]) -> Pool:
     sentences = list(found.values())
     kept = [sentence for number, sentence in enumerate(sentences) if number % ASIDE]
     others = [sentence for number, sentence in enumerate(sentences) if number % ASIDE == 0 and len(words(sentence)) >= RUN]
-    wanted = {run for sentence in others for run in _runs(sentence)}
-    shared = {run for sentence in kept for run in _runs(sentence) if run in wanted}
+    wanted = Counter(run for sentence in others for run in set(_runs(sentence)))
+    shared = {run for sentence in kept for run in _runs(sentence) if run in wanted} | {run for run, times in wanted.items() if times > 1}
     aside = [sentence for sentence in others if shared.isdisjoint(_runs(sentence))]
     return Pool(kept, aside)
 

@@ -92,6 +92,7 @@ def test_sentences_kept_aside_share_no_run_of_words_with_others(pools: Path) -> 
         assert len(pool.aside) > 10 and len(pool.sentences) > 1500
         runs = set(all_runs(pool.sentences))
         assert all(own and not own & runs for own in (set(all_runs([sentence])) for sentence in pool.aside))
+        assert sum(len(set(all_runs([sentence]))) for sentence in pool.aside) == len(set(all_runs(pool.aside))), "nor with one another"
         assert not set(all_runs(pool.text(number, 2, 6) for number in range(3000))) & set(all_runs(pool.aside)), "nor where sentences meet"
         assert len({normalise(sentence) for sentence in pool.sentences}) == len(pool.sentences)
 
