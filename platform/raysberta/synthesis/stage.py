@@ -296,10 +296,8 @@ def _mark_ranks(work: Work[WrittenPairs], finder: Artifact, good: list[dict[str,
     pool = pa.concat_arrays([pa.array(own, LARGE), *others.chunks])
     log.info("%s: looking %d passages up among %d", work.node, len(good), len(pool))
     del others
-    texts, count = (
-        pa.concat_arrays([_after(prefixes.retrieval_document, pool), _after(prefixes.retrieval_query, pa.array(queries, LARGE))]),
-        len(pool),
-    )
+    count = len(pool)
+    texts = pa.concat_arrays([_after(prefixes.retrieval_document, pool), _after(prefixes.retrieval_query, pa.array(queries, LARGE))])
     del pool
     vectors = embed_texts(texts, finder, how.find_tokens, work.workers, work.node)
     row_of_query = {text: row for row, text in enumerate(queries)}
