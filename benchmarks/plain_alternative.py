@@ -18,8 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from plain_run import Finished, finished, general, with_prompts
-from raysberta.errors import InputError
+from plain_run import Finished, finished, general, printed, with_prompts
 from raysberta.evaluation.means import two_means
 from raysberta.evaluation.score import dev_scores, score_model
 from raysberta.models.load import parameters
@@ -88,8 +87,9 @@ def chosen(run: Finished, ask: dict[str, Any]) -> Iterator[tuple[Figure, dict[st
         yield line | {"seconds": done["seconds"]}, values
 
 
-def figures(run: Finished, arguments: argparse.Namespace, work: Path) -> Iterator[Figure]:
+def figures(arguments: argparse.Namespace, work: Path) -> Iterator[Figure]:
     """All lines."""
+    run = finished(load(arguments.recipe, [f"storage={arguments.store}"]))
     base, final = run.folder(run.base), run.folder(run.final)
     pq.write_table(with_prompts(run.pairs, base), work / "pairs.parquet")
     ask = {"model": str(base), "pairs": str(work / "pairs.parquet"), "mined": str(work / "mined"), "out": str(work / "model")}
@@ -134,15 +134,8 @@ def main() -> int:
     )
     parser.add_argument("--choose", action="store_true", help="choose scale and learning rate by short runs on the dev halves first")
     arguments = parser.parse_args()
-    try:
-        run = finished(load(arguments.recipe, [f"storage={arguments.store}"]))
-        with tempfile.TemporaryDirectory() as work:
-            for line in figures(run, arguments, Path(work)):
-                print(json.dumps(line, ensure_ascii=False), flush=True)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    with tempfile.TemporaryDirectory() as work:
+        return printed(figures(arguments, Path(work)))
 
 
 if __name__ == "__main__":

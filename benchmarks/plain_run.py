@@ -1,12 +1,13 @@
 """A finished run of a recipe, found through the plan and the store: nothing is made, but scores that the run has not."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -91,6 +92,19 @@ def run_recipes(files: Mapping[Key, Path]) -> dict[Key, Recipe]:
         words = [part for file in files.values() for part in ("--recipe", str(file))]
         subprocess.run([sys.executable, str(JOB), *words], stdout=sys.stderr, check=True)
     return {key: load(file) for key, file in files.items()}
+
+
+def printed(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Print rows as they come, a JSON line each, or one line of why there are no more; the program's exit status."""
+    try:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def finished(recipe: Recipe) -> Finished:

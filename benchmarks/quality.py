@@ -6,7 +6,6 @@ Stopped, or with further variants asked for, the same command goes on from what 
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from plain_alternative import GOALS, kinds, means, scored
-from plain_run import Finished, finished, run_recipes, write_recipe
-from raysberta.errors import InputError
+from plain_run import Finished, finished, printed, run_recipes, write_recipe
 from raysberta.evaluation.bootstrap import interval
 from raysberta.models.load import parameters
 from raysberta.parsing import load
@@ -181,6 +179,16 @@ def run_all(recipe: Path, store: str, wanted: Collection[tuple[str, int]]) -> di
     return run_recipes(recipes(recipe, store, Path("runs/quality-recipes"), wanted))
 
 
+def rows(recipe: Path, store: str, variants: Collection[str], seeds: int) -> Iterator[Figure]:
+    """Run what is not there yet, at most so many seeds of a variant that is near; the rows."""
+    wanted = {(variant, SEEDS[0]) for variant in (WHOLE, *variants)}
+    made = run_all(recipe, store, wanted)
+    again = near({variant: finished(each) for (variant, _), each in made.items()})
+    if more := {(variant, seed) for variant in (WHOLE, *again) for seed in SEEDS[:seeds]} - wanted:
+        made = run_all(recipe, store, wanted | more)
+    yield from lines(made)
+
+
 def main() -> int:
     """Run what is not there yet, then print the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -189,20 +197,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="which ablations")
     parser.add_argument("--seeds", type=int, choices=range(1, len(SEEDS) + 1), default=len(SEEDS), help="so many of a near variant at most")
     arguments = parser.parse_args()
-    try:
-        wanted = {(variant, SEEDS[0]) for variant in (WHOLE, *arguments.only)}
-        made = first = run_all(arguments.recipe, arguments.store, wanted)
-        again = near({variant: finished(recipe) for (variant, _), recipe in first.items()})
-        if more := {(variant, seed) for variant in (WHOLE, *again) for seed in SEEDS[: arguments.seeds]} - wanted:
-            made = run_all(arguments.recipe, arguments.store, wanted | more)
-        for line in lines(made):
-            print(json.dumps(line, ensure_ascii=False), flush=True)
-    except subprocess.CalledProcessError as error:
-        return error.returncode
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return printed(rows(arguments.recipe, arguments.store, arguments.only, arguments.seeds))
 
 
 if __name__ == "__main__":
