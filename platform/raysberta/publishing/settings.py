@@ -2,7 +2,7 @@
 
 from raysberta.graph import EncoderRef, Language, NodeRef, ScoresRef, Section
 
-VERSION: int = 8
+VERSION: int = 9
 """Of the results; bumped when the same settings and inputs give another result."""
 
 

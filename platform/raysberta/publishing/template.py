@@ -16,7 +16,7 @@ PAGE = """<!DOCTYPE html>
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; scroll-padding-top: 4rem; }
 body { margin: 0; background: var(--wash); color: var(--ink); font: 16px/1.6 var(--sans); font-feature-settings: "tnum" 1; }
-header, main, footer { max-width: 68rem; margin: 0 auto; padding: 0 1.5rem; }
+header, main, footer { max-width: 76rem; margin: 0 auto; padding: 0 1.5rem; }
 header { padding-top: 3rem; padding-bottom: .5rem; }
 h1 { font-size: 2.1rem; line-height: 1.2; letter-spacing: -.02em; margin: 0 0 .4rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.35rem; letter-spacing: -.01em; margin: 0 0 .3rem; }
@@ -26,7 +26,7 @@ p { margin: .4rem 0 .8rem; max-width: 46rem; }
 .small { color: var(--muted); font-size: .875rem; }
 td .small { font-size: .8rem; line-height: 1.35; font-weight: 400; }
 nav { position: sticky; top: 0; z-index: 9; background: rgba(246, 248, 250, .95); border-bottom: 1px solid var(--line); }
-nav div { max-width: 68rem; margin: 0 auto; padding: .55rem 1.5rem; display: flex; gap: 1.3rem; overflow-x: auto; white-space: nowrap; }
+nav div { max-width: 76rem; margin: 0 auto; padding: .55rem 1.5rem; display: flex; gap: 1.3rem; overflow-x: auto; white-space: nowrap; }
 nav a { color: var(--muted); text-decoration: none; font-size: .9rem; }
 nav a:hover, nav a:focus { color: var(--accent); }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: 12px; padding: 1.6rem 1.7rem 1.4rem; margin: 1.3rem 0; }
